@@ -1,0 +1,75 @@
+# make            build/inferd and build/ngx_http_infer_module.so (against Debian's nginx-dev)
+# make demo       install what is missing, start inferd and nginx on 127.0.0.1:8080, ask something
+# make test       install what the tests need and run all of them
+# make install    DESTDIR and PREFIX are honoured
+# SAN=1           AddressSanitizer and UBSan, in build/asan
+
+SAN    ?=
+BUILD  ?= $(if $(SAN),build/asan,build)
+CC     ?= cc
+OPT    ?= $(if $(SAN),-O1 -fsanitize=address,undefined -fno-omit-frame-pointer \
+                      -fno-sanitize-recover=undefined,-O3)
+ARCH   ?= -march=native
+CFLAGS  = -std=gnu11 -g $(OPT) $(ARCH) -Wall -Wextra -Werror -MMD -MP -pthread
+# Reductions may be reordered in the kernels only: there the twin states its own tolerance.
+KFLAGS  = -fno-math-errno -fno-trapping-math -fassociative-math -fno-signed-zeros
+LDLIBS  = -lyajl -lm -pthread
+
+# What each folder may see (DESIGN section 3: the arrows between the rooms).
+INC_wire            = wire
+INC_kernels         = kernels
+INC_engine/text     = engine/text engine wire
+INC_engine/backend  = engine/backend kernels wire
+INC_engine/model    = engine/model engine/backend engine kernels wire
+INC_engine/core     = engine/core engine/model engine wire
+INC_engine/api      = engine/api engine/core engine/model engine/text engine wire
+INC_engine          = $(INC_engine/api)
+INC_t               = t $(INC_engine/api) engine/backend kernels
+INC_bench           = $(INC_t)
+
+DIRS   = wire kernels engine engine/text engine/backend engine/model engine/core engine/api
+SRCS   = $(filter-out engine/main.c,$(foreach d,$(DIRS),$(wildcard $(d)/*.c)))
+OBJS   = $(SRCS:%.c=$(BUILD)/obj/%.o)
+LIB    = $(BUILD)/libinferd.a
+TESTS  = $(patsubst t/%.c,$(BUILD)/t/%,$(wildcard t/*.c))
+BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+
+all: $(BUILD)/inferd module
+
+$(BUILD)/inferd: $(BUILD)/obj/engine/main.o $(LIB)
+	$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+
+$(LIB): $(OBJS)
+	@rm -f $@
+	ar rcs $@ $^
+
+.SECONDEXPANSION:
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(if $(filter kernels/%,$<),$(KFLAGS)) \
+	    $(addprefix -I,$(INC_$(patsubst %/,%,$(dir $<)))) -c -o $@ $<
+
+$(BUILD)/t/%: t/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(addprefix -I,$(INC_t)) -o $@ $< $(LIB) $(LDLIBS)
+
+$(BUILD)/bench/%: bench/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(addprefix -I,$(INC_bench)) -o $@ $< $(LIB) $(LDLIBS) -lcurl
+
+tests: $(TESTS)
+bench: $(BENCH)
+
+# The module, with the flags of the distribution's nginx. NGINX_SRC=dir: a source tree instead.
+NGINX_SRC ?= /usr/share/nginx/src
+MODULE     = $(BUILD)/ngx_http_infer_module.so
+module: $(MODULE)
+$(MODULE): config $(wildcard ngx_module/*.[ch] wire/*.[ch]) tools/build-module
+	tools/build-module $(NGINX_SRC) $(BUILD)/nginx $@ $(if $(SAN),asan)
+
+clean:
+	rm -rf build
+
+-include $(OBJS:.o=.d)
+
+.PHONY: all module tests bench clean demo test install

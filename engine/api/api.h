@@ -1,0 +1,49 @@
+/* api.h - what clients see: wire links in, HTTP routes, JSON, SSE out.
+ *
+ * Owns n threads; each owns links, their requests and one port of the core. Everything that a
+ * client can break is under here. */
+#ifndef API_API_H
+#define API_API_H
+
+#include "chat.h"
+#include "err.h"
+#include "model.h"
+#include "serve.h"
+#include "tok.h"
+
+#define API_MODEL_NAME_MAX 8
+
+struct api_load {                    /* written by the loader, read by /ready; relaxed atomics */
+    _Atomic uint64_t done_bytes, total_bytes, start_ns;
+    atomic_int       state;          /* 0 loading, 1 ready, 2 draining, 3 failed */
+};
+
+struct api_conf {
+    const char *socket_path;         /* unix socket, created 0660 (mode), unlinked at close */
+    int         socket_mode;
+    const char *socket_group;        /* NULL: leave */
+    int32_t     n_thread;
+    const char *model_name[API_MODEL_NAME_MAX];   /* served names, the first is echoed by default */
+    int32_t     n_model_name;
+    int32_t     model_len_max;       /* --max-model-len */
+    int32_t     request_max;         /* requests alive in all threads */
+    uint64_t    epoch;
+    const char *version;
+};
+
+struct api;
+
+/* Listens at once, so that /health and /ready answer while the model loads; everything else is
+ * 503 model_loading until api_ready. */
+int  api_open(struct api **out, const struct api_conf *c, struct api_load *load, struct err *e);
+/* tok may be NULL (no tokenizer.json: token-id prompts only). Borrowed until api_close. */
+void api_ready(struct api *a, struct serve *s, const struct model_conf *mc, const struct tok *tok,
+               enum chat_variant variant);
+/* The core's wake hook lands here. Any thread. */
+void api_wake(struct api *a, int port);
+/* GOAWAY on each link, no new requests; returns at once. */
+void api_drain(struct api *a);
+int32_t api_n_active(struct api *a);         /* requests not yet answered in full */
+void api_close(struct api *a);
+
+#endif

@@ -1,0 +1,36 @@
+/* metrics.h - counters that the core writes and anybody reads (relaxed atomics, no locks). */
+#ifndef CORE_METRICS_H
+#define CORE_METRICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define METRICS_BUCKET_MAX 24
+
+struct histogram {               /* upper bounds are in the table of metrics.c */
+    _Atomic uint64_t bucket[METRICS_BUCKET_MAX];   /* not cumulative; last used one is +Inf */
+    _Atomic uint64_t sum_ns;     /* nanoseconds, or plain units for token counts */
+    _Atomic uint64_t count;
+};
+
+struct metrics {
+    _Atomic uint64_t running, waiting;             /* gauges */
+    _Atomic uint64_t pages_full_used, pages_full_total;
+    _Atomic uint64_t pages_sliding_used, pages_sliding_total;
+    _Atomic uint64_t prompt_tok, generation_tok;   /* counters */
+    _Atomic uint64_t done_stop, done_length, done_abort, done_error;
+    _Atomic uint64_t steps;
+    struct histogram ttft, itl, e2e, queue, prefill, decode, prompt_len, generation_len, step_tok;
+};
+
+enum histogram_kind { HIST_TTFT, HIST_ITL, HIST_E2E, HIST_TOKENS };
+
+void histogram_add(struct histogram *h, enum histogram_kind kind, uint64_t value);
+/* Upper bounds of a kind, ns for times, tokens for lengths; *n excludes +Inf. */
+const uint64_t *histogram_bounds(enum histogram_kind kind, int *n);
+
+/* Append the Prometheus text under vLLM's names, label model_name="...". */
+struct buf;
+void metrics_write(const struct metrics *m, const char *model_name, struct buf *out);
+
+#endif

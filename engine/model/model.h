@@ -1,0 +1,109 @@
+/* model.h - a Gemma 4 checkpoint that can be stepped. What the core sees of everything below it.
+ *
+ * Knows shapes, weights and the KV storage; knows nothing of requests. One thread steps it. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "err.h"
+
+#define MODEL_LAYER_MAX     128
+#define MODEL_EOS_MAX       16
+#define MODEL_SUPPRESS_MAX  64
+
+struct model_conf {                       /* config.json + generation_config.json, checked */
+    int32_t n_layer, hidden, vocab;
+    int32_t n_head, n_kv_sliding, n_kv_full;
+    int32_t head_sliding, head_full;      /* head_dim of the two layer types */
+    int32_t window;                       /* keys visible to a sliding query, itself included */
+    int32_t ffn;                          /* dense MLP width; double in KV-shared layers if wide */
+    bool    double_wide;
+    bool    k_eq_v;                       /* full layers: V is the raw K projection */
+    int32_t n_kv_shared;                  /* last layers that use an earlier layer's K and V */
+    int32_t ple;                          /* per-layer embedding width, 0: none */
+    bool    moe;
+    int32_t n_expert, top_k, expert_ffn;
+    bool    is_full[MODEL_LAYER_MAX];     /* layer type */
+    float   rope_theta_sliding, rope_theta_full, rope_partial_full, rope_factor_full;
+    float   rms_eps, softcap;             /* softcap 0: none */
+    int32_t max_pos;
+    int32_t eos[MODEL_EOS_MAX], n_eos;    /* stop ids */
+    int32_t bos, pad;
+    int32_t suppress[MODEL_SUPPRESS_MAX], n_suppress;
+    float   temperature, top_p;           /* defaults of generation_config.json */
+    int32_t top_k_default;
+    char    name[64];                     /* last part of the directory */
+    bool    has_vision, has_audio;        /* present in the file: their tensors are ignored */
+};
+
+/* dir/config.json and, if present, dir/generation_config.json; no weights are touched. Errors name
+ * the file and the field. Accepts the published and the re-saved (per_layer_config) form. */
+int  model_conf_load(struct model_conf *c, const char *dir, struct err *e);
+
+/* Which layer's K and V layer il reads: il itself, or the donor of a KV-shared layer. */
+int32_t model_kv_layer(const struct model_conf *c, int32_t il);
+
+/* KV bytes of one page of page_tok tokens, all layers of the pool, fp32 on the CPU backend. */
+size_t model_kv_page_bytes(const struct model_conf *c, bool full, int32_t page_tok,
+                           size_t elem_bytes);
+
+/* Bytes of the text weights by component, from the shapes (for plan). Elements, not bytes. */
+struct model_size { uint64_t embed, ple_embed, attn, mlp, experts, router, norms, head, total; };
+void model_size(const struct model_conf *c, struct model_size *s);
+
+struct kv_shape { int32_t page_tok, n_page_full, n_page_sliding; };
+
+struct model_limits {
+    struct kv_shape kv;
+    int32_t step_tok_max;                 /* tokens of one step, all sequences together */
+    int32_t seq_max;                      /* sequences of one step */
+    int32_t page_max;                     /* entries of one row of a page table */
+    int32_t n_thread;
+};
+
+typedef void model_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+
+struct model;
+
+/* Load the weights strictly and reserve everything. progress may be NULL. */
+int  model_open(struct model **out, const char *dir, const struct model_conf *c,
+                const struct model_limits *lim, model_progress *progress, void *arg,
+                struct err *e);
+void model_close(struct model *m);
+const struct model_conf *model_config(const struct model *m);
+
+struct sample {                           /* one row's sampling, all fields valid */
+    float    temperature;                 /* 0: greedy */
+    float    top_p, min_p;                /* 1 and 0: off */
+    int32_t  top_k;                       /* 0: off */
+    uint64_t seed;                        /* with the position: the whole state of the RNG */
+};
+
+/* One step, flat. Tokens of a sequence are contiguous, in order, and end at its newest token. */
+struct batch {
+    int32_t        n_tok, n_seq, n_out;
+    const int32_t *tok;                   /* [n_tok] ids */
+    const int32_t *pos;                   /* [n_tok] absolute position in the sequence */
+    const int32_t *seq;                   /* [n_tok] row in the page tables */
+    const int32_t *page_full;             /* [n_seq, page_max] page of token pos is at pos/page_tok */
+    const int32_t *page_sliding;          /* [n_seq, page_max], -1 where freed behind the window */
+    int32_t        page_max;
+    const int32_t *out_row;               /* [n_out] index into tok: rows whose logits are wanted */
+    const struct sample *sample;          /* [n_out] */
+    const bool    *ban_eos;               /* [n_out] mask the stop ids (min_tokens), NULL: none */
+    const int32_t *target;                /* [n_out] id whose logprob is wanted or -1; NULL: none */
+};
+
+struct step_out {                         /* the caller's memory */
+    int32_t *tok;                         /* [n_out] sampled; RNG keyed (seed, pos of the row) */
+    float   *target_logprob;              /* [n_out] where batch.target >= 0; NULL: none wanted */
+    float  **logits;                      /* [n_out] rows of vocab floats (after softcap, before
+                                             suppression) or NULL each; NULL: none wanted */
+};
+
+/* Blocking on the CPU backend. E_GPU is sticky. */
+int  model_step(struct model *m, const struct batch *b, struct step_out *o, struct err *e);
+
+#endif

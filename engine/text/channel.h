@@ -1,0 +1,39 @@
+/* channel.h - generated token ids -> content and reasoning text, by id and never by text.
+ *
+ * One machine per choice, the same for streams and whole answers, independent of how the tokens
+ * are cut into steps. Tool-call tokens end in the issue of tools; until then 48/49/52 are dropped
+ * and the text between them is content, as with tool_choice "none". */
+#ifndef TEXT_CHANNEL_H
+#define TEXT_CHANNEL_H
+
+#include "tok.h"
+
+struct channel_ids {            /* looked up by text once per tokenizer; -1 if it lacks one */
+    int32_t pad, eos, bos, unk, mask, tool, tool_end, tool_call, tool_call_end, tool_response,
+            tool_response_end, quote, think, channel, channel_end, turn, turn_end;
+};
+void channel_ids_find(const struct tok *t, struct channel_ids *ids);
+
+struct channel {
+    const struct tok         *tok;
+    const struct channel_ids *ids;
+    struct tok_stream         ts;
+    int      state;             /* private */
+    bool     ended;             /* a stop id was seen */
+    bool     seen_any;
+    char     hold[64];          /* label prefix, trailing white space: see gemma4-chat 3.3 */
+    uint32_t n_hold;
+    struct buf ws;              /* held white space, any length */
+    int32_t  n_reasoning_tok;   /* tokens spent inside the thought channel */
+};
+
+/* Start state from the prompt's last ids: inside an open channel or not. */
+void channel_open(struct channel *c, const struct tok *t, const struct channel_ids *ids,
+                  const int32_t *prompt, size_t n_prompt);
+/* Feed one token; text for the client is appended to content or reasoning (either may stay empty). */
+void channel_put(struct channel *c, int32_t id, struct buf *content, struct buf *reasoning);
+/* No more tokens: flush what was held. */
+void channel_end(struct channel *c, struct buf *content, struct buf *reasoning);
+void channel_close(struct channel *c);
+
+#endif

@@ -1,0 +1,30 @@
+/* chat.h - messages -> the prompt text of Gemma 4 (the official template's bytes, 2026-07-09). */
+#ifndef TEXT_CHAT_H
+#define TEXT_CHAT_H
+
+#include "buf.h"
+#include "err.h"
+#include "json.h"
+
+enum chat_variant { CHAT_LARGE, CHAT_SMALL };   /* small (E2B, E4B): no empty thought block */
+
+struct chat_opts {
+    enum chat_variant variant;
+    bool enable_thinking;                       /* default false */
+    bool preserve_thinking;                     /* default false */
+    bool add_generation_prompt;                 /* default true */
+    bool continue_final_message;                /* default false; excludes the one above */
+};
+
+/* Append the prompt, "<bos>" included. messages is an ARRAY of objects, tools an ARRAY or NULL.
+ * E_INVALID: e->msg says what is wrong, param (may be NULL) gets the path, e.g. "messages.2.role".
+ * Tools and media are refused in words until they are built. */
+int  chat_render(const struct json *messages, const struct json *tools,
+                 const struct chat_opts *opts, struct buf *out, char param[64], struct err *e);
+
+/* Which variant a model directory's chat_template.jinja is: by its hash if known, else by whether
+ * it holds the closed empty thought block. 0 also when there is no file (*found false). */
+int  chat_variant_detect(const char *dir, enum chat_variant *v, bool *known, bool *found,
+                         struct err *e);
+
+#endif

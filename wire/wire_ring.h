@@ -1,0 +1,72 @@
+/* wire_ring.h - single-producer, single-consumer record rings over two one-writer segments.
+ *
+ * Pure memory: no socket, no allocation, no nginx. The peer's segment is hostile: every field is
+ * read once per decision into private memory and checked. Never blocks.
+ *
+ * Wake-ups: publish, then wire_ring_must_ring(): nonzero means send one WIRE_BYTE_WAKE to the peer
+ * (never needed again until the peer arms anew). Sleep: wire_ring_arm() after recv said 0; nonzero
+ * means that records came meanwhile, go on draining. */
+#ifndef WIRE_RING_H
+#define WIRE_RING_H
+
+#include <stddef.h>
+#include "err.h"
+#include "wire.h"
+
+struct wire_ring {                  /* private memory of one side; all fields are ours */
+    struct wire_seg       *own;     /* mapped read-write */
+    const struct wire_seg *peer;    /* mapped read-only, hostile */
+    uint8_t               *tx;      /* own ring bytes */
+    const uint8_t         *rx;      /* peer's ring bytes */
+    uint64_t tx_bytes, rx_bytes;    /* powers of two, checked at attach */
+    uint64_t tx_tail;               /* produced; published into own->tail by wire_ring_publish */
+    uint64_t rx_head;               /* consumed; published into own->head */
+    uint64_t rx_tail;               /* last checked copy of peer->tail */
+    uint32_t last_rung;             /* peer->armed that we already answered */
+    uint32_t last_space;            /* peer->need_space that we already answered */
+    uint32_t n_slot, window;
+};
+
+/* Append one record. E_FULL: no room now (producer: call wire_ring_want_space and wait for a WAKE).
+ * Not visible before wire_ring_publish. rec->len <= WIRE_REC_BYTES_MAX (asserted). */
+int  wire_ring_send(struct wire_ring *w, const struct wire_rec *rec, const void *payload);
+
+/* Room for one record with len payload bytes right now? */
+int  wire_ring_room(struct wire_ring *w, uint32_t len);
+
+/* Make what was sent visible. Nonzero: ring the peer's doorbell. */
+int  wire_ring_publish(struct wire_ring *w);
+
+/* Take one record: 1 and *rec, payload copied to buf (WIRE_REC_BYTES_MAX bytes); 0: empty;
+ * E_INVALID: the peer's memory makes no sense, drop the link. PADs are skipped within. */
+int  wire_ring_recv(struct wire_ring *w, struct wire_rec *rec, uint8_t *buf);
+
+/* After a drain: publish what was consumed. Nonzero: the peer waits for room, ring its doorbell. */
+int  wire_ring_release(struct wire_ring *w);
+
+/* About to sleep on an empty ring: nonzero: not empty any more (stays armed, harmless). */
+int  wire_ring_arm(struct wire_ring *w);
+
+/* About to wait for room for len payload bytes in our own ring: nonzero: there is room already. */
+int  wire_ring_want_space(struct wire_ring *w, uint32_t len);
+
+/* Worker: publish acks[slot]. Engine: read acks[slot] of the worker. Monotonic per generation; the
+ * worker sets it to 0 before it sends REQ_HEAD of a new generation. */
+void     wire_ring_ack(struct wire_ring *w, uint32_t slot, uint64_t bytes);
+uint64_t wire_ring_acked(const struct wire_ring *w, uint32_t slot);
+
+/* HEAD payloads, both directions. A reader that never trusts: every call checks bounds.
+ * Iterate: wire_hdr_next returns 1 and the pair (borrowed), 0 at the end, E_INVALID if broken
+ * (also control characters or a NUL in a value, or an empty or upper-case name). */
+struct wire_str { const char *p; size_t n; };
+struct wire_hdr_iter { const uint8_t *p, *end; uint32_t left; };
+int  wire_req_head_read(const uint8_t *buf, uint32_t len, struct wire_req_head *h,
+                        struct wire_str *uri, struct wire_hdr_iter *it);
+int  wire_rep_head_read(const uint8_t *buf, uint32_t len, struct wire_rep_head *h,
+                        struct wire_hdr_iter *it);
+int  wire_hdr_next(struct wire_hdr_iter *it, struct wire_str *name, struct wire_str *value);
+/* Append a pair at *n of buf[cap]; E_FULL when it does not fit. */
+int  wire_hdr_put(uint8_t *buf, uint32_t cap, uint32_t *n, struct wire_str name,
+                  struct wire_str value);
+
+#endif
