@@ -67,9 +67,45 @@ module: $(MODULE)
 $(MODULE): config $(wildcard ngx_module/*.[ch] wire/*.[ch]) tools/build-module
 	tools/build-module $(NGINX_SRC) $(BUILD)/nginx $@ $(if $(SAN),asan)
 
+# Everything that the tests start, beside the tests themselves.
+HELPERS = $(patsubst t/helpers/%.c,$(BUILD)/t/helpers/%,$(wildcard t/helpers/*.c))
+helpers: $(HELPERS)
+
+demo:
+	tools/install-deps build
+	$(MAKE) all
+	tools/demo-server start
+	@echo; echo '> Hello! What is inferd?'; tools/demo-server ask 'Hello! What is inferd?'; echo
+	@cat docs/demo.txt
+
+demo-stop:
+	tools/demo-server stop
+
+# C tests first (twice: as built for use, and under ASan and UBSan), then a real nginx with both.
+test:
+	tools/install-deps test
+	$(MAKE) all tests helpers bench
+	$(MAKE) SAN=1 build/asan/inferd tests helpers module
+	t/run.pl $(TESTS) $(TESTS:build/%=build/asan/%) $(sort $(wildcard t/*.t)) $(sort $(wildcard t/*.py))
+
+PREFIX     ?= /usr/local
+MODULE_DIR ?= /usr/lib/nginx/modules
+UNIT_DIR   ?= /lib/systemd/system
+install: all
+	install -D -m 755 $(BUILD)/inferd $(DESTDIR)$(PREFIX)/bin/inferd
+	install -D -m 644 $(MODULE) $(DESTDIR)$(MODULE_DIR)/ngx_http_infer_module.so
+	install -d $(DESTDIR)$(UNIT_DIR) $(DESTDIR)/etc/inferd
+	sed 's|@PREFIX@|$(PREFIX)|' 'conf/inferd@.service' > '$(DESTDIR)$(UNIT_DIR)/inferd@.service'
+	install -D -m 644 conf/nginx-inferd.service.d/drain.conf \
+	    $(DESTDIR)/etc/systemd/system/nginx.service.d/inferd-drain.conf
+	install -m 644 conf/inferd.conf.example $(DESTDIR)/etc/inferd/example.conf
+	install -D -m 644 conf/inferd.example.conf \
+	    $(DESTDIR)$(PREFIX)/share/doc/inferd/nginx.example.conf
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/inferd/README.md
+
 clean:
 	rm -rf build
 
--include $(OBJS:.o=.d)
+-include $(OBJS:.o=.d) $(TESTS:=.d) $(BENCH:=.d)
 
-.PHONY: all module tests bench clean demo test install
+.PHONY: all module tests helpers bench clean demo demo-stop test install

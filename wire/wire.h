@@ -21,7 +21,7 @@
 
 #define WIRE_LINE            64                     /* one cache line */
 #define WIRE_SLOT_MAX        16384
-#define WIRE_RING_MIN        (64u << 10)
+#define WIRE_RING_MIN        (128u << 10)           /* an empty ring takes any record + its PAD */
 #define WIRE_RING_MAX        (1u << 30)
 #define WIRE_WINDOW_MIN      (4u << 10)             /* credit of one stream, bytes */
 #define WIRE_WINDOW_MAX      (1u << 20)
@@ -41,7 +41,8 @@
 #define WIRE_REP_DATA        18     /* bytes for the client; flag WIRE_FLUSH: push them out now */
 #define WIRE_REP_STATS       19     /* struct wire_stats */
 #define WIRE_REP_END         20     /* struct wire_end; the slot is free afterwards */
-#define WIRE_PAD             31     /* fills the end of the ring, slot and gen are 0 */
+#define WIRE_PAD             31     /* fills the end of the ring, all else is 0; where less than a
+                                     * struct wire_rec is left, the end is skipped without one */
 #define WIRE_OPTIONAL        0x8000
 
 #define WIRE_FLUSH           1      /* wire_rec.flags */

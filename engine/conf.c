@@ -1,0 +1,293 @@
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conf.h"
+#include "log.h"
+
+struct conf_opt;
+typedef int conf_set(struct conf *c, const struct conf_opt *o, const char *v, struct err *e);
+
+static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_double, set_word, set_name;
+
+#define AT(field)  offsetof(struct conf, field)
+#define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT)
+
+static const struct conf_opt {
+    const char *name;
+    conf_set   *set;
+    size_t      off;
+    double      min, max;
+    const char *def;              /* NULL: unset, field stays zero */
+    const char *words;            /* set_word: the choices, in the order of the enum */
+    int         cmds;
+    const char *help;
+} opts[] = {
+  { "--served-model-name", set_name, AT(served_name), 0, 0, NULL, NULL, CONF_SERVE,
+    "name that requests use; repeat for aliases [the directory's name]" },
+  { "--max-model-len", set_i32, AT(max_model_len), 1, 1 << 24, NULL, NULL, ALL_MODEL,
+    "tokens of prompt and answer together [max_position_embeddings]" },
+  { "--max-num-seqs", set_i32, AT(max_num_seqs), 1, 1024, "256", NULL, ALL_MODEL,
+    "requests that run at once" },
+  { "--max-num-batched-tokens", set_i32, AT(max_num_batched_tokens), 1, 65536, "2048", NULL,
+    ALL_MODEL, "tokens computed in one step" },
+  { "--block-size", set_i32, AT(block_size), 1, 1024, "16", NULL, ALL_MODEL,
+    "tokens in one page of the KV cache" },
+  { "--kv-cache-memory-bytes", set_bytes, AT(kv_cache_memory_bytes), 1 << 16, 1ull << 50, NULL,
+    NULL, ALL_MODEL, "memory of the KV cache, e.g. 2g [what max-num-seqs needs, at most 1/4 of"
+    " memory]" },
+  { "--memory-bytes", set_bytes, AT(memory_bytes), 1 << 20, 1ull << 50, NULL, NULL, CONF_PLAN,
+    "plan for a machine with this much memory [this one]" },
+  { "--backend", set_word, AT(backend), 0, 0, "cpu", "cpu|cuda", ALL_MODEL,
+    "where the model runs" },
+  { "--threads", set_i32, AT(threads), 1, 256, NULL, NULL, CONF_SERVE | CONF_SCORE | CONF_CHAT,
+    "threads of the CPU backend [one per core]" },
+  { "--api-threads", set_i32, AT(api_threads), 1, 16, "1", NULL, CONF_SERVE,
+    "threads that parse requests and write answers" },
+  { "--max-queue", set_i32, AT(max_queue), 1, 65536, "1024", NULL, CONF_SERVE,
+    "requests that may wait; more are answered 503" },
+  { "--uds", set_str, AT(uds), 0, 107, NULL, NULL, CONF_SERVE,
+    "unix socket for nginx [/run/inferd/NAME.sock]" },
+  { "--uds-mode", set_octal, AT(uds_mode), 0, 0777, "0600", NULL, CONF_SERVE,
+    "its permissions, octal" },
+  { "--uds-group", set_str, AT(uds_group), 0, 32, NULL, NULL, CONF_SERVE,
+    "its group, e.g. www-data (with --uds-mode 0660)" },
+  { "--drain-timeout", set_i32, AT(drain_timeout_s), 0, 86400, "60", NULL, CONF_SERVE,
+    "seconds that running requests get after SIGTERM" },
+  { "--log-level", set_word, AT(log_level), 0, 0, "info", "error|warn|info|debug", CONF_SERVE,
+    "least important level that is logged" },
+  { "--batch", set_i32, AT(batch), 1, 1024, "1", NULL, CONF_SCORE, "lines scored at once" },
+  { "--system", set_str, AT(system), 0, 65536, NULL, NULL, CONF_CHAT, "system prompt" },
+  { "--thinking", set_flag, AT(thinking), 0, 0, NULL, NULL, CONF_CHAT, "let the model think first" },
+  { "--temperature", set_double, AT(temperature), 0, 2, NULL, NULL, CONF_CHAT,
+    "0 is greedy [the model's default]" },
+  { "--max-tokens", set_i32, AT(max_tokens), 1, 1 << 24, "1024", NULL, CONF_CHAT,
+    "longest answer" },
+  { "--help", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "this list" },
+};
+
+#define N_OPT  (sizeof(opts) / sizeof(opts[0]))
+#define FIELD(c, o, type)  (*(type *) ((char *) (c) + (o)->off))
+
+static const struct { int cmd, n; const char *name, *args; } commands[] = {
+    { CONF_SERVE,   1, "serve",   "DIR" },
+    { CONF_PLAN,    1, "plan",    "DIR" },
+    { CONF_INSPECT, 1, "inspect", "DIR" },
+    { CONF_SCORE,   2, "score",   "DIR FILE" },
+    { CONF_RENDER,  1, "render",  "FILE" },
+    { CONF_CHAT,    1, "chat",    "DIR" },
+};
+
+static int bad_range(const struct conf_opt *o, const char *v, struct err *e)
+{
+    return err_set(e, E_INVALID, "%s: \"%.40s\" is not a whole number from %.0f to %.0f", o->name,
+                   v, o->min, o->max);
+}
+
+static int set_i32(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    char *end;
+    long n;
+
+    errno = 0;
+    n = strtol(v, &end, 10);
+    if (end == v || *end != '\0' || errno != 0 || isspace((unsigned char) *v)
+        || n < (long) o->min || n > (long) o->max)
+        return bad_range(o, v, e);
+
+    FIELD(c, o, int32_t) = (int32_t) n;
+    return 0;
+}
+
+static int set_octal(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    char *end;
+    long n = strtol(v, &end, 8);
+
+    if (end == v || *end != '\0' || n < 0 || n > (long) o->max)
+        return err_set(e, E_INVALID, "%s: \"%.40s\" is not an octal mode from 0 to %lo", o->name, v,
+                       (long) o->max);
+
+    FIELD(c, o, int32_t) = (int32_t) n;
+    return 0;
+}
+
+int conf_size(const char *s, uint64_t *v)
+{
+    static const char units[] = "kmgt";
+    unsigned shift = 0;
+    const char *u;
+    char *end;
+
+    if (!isdigit((unsigned char) *s))
+        return E_INVALID;
+
+    errno = 0;
+    *v = strtoull(s, &end, 10);
+    if (*end != '\0' && (u = strchr(units, tolower((unsigned char) *end))) != NULL) {
+        shift = 10 * (unsigned) (u - units + 1);
+        end++;
+    }
+    if (errno != 0 || *end != '\0' || *v > (UINT64_MAX >> shift))
+        return E_INVALID;
+
+    *v <<= shift;
+    return 0;
+}
+
+static int set_bytes(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    uint64_t n;
+
+    if (conf_size(v, &n) != 0 || n < (uint64_t) o->min || n > (uint64_t) o->max)
+        return err_set(e, E_INVALID, "%s: \"%.40s\" is not a size from %.0f to %.0f bytes"
+                       " (k, m, g and t are understood)", o->name, v, o->min, o->max);
+
+    FIELD(c, o, uint64_t) = n;
+    return 0;
+}
+
+static int set_double(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    char *end;
+    double d = strtod(v, &end);
+
+    if (end == v || *end != '\0' || !isfinite(d) || d < o->min || d > o->max)
+        return err_set(e, E_INVALID, "%s: \"%.40s\" is not a number from %g to %g", o->name, v,
+                       o->min, o->max);
+
+    FIELD(c, o, double) = d;
+    return 0;
+}
+
+static int set_str(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    if (*v == '\0' || strlen(v) > (size_t) o->max)
+        return err_set(e, E_INVALID, "%s: must be 1 to %.0f bytes long", o->name, o->max);
+
+    FIELD(c, o, const char *) = v;
+    return 0;
+}
+
+static int set_flag(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    (void) v;
+    (void) e;
+    FIELD(c, o, bool) = true;
+    return 0;
+}
+
+static int set_word(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    const char *w = o->words;
+    size_t n = strlen(v);
+
+    for (int32_t i = 0; ; i++) {
+        size_t len = strcspn(w, "|");
+
+        if (len == n && memcmp(w, v, n) == 0) {
+            FIELD(c, o, int32_t) = i;
+            return 0;
+        }
+        if (w[len] == '\0')
+            return err_set(e, E_INVALID, "%s: \"%.40s\" is none of %s", o->name, v, o->words);
+        w += len + 1;
+    }
+}
+
+static int set_name(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    if (*v == '\0' || strlen(v) > 63)
+        return err_set(e, E_INVALID, "%s: must be 1 to 63 bytes long", o->name);
+    if (c->n_served_name == CONF_NAME_MAX)
+        return err_set(e, E_INVALID, "%s: at most %d names", o->name, CONF_NAME_MAX);
+
+    c->served_name[c->n_served_name++] = v;
+    return 0;
+}
+
+/* "--name value" and "--name=value"; *used counts the arguments eaten. */
+static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used, struct err *e)
+{
+    const char *eq = strchr(arg[0], '=');
+    size_t n = eq != NULL ? (size_t) (eq - arg[0]) : strlen(arg[0]);
+    const struct conf_opt *o = NULL;
+
+    for (size_t i = 0; i < N_OPT; i++) {
+        if (strlen(opts[i].name) == n && memcmp(opts[i].name, arg[0], n) == 0
+            && (opts[i].cmds & cmd) != 0)
+            o = &opts[i];
+    }
+    if (o == NULL)
+        return err_set(e, E_INVALID, "unknown option %.60s (--help lists them)", arg[0]);
+
+    *used = 1;
+    if (o->set == set_flag) {
+        if (eq != NULL)
+            return err_set(e, E_INVALID, "%s: takes no value", o->name);
+        return o->set(c, o, NULL, e);
+    }
+    if (eq != NULL)
+        return o->set(c, o, eq + 1, e);
+    if (n_arg < 2)
+        return err_set(e, E_INVALID, "%s: needs a value", o->name);
+
+    *used = 2;
+    return o->set(c, o, arg[1], e);
+}
+
+int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
+{
+    int rc, used, n_pos = 0;
+
+    memset(c, 0, sizeof(*c));
+    c->temperature = -1;
+    for (size_t i = 0; i < N_OPT; i++) {
+        if (opts[i].def != NULL && (rc = opts[i].set(c, &opts[i], opts[i].def, e)) != 0)
+            return rc;
+    }
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (commands[i].cmd == cmd)
+            n_pos = commands[i].n;
+    }
+
+    for (int i = 0; i < n_arg; i += used) {
+        if (arg[i][0] == '-' && arg[i][1] != '\0') {
+            if ((rc = one_option(c, cmd, n_arg - i, arg + i, &used, e)) != 0)
+                return rc;
+            continue;
+        }
+        if (c->n_pos == n_pos)
+            return err_set(e, E_INVALID, "unexpected argument %.60s", arg[i]);
+        c->pos[c->n_pos++] = arg[i];
+        used = 1;
+    }
+
+    if (!c->help && c->n_pos < n_pos)
+        return err_set(e, E_INVALID, "%s is missing (--help shows the usage)",
+                       n_pos == 2 && c->n_pos == 1 ? "FILE" : cmd == CONF_RENDER ? "FILE" : "DIR");
+    return 0;
+}
+
+void conf_help(int cmd)
+{
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (commands[i].cmd == cmd)
+            printf("usage: inferd %s %s [options]\n\n", commands[i].name, commands[i].args);
+    }
+    for (size_t i = 0; i < N_OPT; i++) {
+        const struct conf_opt *o = &opts[i];
+
+        if ((o->cmds & cmd) == 0)
+            continue;
+        printf("  %-26s %s", o->name, o->help);
+        if (o->words != NULL)
+            printf(": %s", o->words);
+        if (o->def != NULL)
+            printf(" [%s]", o->def);
+        printf("\n");
+    }
+}

@@ -1,0 +1,58 @@
+/* conf.h - the options of every subcommand, from one table (conf.c).
+ *
+ * The table parses argv, supplies defaults, checks bounds and prints --help. Names are vLLM's where
+ * vLLM has the option. Strings are borrowed from argv. */
+#ifndef ENGINE_CONF_H
+#define ENGINE_CONF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "err.h"
+
+#define CONF_NAME_MAX  8
+#define CONF_POS_MAX   2
+
+enum conf_backend { BACKEND_CPU, BACKEND_CUDA };
+
+struct conf {
+    const char *pos[CONF_POS_MAX];          /* the directory, the file */
+    int32_t     n_pos;
+    bool        help;
+
+    const char *served_name[CONF_NAME_MAX]; /* default: the directory's last part */
+    int32_t     n_served_name;
+    int32_t     max_model_len;              /* 0: max_position_embeddings */
+    int32_t     max_num_seqs;
+    int32_t     max_num_batched_tokens;
+    int32_t     block_size;
+    uint64_t    kv_cache_memory_bytes;      /* 0: chosen by plan */
+    uint64_t    memory_bytes;               /* 0: what this machine has */
+    int32_t     backend;                    /* enum conf_backend */
+    int32_t     threads;                    /* 0: one per core */
+    int32_t     api_threads;
+    int32_t     max_queue;
+    const char *uds;                        /* NULL: /run/inferd/NAME.sock */
+    int32_t     uds_mode;
+    const char *uds_group;
+    int32_t     drain_timeout_s;
+    int32_t     log_level;                  /* enum log_level */
+
+    int32_t     batch;                      /* score */
+    const char *system;                     /* chat */
+    bool        thinking;
+    double      temperature;                /* < 0: the model's default */
+    int32_t     max_tokens;
+};
+
+enum conf_cmd_bit {
+    CONF_SERVE = 1, CONF_PLAN = 2, CONF_INSPECT = 4, CONF_SCORE = 8, CONF_RENDER = 16, CONF_CHAT = 32,
+};
+
+/* argv after the subcommand. E_INVALID: e names the option and what it takes. */
+int  conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e);
+void conf_help(int cmd);                    /* to stdout */
+
+/* "64k", "2g", "1048576": E_INVALID if malformed or too large. */
+int  conf_size(const char *s, uint64_t *v);
+
+#endif

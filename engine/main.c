@@ -1,0 +1,90 @@
+/* main.c - inferd's subcommands. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "log.h"
+#include "render.h"
+#include "score.h"
+
+int cmd_fail(const struct err *e)
+{
+    fprintf(stderr, "inferd: %s\n", e->msg);
+    return 1;
+}
+
+static int cmd_score(const struct conf *c)
+{
+    struct err e;
+
+    return score_file(c, stdout, &e) != 0 ? cmd_fail(&e) : 0;
+}
+
+static int cmd_render(const struct conf *c)
+{
+    FILE *in = strcmp(c->pos[0], "-") == 0 ? stdin : fopen(c->pos[0], "r");
+    struct err e;
+    int rc;
+
+    if (in == NULL) {
+        err_set(&e, E_IO, "%s: cannot be opened", c->pos[0]);
+        return cmd_fail(&e);
+    }
+    rc = render_file(in, stdout, &e);
+    if (in != stdin)
+        fclose(in);
+    return rc != 0 ? cmd_fail(&e) : 0;
+}
+
+static const struct {
+    const char *name;
+    int         cmd;
+    int       (*run)(const struct conf *c);
+    const char *help;
+} commands[] = {
+    { "serve",   CONF_SERVE,   cmd_serve,   "serve a model to nginx over a unix socket" },
+    { "chat",    CONF_CHAT,    cmd_chat,    "talk to a model in this terminal" },
+    { "plan",    CONF_PLAN,    cmd_plan,    "print the memory budget; loads no weights" },
+    { "inspect", CONF_INSPECT, cmd_inspect, "print what a model directory holds" },
+    { "score",   CONF_SCORE,   cmd_score,   "log-probabilities and greedy tokens of prompts" },
+    { "render",  CONF_RENDER,  cmd_render,  "print the prompt text of chat requests" },
+};
+
+#define N_COMMAND  (sizeof(commands) / sizeof(commands[0]))
+
+static int usage(FILE *to)
+{
+    fprintf(to, "usage: inferd COMMAND ... (inferd COMMAND --help)\n\n");
+    for (size_t i = 0; i < N_COMMAND; i++)
+        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].help);
+    return to == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+    struct conf c;
+    struct err e;
+
+    if (argc < 2)
+        return usage(stderr);
+    if (strcmp(argv[1], "--help") == 0)
+        return usage(stdout);
+    if (strcmp(argv[1], "--version") == 0)
+        return printf("inferd %s\n", INFERD_VERSION) < 0;
+
+    for (size_t i = 0; i < N_COMMAND; i++) {
+        if (strcmp(argv[1], commands[i].name) != 0)
+            continue;
+        if (conf_parse(&c, commands[i].cmd, argc - 2, argv + 2, &e) != 0)
+            return cmd_fail(&e);
+        if (c.help) {
+            conf_help(commands[i].cmd);
+            return 0;
+        }
+        log_set_level(commands[i].cmd == CONF_SERVE ? (enum log_level) c.log_level : LOG_WARN);
+        return commands[i].run(&c);
+    }
+
+    fprintf(stderr, "inferd: unknown command %.40s\n", argv[1]);
+    return usage(stderr);
+}

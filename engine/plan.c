@@ -1,0 +1,127 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "plan.h"
+
+#define MIB  (1024.0 * 1024.0)
+
+static int32_t ceil_div(int64_t a, int64_t b)
+{
+    return (int32_t) ((a + b - 1) / b);
+}
+
+static uint64_t machine_memory(void)
+{
+    return (uint64_t) sysconf(_SC_PHYS_PAGES) * (uint64_t) sysconf(_SC_PAGESIZE);
+}
+
+/* A request keeps its whole context in the full pool, and in the sliding pool the window, the
+ * largest chunk of a step and one page of rounding. */
+static void pages_each(struct plan *p, const struct model_conf *mc, const struct conf *c)
+{
+    int32_t page = c->block_size;
+    int64_t span = (int64_t) mc->window + c->max_num_batched_tokens;
+
+    p->full_pages_each = ceil_div(p->model_len, page);
+    p->sliding_pages_each = ceil_div(span, page) + 1;
+    if (p->sliding_pages_each > p->full_pages_each)
+        p->sliding_pages_each = p->full_pages_each;
+}
+
+int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e)
+{
+    uint64_t each, budget, want;
+
+    memset(p, 0, sizeof(*p));
+    model_size(mc, &p->size);
+    p->weight_elem_bytes = 2;
+    p->kv_elem_bytes = c->backend == BACKEND_CPU ? 4 : 2;
+    p->weight_bytes = p->size.total * p->weight_elem_bytes;
+    p->memory_bytes = c->memory_bytes != 0 ? c->memory_bytes : machine_memory();
+
+    p->model_len = c->max_model_len != 0 ? c->max_model_len : mc->max_pos;
+    if (p->model_len > mc->max_pos)
+        return err_set(e, E_INVALID, "--max-model-len: %d is more than the %d positions of the model",
+                       p->model_len, mc->max_pos);
+
+    pages_each(p, mc, c);
+    p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);
+    p->sliding_page_bytes = model_kv_page_bytes(mc, false, c->block_size, p->kv_elem_bytes);
+    each = (uint64_t) p->full_pages_each * p->full_page_bytes
+           + (uint64_t) p->sliding_pages_each * p->sliding_page_bytes;
+    want = each * (uint64_t) c->max_num_seqs;
+
+    budget = c->kv_cache_memory_bytes;
+    if (budget == 0) {
+        if (p->weight_bytes >= p->memory_bytes)
+            return err_set(e, E_INVALID, "the weights need %.0f MiB, the machine has %.0f MiB",
+                           (double) p->weight_bytes / MIB, (double) p->memory_bytes / MIB);
+        budget = p->memory_bytes - p->weight_bytes;
+        if (c->backend == BACKEND_CPU && budget > p->memory_bytes / 4)
+            budget = p->memory_bytes / 4;
+        if (budget > want)
+            budget = want;
+    }
+    if (budget < each)
+        return err_set(e, E_INVALID, "one request of %d tokens needs %.1f MiB of KV cache, there are"
+                       " %.1f MiB: raise --kv-cache-memory-bytes to %" PRIu64 " or lower"
+                       " --max-model-len", p->model_len, (double) each / MIB,
+                       (double) budget / MIB, each);
+
+    p->sessions = (int32_t) (budget / each);
+    p->kv.page_tok = c->block_size;
+    if ((uint64_t) p->sessions * (uint64_t) p->full_pages_each > INT32_MAX / 2)
+        return err_set(e, E_INVALID, "--kv-cache-memory-bytes: more than %d pages", INT32_MAX / 2);
+    p->kv.n_page_full = p->sessions * p->full_pages_each;
+    p->kv.n_page_sliding = p->sessions * p->sliding_pages_each;
+    p->kv_bytes = (uint64_t) p->kv.n_page_full * p->full_page_bytes
+                  + (uint64_t) p->kv.n_page_sliding * p->sliding_page_bytes;
+    return 0;
+}
+
+static void weight_row(const char *name, uint64_t n, const struct plan *p)
+{
+    if (n != 0)
+        printf("  %-28s %14" PRIu64 " x %zu B %12.1f MiB\n", name, n, p->weight_elem_bytes,
+               (double) (n * p->weight_elem_bytes) / MIB);
+}
+
+static void pool_row(const char *name, uint64_t page_bytes, int32_t each, int32_t n,
+                     const struct plan *p)
+{
+    printf("  %-8s %10.0f B a token %8d pages a session %8d pages in all %12.1f MiB\n", name,
+           (double) page_bytes / p->kv.page_tok, each, n,
+           (double) page_bytes * n / MIB);
+}
+
+void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c)
+{
+    printf("model %s: %d layers, hidden %d, vocabulary %d, window %d\n", mc->name, mc->n_layer,
+           mc->hidden, mc->vocab, mc->window);
+    printf("weights\n");
+    weight_row("embedding (tied head)", p->size.embed, p);
+    weight_row("per-layer embedding", p->size.ple_embed, p);
+    weight_row("attention", p->size.attn, p);
+    weight_row("dense MLP", p->size.mlp, p);
+    weight_row("experts", p->size.experts, p);
+    weight_row("router", p->size.router, p);
+    weight_row("norms, scalars", p->size.norms, p);
+    weight_row("separate head", p->size.head, p);
+    weight_row("all", p->size.total, p);
+
+    printf("KV cache, %s, pages of %d tokens\n", p->kv_elem_bytes == 4 ? "fp32" : "bf16",
+           p->kv.page_tok);
+    pool_row("full", p->full_page_bytes, p->full_pages_each, p->kv.n_page_full, p);
+    pool_row("sliding", p->sliding_page_bytes, p->sliding_pages_each, p->kv.n_page_sliding, p);
+    printf("  fits %d sessions of %d tokens (%lld tokens in all); runs at most %d at once\n",
+           p->sessions, p->model_len, (long long) p->kv.n_page_full * p->kv.page_tok,
+           c->max_num_seqs);
+    printf("together %.1f MiB of %.1f MiB\n", (double) (p->weight_bytes + p->kv_bytes) / MIB,
+           (double) p->memory_bytes / MIB);
+
+    if (p->weight_bytes + p->kv_bytes > p->memory_bytes)
+        printf("does not fit: lower --kv-cache-memory-bytes by %.1f MiB\n",
+               (double) (p->weight_bytes + p->kv_bytes - p->memory_bytes) / MIB);
+}

@@ -1,0 +1,28 @@
+/* plan.h - the memory budget: what the weights take, what is left for the KV cache, who fits.
+ *
+ * Pure arithmetic on model_conf and conf; touches neither weights nor a GPU. */
+#ifndef ENGINE_PLAN_H
+#define ENGINE_PLAN_H
+
+#include "conf.h"
+#include "model.h"
+
+struct plan {
+    struct model_size size;                 /* elements */
+    uint64_t weight_bytes;
+    uint64_t memory_bytes;                  /* of the machine, or --memory-bytes */
+    uint64_t kv_bytes;                      /* both pools as reserved */
+    uint64_t full_page_bytes, sliding_page_bytes;
+    int32_t  model_len;                     /* tokens of one request at most */
+    int32_t  full_pages_each;               /* pages that one longest request takes */
+    int32_t  sliding_pages_each;
+    int32_t  sessions;                      /* longest requests that fit at once */
+    size_t   kv_elem_bytes, weight_elem_bytes;
+    struct kv_shape kv;
+};
+
+/* E_INVALID when not even one request fits: the words name the flag to change and to what. */
+int  plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e);
+void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c);
+
+#endif

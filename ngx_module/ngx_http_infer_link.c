@@ -1,0 +1,947 @@
+
+/*
+ * One link: this worker, one engine process.  Owns the control socket, the
+ * rings (wire_link) and the slots.
+ */
+
+
+#include "ngx_http_infer.h"
+
+
+static void ngx_http_infer_link_read_handler(ngx_event_t *ev);
+static void ngx_http_infer_link_write_handler(ngx_event_t *ev);
+static void ngx_http_infer_link_timer_handler(ngx_event_t *ev);
+static void ngx_http_infer_link_welcome(ngx_http_infer_link_t *link);
+static ngx_int_t ngx_http_infer_link_attach(ngx_http_infer_link_t *link);
+static void ngx_http_infer_link_goaway(ngx_http_infer_link_t *link);
+static ngx_int_t ngx_http_infer_link_drain(ngx_http_infer_link_t *link);
+static void ngx_http_infer_link_record(ngx_http_infer_link_t *link,
+    struct wire_rec *rec, u_char *payload);
+static void ngx_http_infer_link_free_slot(ngx_http_infer_link_t *link,
+    uint32_t n);
+static void ngx_http_infer_link_pump(ngx_http_infer_link_t *link);
+static ngx_int_t ngx_http_infer_link_send_next(ngx_http_infer_link_t *link,
+    ngx_http_infer_ctx_t *ctx);
+static ngx_int_t ngx_http_infer_link_send(ngx_http_infer_link_t *link,
+    uint32_t slot, ngx_uint_t type, void *payload, uint32_t len);
+static void ngx_http_infer_link_ring(ngx_http_infer_link_t *link,
+    ngx_uint_t needed);
+static void ngx_http_infer_link_close(ngx_http_infer_link_t *link,
+    const char *why);
+static void ngx_http_infer_link_free(ngx_http_infer_link_t *link);
+static void ngx_http_infer_engine_retry(ngx_http_infer_engine_t *engine);
+static void ngx_http_infer_reconnect_handler(ngx_event_t *ev);
+
+
+static ngx_queue_t  ngx_http_infer_links;       /* of this worker */
+static uint64_t     ngx_http_infer_epoch;
+static u_char       ngx_http_infer_buf[WIRE_REC_BYTES_MAX];
+
+
+void
+ngx_http_infer_links_init(void)
+{
+    ngx_queue_init(&ngx_http_infer_links);
+
+    ngx_http_infer_epoch = ((uint64_t) ngx_random() << 32)
+                           ^ ((uint64_t) ngx_pid << 16)
+                           ^ (uint64_t) ngx_random();
+}
+
+
+/* The worker ends, or without a master its old configuration does. */
+
+void
+ngx_http_infer_links_exit(void *data)
+{
+    ngx_queue_t            *q, *next;
+    ngx_cycle_t            *cycle = data;
+    ngx_http_infer_link_t  *link;
+
+    for (q = ngx_queue_head(&ngx_http_infer_links);
+         q != ngx_queue_sentinel(&ngx_http_infer_links);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        link = ngx_queue_data(q, ngx_http_infer_link_t, queue);
+
+        if (link->connection->log == cycle->log) {
+            ngx_http_infer_link_free(link);
+        }
+    }
+}
+
+
+void
+ngx_http_infer_link_connect(ngx_http_infer_engine_t *engine,
+    ngx_msec_t timeout)
+{
+    int                          rc;
+    ngx_log_t                   *log;
+    ngx_err_t                    err;
+    ngx_pool_t                  *pool;
+    ngx_socket_t                 fd;
+    struct err                   e;
+    ngx_connection_t            *c;
+    ngx_http_infer_link_t       *link;
+    ngx_http_infer_main_conf_t  *imcf;
+
+    log = ngx_cycle->log;
+    imcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                               ngx_http_infer_module);
+    engine->attempted = ngx_current_msec;
+    c = NULL;
+
+    pool = ngx_create_pool(1024, log);
+    if (pool == NULL) {
+        return;
+    }
+
+    link = ngx_pcalloc(pool, sizeof(ngx_http_infer_link_t));
+
+    fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+
+    if (link == NULL || fd == (ngx_socket_t) -1) {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
+                      "infer: no socket for engine \"%V\"", &engine->name);
+        goto failed;
+    }
+
+    c = ngx_get_connection(fd, log);
+    if (c == NULL) {
+        goto failed;
+    }
+
+    link->engine = engine;
+    link->pool = pool;
+    link->connection = c;
+    ngx_queue_init(&link->sending);
+    ngx_queue_init(&link->cancels);
+    ngx_queue_init(&link->dirty);
+
+    c->data = link;
+    c->read->handler = ngx_http_infer_link_read_handler;
+    c->write->handler = ngx_http_infer_link_write_handler;
+    c->read->log = c->write->log = log;
+
+    /* not an HTTP connection: no "open socket left", no shutdown timer */
+    c->read->channel = c->write->channel = 1;
+
+    /* a unix connect is immediate or fails, EAGAIN is a full backlog */
+
+    if (connect(fd, (struct sockaddr *) &engine->addr,
+                sizeof(struct sockaddr_un))
+        == -1)
+    {
+        err = ngx_socket_errno;
+        ngx_log_error(engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR, log,
+                      err, "infer: connect() to engine \"%V\" failed",
+                      &engine->name);
+        engine->complained = 1;
+        goto failed;
+    }
+
+    rc = wire_link_hello(&link->wire, fd, &imcf->sizes, ngx_http_infer_epoch,
+                         &e);
+    if (rc < 0) {
+        ngx_log_error(NGX_LOG_ERR, log, 0,
+                      "infer: hello to engine \"%V\" failed: %s",
+                      &engine->name, e.msg);
+        wire_link_close(&link->wire);
+        goto failed;
+    }
+
+    if (ngx_add_event(c->read, NGX_READ_EVENT,
+                      (ngx_event_flags & NGX_USE_CLEAR_EVENT)
+                      ? NGX_CLEAR_EVENT : NGX_LEVEL_EVENT)
+        != NGX_OK)
+    {
+        wire_link_close(&link->wire);
+        goto failed;
+    }
+
+    link->timer.handler = ngx_http_infer_link_timer_handler;
+    link->timer.data = link;
+    link->timer.log = log;
+    link->timer.cancelable = 1;
+    ngx_add_timer(&link->timer, timeout);
+
+    ngx_queue_insert_tail(&ngx_http_infer_links, &link->queue);
+    engine->link = link;
+
+    return;
+
+failed:
+
+    if (c) {
+        ngx_close_connection(c);
+
+    } else if (fd != (ngx_socket_t) -1) {
+        ngx_close_socket(fd);
+    }
+
+    ngx_destroy_pool(pool);
+    ngx_http_infer_count(engine, connect_errors, 1);
+    ngx_http_infer_engine_retry(engine);
+}
+
+
+static void
+ngx_http_infer_engine_retry(ngx_http_infer_engine_t *engine)
+{
+    ngx_msec_t  delay;
+
+    if (engine->reconnect.timer_set) {
+        return;
+    }
+
+    delay = engine->backoff ? engine->backoff : NGX_HTTP_INFER_RETRY_MIN;
+    engine->backoff = ngx_min(delay * 2, NGX_HTTP_INFER_RETRY_MAX);
+
+    engine->reconnect.handler = ngx_http_infer_reconnect_handler;
+    engine->reconnect.data = engine;
+    engine->reconnect.log = ngx_cycle->log;
+    engine->reconnect.cancelable = 1;
+
+    /* workers that lost the same engine do not come back as one */
+
+    ngx_add_timer(&engine->reconnect,
+                  delay + (ngx_msec_t) ngx_random() % (delay / 4 + 1));
+}
+
+
+static void
+ngx_http_infer_reconnect_handler(ngx_event_t *ev)
+{
+    ngx_http_infer_engine_t  *engine = ev->data;
+
+    if (engine->link == NULL) {
+        ngx_http_infer_link_connect(engine, NGX_HTTP_INFER_RETRY_MAX);
+    }
+}
+
+
+static void
+ngx_http_infer_link_write_handler(ngx_event_t *ev)
+{
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, ev->log, 0, "infer link: writable");
+}
+
+
+static void
+ngx_http_infer_link_read_handler(ngx_event_t *ev)
+{
+    int                     goaway;
+    ngx_int_t               rc, bell;
+    ngx_connection_t       *c;
+    ngx_http_infer_link_t  *link;
+
+    c = ev->data;
+    link = c->data;
+
+    if (!link->ready) {
+        ngx_http_infer_link_welcome(link);
+        return;
+    }
+
+    goaway = 0;
+    bell = wire_bell_drain(c->fd, &goaway);
+
+    if (goaway && !link->goaway) {
+        ngx_http_infer_link_goaway(link);
+    }
+
+    rc = ngx_http_infer_link_drain(link);
+
+    if (rc == NGX_ERROR) {
+        ngx_log_error(NGX_LOG_CRIT, c->log, 0,
+                      "infer: engine \"%V\" broke the protocol",
+                      &link->engine->name);
+        ngx_http_infer_count(link->engine, faults, 1);
+        ngx_http_infer_link_close(link, "broke the protocol");
+        return;
+    }
+
+    if (rc == NGX_AGAIN) {
+        ngx_post_event(ev, &ngx_posted_next_events);
+        return;
+    }
+
+    if (bell < 0) {
+        ngx_http_infer_link_close(link, "closed the connection");
+        return;
+    }
+
+    ngx_http_infer_link_pump(link);
+
+    if (link->goaway
+        && link->n_free == link->wire.ring.n_slot)
+    {
+        ngx_http_infer_link_close(link, NULL);
+    }
+}
+
+
+static void
+ngx_http_infer_link_welcome(ngx_http_infer_link_t *link)
+{
+    int                       rc;
+    struct err                e;
+    ngx_http_infer_engine_t  *engine;
+
+    engine = link->engine;
+    e.msg[0] = '\0';
+
+    rc = wire_link_welcome(&link->wire, link->connection->fd, &e);
+
+    if (rc == E_AGAIN) {
+        return;
+    }
+
+    if (rc == 0 && ngx_http_infer_link_attach(link) == NGX_OK) {
+        ngx_log_error(NGX_LOG_INFO, link->connection->log, 0,
+                      "infer: engine \"%V\" attached, %ui slots",
+                      &engine->name, link->n_free);
+        return;
+    }
+
+    ngx_log_error(engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR,
+                  link->connection->log, 0,
+                  "infer: engine \"%V\" refused the link: %s",
+                  &engine->name, e.msg[0] ? e.msg : "closed the connection");
+    engine->complained = 1;
+    ngx_http_infer_count(engine, connect_errors, 1);
+    ngx_http_infer_link_close(link, NULL);
+}
+
+
+static ngx_int_t
+ngx_http_infer_link_attach(ngx_http_infer_link_t *link)
+{
+    uint32_t                  i, n;
+    ngx_http_infer_engine_t  *engine;
+
+    engine = link->engine;
+    n = link->wire.ring.n_slot;
+
+    link->slots = ngx_pcalloc(link->pool, n * sizeof(ngx_http_infer_slot_t));
+    link->free = ngx_palloc(link->pool, n * sizeof(uint32_t));
+
+    if (link->slots == NULL || link->free == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < n; i++) {
+        link->free[i] = n - 1 - i;
+    }
+
+    link->n_free = n;
+    link->ready = 1;
+    link->beaten = ngx_current_msec;
+
+    engine->complained = 0;
+    engine->backoff = 0;
+    engine->fails = 0;
+    ngx_http_infer_count(engine, connects, 1);
+
+    ngx_add_timer(&link->timer, NGX_HTTP_INFER_CHECK);
+
+    if (wire_ring_arm(&link->wire.ring)) {
+        ngx_post_event(link->connection->read, &ngx_posted_events);
+    }
+
+    ngx_http_infer_pool_wake(engine->pool);
+
+    return NGX_OK;
+}
+
+
+/* New requests go to a new link under the same name; the old one ends with
+ * its last stream. */
+
+static void
+ngx_http_infer_link_goaway(ngx_http_infer_link_t *link)
+{
+    ngx_http_infer_engine_t  *engine = link->engine;
+
+    ngx_log_error(NGX_LOG_NOTICE, link->connection->log, 0,
+                  "infer: engine \"%V\" goes away", &engine->name);
+
+    link->goaway = 1;
+
+    if (engine->link == link) {
+        engine->link = NULL;
+
+        if (!ngx_exiting) {
+            ngx_http_infer_engine_retry(engine);
+        }
+    }
+}
+
+
+/* A safety net under the doorbells, and the engine's pulse. */
+
+static void
+ngx_http_infer_link_timer_handler(ngx_event_t *ev)
+{
+    uint64_t                beat;
+    ngx_http_infer_link_t  *link;
+
+    link = ev->data;
+
+    if (!link->ready) {
+        ngx_log_error(NGX_LOG_ERR, ev->log, 0,
+                      "infer: engine \"%V\" did not answer the handshake",
+                      &link->engine->name);
+        ngx_http_infer_count(link->engine, connect_errors, 1);
+        ngx_http_infer_engine_fail(link->engine);
+        ngx_http_infer_link_close(link, NULL);
+        return;
+    }
+
+    beat = __atomic_load_n(&link->wire.ring.peer->heartbeat,
+                           __ATOMIC_RELAXED);
+
+    if (beat != link->heartbeat) {
+        link->heartbeat = beat;
+        link->beaten = ngx_current_msec;
+
+    } else if (ngx_current_msec - link->beaten > NGX_HTTP_INFER_HANG) {
+        ngx_http_infer_engine_fail(link->engine);
+        ngx_http_infer_link_close(link, "hangs: no heartbeat");
+        return;
+    }
+
+    ngx_add_timer(ev, NGX_HTTP_INFER_CHECK);
+
+    /* armed since the last drain: whatever is there came without a bell,
+     * or the bell is on its way */
+
+    if (!link->connection->read->posted
+        && wire_ring_arm(&link->wire.ring)
+        && recv(link->connection->fd, ngx_http_infer_buf, 1,
+                MSG_PEEK|MSG_DONTWAIT)
+           == -1)
+    {
+        ngx_http_infer_count(link->engine, rescues, 1);
+        ngx_http_infer_link_read_handler(link->connection->read);
+        return;
+    }
+
+    ngx_http_infer_link_pump(link);
+}
+
+
+/* NGX_OK: the ring is empty and armed.  NGX_AGAIN: the budget is used up. */
+
+static ngx_int_t
+ngx_http_infer_link_drain(ngx_http_infer_link_t *link)
+{
+    int                    rc;
+    ngx_uint_t             n, bell;
+    ngx_queue_t           *q;
+    struct wire_rec        rec;
+    struct wire_ring      *ring;
+    ngx_connection_t      *c;
+    ngx_http_infer_ctx_t  *ctx;
+
+    ring = &link->wire.ring;
+    n = 0;
+
+again:
+
+    rc = 0;
+
+    while (n < NGX_HTTP_INFER_BUDGET) {
+        rc = wire_ring_recv(ring, &rec, ngx_http_infer_buf);
+
+        if (rc != 1) {
+            break;
+        }
+
+        n++;
+        ngx_http_infer_link_record(link, &rec, ngx_http_infer_buf);
+    }
+
+    while (!ngx_queue_empty(&link->dirty)) {
+        q = ngx_queue_head(&link->dirty);
+        ngx_queue_remove(q);
+
+        ctx = ngx_queue_data(q, ngx_http_infer_ctx_t, dirty_queue);
+        ctx->dirty = 0;
+
+        c = ctx->request->connection;
+        ngx_http_infer_flush(ctx);
+        ngx_http_run_posted_requests(c);
+    }
+
+    if (rc < 0 || link->n_faults > NGX_HTTP_INFER_FAULTS_MAX) {
+        return NGX_ERROR;
+    }
+
+    bell = wire_ring_release(ring);
+    ngx_http_infer_link_ring(link, bell);
+
+    if (n >= NGX_HTTP_INFER_BUDGET) {
+        return NGX_AGAIN;
+    }
+
+    if (wire_ring_arm(ring)) {
+        goto again;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_infer_link_record(ngx_http_infer_link_t *link, struct wire_rec *rec,
+    u_char *payload)
+{
+    ngx_connection_t       *c;
+    ngx_http_infer_ctx_t   *ctx;
+    ngx_http_infer_slot_t  *slot;
+
+    if (rec->slot >= link->wire.ring.n_slot
+        || !link->slots[rec->slot].busy
+        || link->slots[rec->slot].gen != rec->gen)
+    {
+        ngx_http_infer_count(link->engine, stale, 1);
+        return;
+    }
+
+    slot = &link->slots[rec->slot];
+    slot->received += WIRE_REC_SIZE(rec->len);
+    ctx = slot->ctx;
+
+    if (ctx == NULL) {
+
+        /* nobody waits any more: dropped bytes count as gone */
+
+        wire_ring_ack(&link->wire.ring, rec->slot, slot->received);
+
+        if (rec->type == WIRE_REP_END) {
+            ngx_http_infer_link_free_slot(link, rec->slot);
+        }
+
+        return;
+    }
+
+    c = ctx->request->connection;
+
+    if (rec->seq != slot->rx_seq) {
+        ngx_http_infer_link_fault(ctx, "sequence");
+
+    } else if (ngx_http_infer_link_unacked(ctx) > link->wire.ring.window) {
+        ngx_http_infer_link_fault(ctx, "credit");
+
+    } else {
+        slot->rx_seq++;
+
+        if (rec->type == WIRE_REP_END) {
+            ngx_http_infer_link_free_slot(link, rec->slot);
+            ngx_http_infer_count(link->engine, replies, 1);
+        }
+
+        ngx_http_infer_reply(ctx, rec, payload);
+    }
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+void
+ngx_http_infer_link_fault(ngx_http_infer_ctx_t *ctx, const char *what)
+{
+    ngx_http_infer_link_t  *link = ctx->link;
+
+    ngx_log_error(NGX_LOG_ERR, ctx->request->connection->log, 0,
+                  "infer: engine \"%V\" broke the protocol: %s",
+                  &ctx->engine->name, what);
+
+    ngx_http_infer_count(ctx->engine, faults, 1);
+
+    if (link) {
+        link->n_faults++;
+    }
+
+    ngx_http_infer_failed(ctx, NGX_HTTP_INFER_NEXT_ERROR);
+}
+
+
+/* The engine ended the stream, or never heard of it. */
+
+static void
+ngx_http_infer_link_free_slot(ngx_http_infer_link_t *link, uint32_t n)
+{
+    ngx_http_infer_slot_t  *slot = &link->slots[n];
+
+    if (slot->ctx) {
+        slot->ctx->link = NULL;
+        slot->ctx = NULL;
+        link->engine->n_active--;
+    }
+
+    if (slot->doomed) {
+        ngx_queue_remove(&slot->queue);
+        slot->doomed = 0;
+    }
+
+    slot->busy = 0;
+    link->free[link->n_free++] = n;
+
+    if (link->goaway) {
+        if (link->n_free == link->wire.ring.n_slot) {
+            ngx_post_event(link->connection->read, &ngx_posted_events);
+        }
+
+        return;
+    }
+
+    ngx_http_infer_pool_wake(link->engine->pool);
+}
+
+
+void
+ngx_http_infer_link_submit(ngx_http_infer_link_t *link,
+    ngx_http_infer_ctx_t *ctx)
+{
+    uint32_t                n;
+    ngx_http_infer_slot_t  *slot;
+
+    n = link->free[--link->n_free];
+    slot = &link->slots[n];
+
+    slot->gen++;
+    slot->busy = 1;
+    slot->ctx = ctx;
+    slot->received = 0;
+    slot->tx_seq = 0;
+    slot->rx_seq = 0;
+
+    ctx->link = link;
+    ctx->slot = n;
+    ctx->acked = 0;
+    ctx->head_sent = 0;
+    ctx->end_sent = 0;
+    ngx_http_infer_rewind_body(ctx);
+
+    wire_ring_ack(&link->wire.ring, n, 0);
+
+    link->engine->n_active++;
+    ngx_http_infer_count(link->engine, requests, 1);
+
+    ngx_queue_insert_tail(&link->sending, &ctx->queue);
+    ctx->queued = 1;
+
+    ngx_http_infer_link_pump(link);
+}
+
+
+void
+ngx_http_infer_link_detach(ngx_http_infer_ctx_t *ctx)
+{
+    ngx_http_infer_link_t  *link;
+    ngx_http_infer_slot_t  *slot;
+
+    link = ctx->link;
+
+    if (ctx->dirty) {
+        ngx_queue_remove(&ctx->dirty_queue);
+        ctx->dirty = 0;
+    }
+
+    if (ctx->queued) {
+        ngx_queue_remove(&ctx->queue);
+        ctx->queued = 0;
+    }
+
+    if (link == NULL) {
+        return;
+    }
+
+    slot = &link->slots[ctx->slot];
+
+    if (!ctx->head_sent) {
+        ngx_http_infer_link_free_slot(link, ctx->slot);
+        return;
+    }
+
+    slot->ctx = NULL;
+    ctx->link = NULL;
+    link->engine->n_active--;
+    ngx_http_infer_count(link->engine, cancelled, 1);
+
+    wire_ring_ack(&link->wire.ring, ctx->slot, slot->received);
+
+    slot->doomed = 1;
+    ngx_queue_insert_tail(&link->cancels, &slot->queue);
+
+    ngx_http_infer_link_pump(link);
+}
+
+
+void
+ngx_http_infer_link_ack(ngx_http_infer_ctx_t *ctx)
+{
+    uint64_t                received;
+    ngx_http_infer_link_t  *link;
+
+    link = ctx->link;
+
+    if (link == NULL) {
+        return;
+    }
+
+    received = link->slots[ctx->slot].received;
+
+    if (received != ctx->acked) {
+        ctx->acked = received;
+        wire_ring_ack(&link->wire.ring, ctx->slot, received);
+
+        /* the engine may wait for this credit */
+
+        ngx_http_infer_link_ring(link, wire_ring_release(&link->wire.ring));
+    }
+}
+
+
+uint64_t
+ngx_http_infer_link_unacked(ngx_http_infer_ctx_t *ctx)
+{
+    return ctx->link ? ctx->link->slots[ctx->slot].received - ctx->acked : 0;
+}
+
+
+/* Cancels first, then one record of each unsent request in turn, so that a
+ * long upload does not hold up short prompts. */
+
+static void
+ngx_http_infer_link_pump(ngx_http_infer_link_t *link)
+{
+    uint32_t                n;
+    ngx_int_t               rc;
+    ngx_queue_t            *q;
+    ngx_http_infer_ctx_t   *ctx;
+    ngx_http_infer_slot_t  *slot;
+
+    rc = NGX_OK;
+
+    while (rc == NGX_OK && !ngx_queue_empty(&link->cancels)) {
+        q = ngx_queue_head(&link->cancels);
+        slot = ngx_queue_data(q, ngx_http_infer_slot_t, queue);
+        n = slot - link->slots;
+
+        rc = ngx_http_infer_link_send(link, n, WIRE_REQ_CANCEL, NULL, 0);
+
+        if (rc == NGX_OK) {
+            ngx_queue_remove(q);
+            slot->doomed = 0;
+        }
+    }
+
+    while (rc == NGX_OK && !ngx_queue_empty(&link->sending)) {
+        q = ngx_queue_head(&link->sending);
+        ctx = ngx_queue_data(q, ngx_http_infer_ctx_t, queue);
+
+        rc = ngx_http_infer_link_send_next(link, ctx);
+
+        if (rc == NGX_OK) {
+            ngx_queue_remove(q);
+
+            if (ctx->end_sent || ctx->broken) {
+                ctx->queued = 0;
+
+            } else {
+                ngx_queue_insert_tail(&link->sending, q);
+            }
+        }
+    }
+
+    ngx_http_infer_link_ring(link, wire_ring_publish(&link->wire.ring));
+}
+
+
+static ngx_int_t
+ngx_http_infer_link_send_next(ngx_http_infer_link_t *link,
+    ngx_http_infer_ctx_t *ctx)
+{
+    uint32_t   n;
+    ngx_int_t  rc;
+
+    if (!ctx->head_sent) {
+        rc = ngx_http_infer_link_send(link, ctx->slot, WIRE_REQ_HEAD,
+                                      ctx->head, ctx->head_len);
+        if (rc == NGX_OK) {
+            ctx->head_sent = 1;
+        }
+
+        return rc;
+    }
+
+    if (ctx->body_left == 0) {
+        rc = ngx_http_infer_link_send(link, ctx->slot, WIRE_REQ_END, NULL, 0);
+
+        if (rc == NGX_OK) {
+            ctx->end_sent = 1;
+        }
+
+        return rc;
+    }
+
+    n = (uint32_t) ngx_min(ctx->body_left, WIRE_REC_BYTES_MAX);
+
+    if (!wire_ring_room(&link->wire.ring, n)
+        && !wire_ring_want_space(&link->wire.ring, n))
+    {
+        return NGX_AGAIN;
+    }
+
+    if (ngx_http_infer_read_body(ctx, ngx_http_infer_buf, n) != NGX_OK) {
+
+        /* not here: the caller may be another request's handler */
+
+        ctx->broken = 1;
+        ngx_add_timer(&ctx->timer, 0);
+        return NGX_OK;
+    }
+
+    ctx->submitted = ngx_current_msec;
+    ngx_http_infer_count(link->engine, bytes_out, n);
+
+    return ngx_http_infer_link_send(link, ctx->slot, WIRE_REQ_BODY,
+                                    ngx_http_infer_buf, n);
+}
+
+
+static ngx_int_t
+ngx_http_infer_link_send(ngx_http_infer_link_t *link, uint32_t n,
+    ngx_uint_t type, void *payload, uint32_t len)
+{
+    struct wire_rec         rec;
+    ngx_http_infer_slot_t  *slot;
+
+    slot = &link->slots[n];
+
+    ngx_memzero(&rec, sizeof(struct wire_rec));
+    rec.len = len;
+    rec.type = type;
+    rec.slot = n;
+    rec.gen = slot->gen;
+    rec.seq = slot->tx_seq;
+
+    while (wire_ring_send(&link->wire.ring, &rec, payload) != 0) {
+        if (!wire_ring_want_space(&link->wire.ring, len)) {
+            return NGX_AGAIN;
+        }
+    }
+
+    slot->tx_seq++;
+
+    return NGX_OK;
+}
+
+
+/* A dead peer is noticed by the read handler, never here: the caller may be
+ * deep in a request. */
+
+static void
+ngx_http_infer_link_ring(ngx_http_infer_link_t *link, ngx_uint_t needed)
+{
+    if (needed
+        && wire_bell(link->connection->fd, WIRE_BYTE_WAKE) == E_GONE)
+    {
+        ngx_post_event(link->connection->read, &ngx_posted_events);
+    }
+}
+
+
+/* why: what the engine did to its streams; NULL if there are none or it is
+ * logged already. */
+
+static void
+ngx_http_infer_link_close(ngx_http_infer_link_t *link, const char *why)
+{
+    uint32_t                  i;
+    ngx_uint_t                n;
+    ngx_queue_t               lost, *q;
+    ngx_connection_t         *c;
+    ngx_http_infer_ctx_t     *ctx;
+    ngx_http_infer_engine_t  *engine;
+
+    engine = link->engine;
+    ngx_queue_init(&lost);
+    n = 0;
+
+    for (i = 0; link->ready && i < link->wire.ring.n_slot; i++) {
+        ctx = link->slots[i].ctx;
+
+        if (ctx == NULL) {
+            continue;
+        }
+
+        if (ctx->queued) {
+            ngx_queue_remove(&ctx->queue);
+        }
+
+        if (ctx->dirty) {
+            ngx_queue_remove(&ctx->dirty_queue);
+            ctx->dirty = 0;
+        }
+
+        ctx->link = NULL;
+        ngx_queue_insert_tail(&lost, &ctx->queue);
+        ctx->queued = 1;
+        engine->n_active--;
+        n++;
+    }
+
+    if (why) {
+        ngx_log_error(NGX_LOG_ERR, link->connection->log, 0,
+                      "infer: engine \"%V\" %s, %ui requests lost",
+                      &engine->name, why, n);
+        ngx_http_infer_count(engine, lost, n);
+    }
+
+    if (engine->link == link) {
+        engine->link = NULL;
+
+        if (!ngx_exiting) {
+            ngx_http_infer_engine_retry(engine);
+        }
+    }
+
+    ngx_http_infer_link_free(link);
+
+    while (!ngx_queue_empty(&lost)) {
+        q = ngx_queue_head(&lost);
+        ngx_queue_remove(q);
+
+        ctx = ngx_queue_data(q, ngx_http_infer_ctx_t, queue);
+        ctx->queued = 0;
+
+        c = ctx->request->connection;
+        ngx_http_infer_failed(ctx, NGX_HTTP_INFER_NEXT_ERROR);
+        ngx_http_run_posted_requests(c);
+    }
+
+    ngx_http_infer_pool_wake(engine->pool);
+}
+
+
+static void
+ngx_http_infer_link_free(ngx_http_infer_link_t *link)
+{
+    if (link->timer.timer_set) {
+        ngx_del_timer(&link->timer);
+    }
+
+    if (link->engine->link == link) {
+        link->engine->link = NULL;
+    }
+
+    ngx_queue_remove(&link->queue);
+    ngx_close_connection(link->connection);
+    wire_link_close(&link->wire);
+    ngx_destroy_pool(link->pool);
+}

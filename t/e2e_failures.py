@@ -1,0 +1,123 @@
+"""What dies, leaves or is slow, with the real engine: nothing hangs and nothing leaks."""
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
+from env import Stack, done, ok, same
+
+LONG = {"model": "demo", "stream": True, "max_tokens": 1500, "ignore_eos": True,
+        "messages": [{"role": "user", "content": "Hello!"}]}
+
+
+class Stream(threading.Thread):
+    """One streamed request on a raw socket; remembers what came and when it ended."""
+
+    def __init__(self, port, body=LONG, stop_after=None):
+        super().__init__(daemon=True)
+        self.port, self.body, self.stop_after = port, body, stop_after
+        self.data, self.end, self.first = b"", None, threading.Event()
+        self.start()
+
+    def run(self):
+        body = json.dumps(self.body).encode()
+        with socket.create_connection(("127.0.0.1", self.port)) as c:
+            c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+                      b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                      + body)
+            c.settimeout(60)
+            try:
+                while chunk := c.recv(65536):
+                    self.data += chunk
+                    if b"data: " in self.data:
+                        self.first.set()
+                    if self.stop_after is not None and len(self.data) >= self.stop_after:
+                        break
+            except OSError:
+                pass
+        self.end = time.time()
+        self.first.set()
+
+
+def running(s):
+    return s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting")
+
+
+def settle(s, limit=5):
+    end = time.time() + limit
+    while time.time() < end:
+        if running(s) == 0 and s.metric("vllm:kv_cache_usage_perc") == 0:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+with Stack(workers=2) as s:
+    random.seed(1)
+    for _ in range(10):
+        batch = [Stream(s.port, stop_after=random.choice([0, 1, 300, 1000, 4000]))
+                 for _ in range(20)]
+        for t in batch:
+            t.join(30)
+    ok(settle(s), "200 client disconnects: no request runs and no page is in use")
+
+    streams = [Stream(s.port) for _ in range(20)]
+    for t in streams:
+        t.first.wait(20)
+    before = running(s)
+    for pid in s.workers():
+        os.kill(pid, signal.SIGKILL)
+    ok(before >= 1 and settle(s), f"kill -9 of the workers: {before:.0f} requests freed")
+    s.wait_ready()
+
+    # reload under load: streams on the old workers finish whole
+    short = dict(LONG, max_tokens=200)
+    streams = [Stream(s.port, short) for _ in range(16)]
+    for t in streams:
+        t.first.wait(20)
+    os.kill(s.nginx.pid, signal.SIGHUP)
+    late = [Stream(s.port, short) for _ in range(8)]
+    for t in streams + late:
+        t.join(60)
+    same(sum(b"data: [DONE]" in t.data for t in streams), 16, "reload: running streams finish")
+    same(sum(b"data: [DONE]" in t.data for t in late), 8, "reload: new requests are served")
+
+    streams = [Stream(s.port) for _ in range(50)]
+    for t in streams:
+        t.first.wait(20)
+    s.engine.kill()
+    killed = time.time()
+    s.engine.wait()
+    with open(s.dir + "/static/x", "w") as f:
+        f.write("still here")
+    with urllib.request.urlopen(s.url + "/static/x", timeout=2) as r:
+        same(r.read(), b"still here", "engine dead: other locations are served")
+    for t in streams:
+        t.join(10)
+    same(sum(b'"error"' in t.data or b" 502 " in t.data[:20] or b" 503 " in t.data[:20]
+             for t in streams), 50, "kill -9 of the engine: every client gets an error event")
+    worst = max((t.end or time.time() + 99) - killed for t in streams)
+    ok(worst < 1, f"within a second ({worst:.3f} s)")
+    s.start_engine()
+    s.wait_ready()
+    again = Stream(s.port, dict(LONG, max_tokens=5))
+    again.join(20)
+    ok(b"data: [DONE]" in again.data, "a restarted engine is used without a reload")
+
+    # SIGTERM drains
+    t = Stream(s.port, dict(LONG, max_tokens=300))
+    t.first.wait(20)
+    s.engine.terminate()
+    t.join(30)
+    ok(b"data: [DONE]" in t.data, "SIGTERM: the running stream is finished first")
+    same(s.engine.wait(10), 0, "and the exit code is 0")
+    bad = [line for line in s.log("error.log").splitlines()
+           if "[alert]" in line and "exited on signal 9" not in line]
+    same(bad, [], "no alerts in the error log")
+done()

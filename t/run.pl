@@ -1,0 +1,36 @@
+#!/usr/bin/perl
+# Run test programs and count: t/run.pl FILE... A file is a built C test, a *.t (perl) or a *.py;
+# all speak TAP. The last line is "N passed, N failed, N skipped".
+
+use strict;
+use warnings;
+
+use TAP::Harness;
+
+my $harness = TAP::Harness->new({
+    verbosity => $ENV{TEST_VERBOSE} ? 1 : 0,
+    merge     => 0,
+    timer     => 1,
+    failures  => 1,
+    exec      => sub {
+        my (undef, $file) = @_;
+        my @limit = ('timeout', '-k', '10', $ENV{TEST_TIMEOUT} || 600);
+        return [ @limit, 'perl', '-It/lib', $file ] if $file =~ /\.t$/;
+        return [ @limit, 'build/venv/bin/python', $file ] if $file =~ /\.py$/;
+        return [ @limit, $file ];
+    },
+});
+
+my $agg = $harness->runtests(@ARGV);
+my ($passed, $failed, $skipped) = (0, 0, scalar $agg->skipped);
+
+# A program that dies, or prints no plan, is one failure more than its lines say.
+for my $p ($agg->parsers) {
+    my $bad = $p->failed;
+    $bad++ if !$bad && ($p->exit || $p->wait || $p->parse_errors);
+    $failed += $bad;
+    $passed += $p->passed;
+}
+
+print "$passed passed, $failed failed, $skipped skipped\n";
+exit($failed || !$passed ? 1 : 0);
