@@ -24,7 +24,7 @@ void buf_put(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, const char *s);
 __attribute__((format(printf, 2, 3)))
 void buf_fmt(struct buf *b, const char *fmt, ...);
-void buf_json_str(struct buf *b, const char *p, size_t n);  /* quoted and escaped; p is valid UTF-8 */
+void buf_json_str(struct buf *b, const char *p, size_t n);  /* quoted, escaped; p: UTF-8 */
 void buf_cut(struct buf *b, size_t n);               /* drop the first n bytes */
 void buf_free(struct buf *b);
 

@@ -45,7 +45,8 @@ struct conf {
 };
 
 enum conf_cmd_bit {
-    CONF_SERVE = 1, CONF_PLAN = 2, CONF_INSPECT = 4, CONF_SCORE = 8, CONF_RENDER = 16, CONF_CHAT = 32,
+    CONF_SERVE = 1, CONF_PLAN = 2, CONF_INSPECT = 4, CONF_SCORE = 8, CONF_RENDER = 16,
+    CONF_CHAT = 32,
 };
 
 /* argv after the subcommand. E_INVALID: e names the option and what it takes. */

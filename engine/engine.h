@@ -24,7 +24,7 @@ struct engine {
     void             *wake_arg;
     pthread_t         thread;
     bool              started;
-    struct err        failed;               /* why the core returned by itself; code 0: it did not */
+    struct err        failed;               /* why the core gave up; code 0: it did not */
     void            (*on_fail)(struct engine *en);  /* called in the core's thread; may be NULL */
 };
 

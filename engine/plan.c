@@ -43,8 +43,8 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
 
     p->model_len = c->max_model_len != 0 ? c->max_model_len : mc->max_pos;
     if (p->model_len > mc->max_pos)
-        return err_set(e, E_INVALID, "--max-model-len: %d is more than the %d positions of the model",
-                       p->model_len, mc->max_pos);
+        return err_set(e, E_INVALID, "--max-model-len: %d is more than the %d positions of the"
+                       " model", p->model_len, mc->max_pos);
 
     pages_each(p, mc, c);
     p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);
@@ -65,8 +65,8 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
             budget = want;
     }
     if (budget < each)
-        return err_set(e, E_INVALID, "one request of %d tokens needs %.1f MiB of KV cache, there are"
-                       " %.1f MiB: raise --kv-cache-memory-bytes to %" PRIu64 " or lower"
+        return err_set(e, E_INVALID, "one request of %d tokens needs %.1f MiB of KV cache, there"
+                       " are %.1f MiB: raise --kv-cache-memory-bytes to %" PRIu64 " or lower"
                        " --max-model-len", p->model_len, (double) each / MIB,
                        (double) budget / MIB, each);
 

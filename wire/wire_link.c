@@ -1,7 +1,7 @@
 /* wire_link.c - segments as sealed memfds, and the handshake that swaps them.
  *
- * The seals are what makes reading the peer's memory safe: it cannot be shortened under us (SIGBUS),
- * and we cannot be talked into mapping it writable. */
+ * The seals are what makes reading the peer's memory safe: it cannot be shortened under us
+ * (SIGBUS), and each side can write its own segment only. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

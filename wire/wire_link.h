@@ -19,7 +19,8 @@ struct wire_link {
     struct wire_sizes sizes;
 };
 
-/* Check the bounds, and that the reply ring cannot overflow: n_slot * window + one PAD <= e2w_ring_bytes. */
+/* Check the bounds, and that the reply ring cannot overflow: n_slot * window + one PAD must be
+ * <= e2w_ring_bytes. */
 int  wire_sizes_check(const struct wire_sizes *s, struct err *e);
 
 /* A link that wire_link_close may be called on starts as all zeroes. On failure of any call below

@@ -14,8 +14,8 @@
 #define store_relaxed(p, v)  __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define store_release(p, v)  __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
-/* Between "I published" and "does the peer sleep?", and between "I sleep" and "did the peer publish?".
- * Without it both stores may be delayed past both loads, and both sides sleep. */
+/* Between "I published" and "does the peer sleep?", and between "I sleep" and "did the peer
+ * publish?". Without it both stores may be delayed past both loads, and both sides sleep. */
 #define fence()              __atomic_thread_fence(__ATOMIC_SEQ_CST)
 
 static uint64_t seg_ring_off(enum wire_role role, uint32_t n_slot)

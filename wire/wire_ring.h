@@ -73,12 +73,12 @@ int  wire_ring_want_space(struct wire_ring *w, uint32_t len);
 
 /* Worker: publish acks[slot]. Engine: read acks[slot] of the worker: hostile, more than was sent
  * means drop the link. Monotonic per generation; the worker sets it to 0 before it sends REQ_HEAD
- * of a new generation. An ack publishes what was consumed first: credit never runs ahead of room. */
+ * of a new generation. An ack publishes first what was consumed: credit is never ahead of room. */
 void     wire_ring_ack(struct wire_ring *w, uint32_t slot, uint64_t bytes);
 uint64_t wire_ring_acked(const struct wire_ring *w, uint32_t slot);
 
-/* HEAD payloads, both directions. A reader that never trusts: wire_*_head_read checks the fixed part
- * and walks all pairs before it says 0, so a later walk cannot fail; else E_INVALID (control
+/* HEAD payloads, both directions. A reader that never trusts: wire_*_head_read checks the fixed
+ * part and walks all pairs before it says 0, so a later walk cannot fail; else E_INVALID (control
  * characters or a NUL in a value, an empty or upper-case name, trailing bytes, a reply without
  * content-type ...). Iterate: wire_hdr_next returns 1 and the pair (borrowed), 0 at the end. */
 struct wire_str { const char *p; size_t n; };
@@ -88,8 +88,8 @@ int  wire_req_head_read(const uint8_t *buf, uint32_t len, struct wire_req_head *
 int  wire_rep_head_read(const uint8_t *buf, uint32_t len, struct wire_rep_head *h,
                         struct wire_hdr_iter *it);
 int  wire_hdr_next(struct wire_hdr_iter *it, struct wire_str *name, struct wire_str *value);
-/* Append a pair at *n of buf[cap]; E_FULL when it does not fit; E_INVALID when the peer would refuse
- * it (nothing was written: skip it, or refuse the client). */
+/* Append a pair at *n of buf[cap]; E_FULL when it does not fit; E_INVALID when the peer would
+ * refuse it (nothing was written: skip it, or refuse the client). */
 int  wire_hdr_put(uint8_t *buf, uint32_t cap, uint32_t *n, struct wire_str name,
                   struct wire_str value);
 

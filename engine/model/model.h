@@ -87,7 +87,7 @@ struct batch {
     const int32_t *tok;                   /* [n_tok] ids */
     const int32_t *pos;                   /* [n_tok] absolute position in the sequence */
     const int32_t *seq;                   /* [n_tok] row in the page tables */
-    const int32_t *page_full;             /* [n_seq, page_max] page of token pos is at pos/page_tok */
+    const int32_t *page_full;             /* [n_seq, page_max] page of pos is at pos/page_tok */
     const int32_t *page_sliding;          /* [n_seq, page_max], -1 where freed behind the window */
     int32_t        page_max;
     const int32_t *out_row;               /* [n_out] index into tok: rows whose logits are wanted */

@@ -30,7 +30,7 @@ struct channel {
 /* Start state from the prompt's last ids: inside an open channel or not. */
 void channel_open(struct channel *c, const struct tok *t, const struct channel_ids *ids,
                   const int32_t *prompt, size_t n_prompt);
-/* Feed one token; text for the client is appended to content or reasoning (either may stay empty). */
+/* Feed one token; text for the client is appended to content or reasoning, or to neither. */
 void channel_put(struct channel *c, int32_t id, struct buf *content, struct buf *reasoning);
 /* No more tokens: flush what was held. */
 void channel_end(struct channel *c, struct buf *content, struct buf *reasoning);

@@ -1,0 +1,26 @@
+/* limits.h - the one table of what a client may ask for. Beyond a limit: 4xx in words, nothing lost. */
+#ifndef API_LIMITS_H
+#define API_LIMITS_H
+
+#define API_LINK_MAX           64            /* nginx workers of one api thread */
+#define API_BODY_BYTES_MAX     (64u << 20)   /* one request body: 413 */
+#define API_BODY_TOTAL_MAX     (256u << 20)  /* bodies being received by one thread: 503 */
+#define API_URI_BYTES_MAX      1024          /* 414 */
+#define API_JSON_DEPTH_MAX     64
+#define API_JSON_NODES_MAX     (4u << 20)    /* a prompt of token ids has a node an id */
+#define API_MESSAGE_MAX        4096
+#define API_N_MAX              128           /* n, choices of one prompt */
+#define API_PROMPT_MAX         256           /* prompts of one completion request */
+#define API_CHOICE_MAX         256           /* prompts times n */
+#define API_STOP_MAX           4
+#define API_STOP_BYTES_MAX     256           /* of one stop string */
+#define API_STOP_ID_MAX        64
+#define API_METADATA_MAX       16
+#define API_METADATA_KEY_MAX   64
+#define API_METADATA_VALUE_MAX 512
+#define API_REQUEST_ID_MAX     128
+#define API_LABEL_BYTES_MAX    512           /* user, safety_identifier, prompt_cache_key */
+#define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice whose stream has no credit */
+#define API_RETRY_AFTER_S      1             /* must stay <= 120: some clients refuse to retry else */
+
+#endif

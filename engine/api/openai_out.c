@@ -1,0 +1,227 @@
+#include "openai_out.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static void put_json(struct buf *b, const char *s)
+{
+    buf_json_str(b, s, strlen(s));
+}
+
+static void put_text(struct buf *b, struct slice s)
+{
+    buf_json_str(b, s.p != NULL ? s.p : "", s.n);
+}
+
+void out_error(struct buf *b, const struct api_err *e)
+{
+    buf_str(b, "{\"error\":{\"message\":");
+    put_json(b, e->msg);
+    buf_fmt(b, ",\"type\":\"%s\",\"param\":", e->type);
+    if (e->param[0] != '\0')
+        put_json(b, e->param);
+    else
+        buf_str(b, "null");
+    if (e->code != NULL)
+        buf_fmt(b, ",\"code\":\"%s\"", e->code);
+    else
+        buf_str(b, ",\"code\":null");
+    if (e->n_ctx > 0)
+        buf_fmt(b, ",\"n_prompt_tokens\":%" PRId64 ",\"n_ctx\":%" PRId64, e->n_prompt_tok,
+                e->n_ctx);
+    buf_str(b, "}}");
+}
+
+void out_usage(struct buf *b, const struct out_usage *u)
+{
+    buf_fmt(b, "{\"prompt_tokens\":%" PRId64 ",\"completion_tokens\":%" PRId64
+            ",\"total_tokens\":%" PRId64
+            ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRId64 ",\"audio_tokens\":0}"
+            ",\"completion_tokens_details\":{\"reasoning_tokens\":%" PRId64
+            ",\"audio_tokens\":0,\"accepted_prediction_tokens\":0"
+            ",\"rejected_prediction_tokens\":0}}",
+            u->prompt, u->completion, u->prompt + u->completion, u->cached, u->reasoning);
+}
+
+void out_ids(struct buf *b, struct out_ids ids)
+{
+    char   text[16];
+    int    n;
+
+    buf_put(b, "[", 1);
+    for (size_t i = 0; i < ids.n; i++) {
+        n = snprintf(text, sizeof(text), "%s%" PRId32, i > 0 ? "," : "", ids.p[i]);
+        buf_put(b, text, (size_t) n);
+    }
+    buf_put(b, "]", 1);
+}
+
+/* {"id":...,"object":...,"created":...,"model":...,"system_fingerprint":...  and no end. */
+static void put_head(struct buf *b, const struct out_id *id, const char *object)
+{
+    buf_str(b, "{\"id\":");
+    put_json(b, id->id);
+    buf_fmt(b, ",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", object, id->created);
+    put_json(b, id->model);
+    buf_fmt(b, ",\"system_fingerprint\":\"%s\"", id->fingerprint);
+    if (id->tier)
+        buf_str(b, ",\"service_tier\":\"default\"");
+}
+
+static const char *chunk_object(const struct out_id *id)
+{
+    return id->chat ? "chat.completion.chunk" : "text_completion";
+}
+
+/* Both names of the field: clients of either vLLM generation look for one of them. */
+static void put_reasoning(struct buf *b, struct slice reasoning)
+{
+    buf_str(b, "\"reasoning\":");
+    put_text(b, reasoning);
+    buf_str(b, ",\"reasoning_content\":");
+    put_text(b, reasoning);
+}
+
+static void put_stop_reason(struct buf *b, const struct out_choice *c)
+{
+    buf_str(b, ",\"stop_reason\":");
+    if (c->stop_str.p != NULL)
+        put_text(b, c->stop_str);
+    else if (c->stop_id >= 0)
+        buf_fmt(b, "%" PRId32, c->stop_id);
+    else
+        buf_str(b, "null");
+}
+
+static void put_finish(struct buf *b, const struct out_choice *c, bool always_reason)
+{
+    if (c->finish != NULL)
+        buf_fmt(b, ",\"logprobs\":null,\"finish_reason\":\"%s\"", c->finish);
+    else
+        buf_str(b, ",\"logprobs\":null,\"finish_reason\":null");
+
+    if (always_reason || c->stop_str.p != NULL || c->stop_id >= 0)
+        put_stop_reason(b, c);
+
+    if (c->with_ids) {
+        buf_str(b, ",\"token_ids\":");
+        out_ids(b, c->ids);
+    }
+}
+
+static void put_delta(struct buf *b, const struct out_choice *c)
+{
+    const char *sep = "";
+
+    buf_str(b, ",\"delta\":{");
+    if (c->role) {
+        buf_str(b, "\"role\":\"assistant\"");
+        sep = ",";
+    }
+    if (c->reasoning.n > 0) {
+        buf_str(b, sep);
+        put_reasoning(b, c->reasoning);
+        sep = ",";
+    }
+    if (c->text.n > 0 || (c->role && c->reasoning.n == 0)) {
+        buf_fmt(b, "%s\"content\":", sep);
+        put_text(b, c->text);
+    }
+    buf_str(b, "}");
+}
+
+void out_chunk(struct buf *b, const struct out_id *id, const struct out_choice *c,
+               const struct out_usage *usage, bool null_usage)
+{
+    buf_str(b, "data: ");
+    put_head(b, id, chunk_object(id));
+    if (id->chat && c->with_prompt_ids) {
+        buf_str(b, ",\"prompt_token_ids\":");
+        out_ids(b, c->prompt_ids);
+    }
+    buf_fmt(b, ",\"choices\":[{\"index\":%" PRId32, c->index);
+    if (id->chat) {
+        put_delta(b, c);
+    } else {
+        buf_str(b, ",\"text\":");
+        put_text(b, c->text);
+    }
+    put_finish(b, c, false);
+    if (!id->chat && c->with_prompt_ids) {
+        buf_str(b, ",\"prompt_token_ids\":");
+        out_ids(b, c->prompt_ids);
+    }
+    buf_str(b, "}]");
+    if (usage != NULL) {
+        buf_str(b, ",\"usage\":");
+        out_usage(b, usage);
+    } else if (null_usage) {
+        buf_str(b, ",\"usage\":null");
+    }
+    buf_str(b, "}\n\n");
+}
+
+void out_usage_chunk(struct buf *b, const struct out_id *id, const struct out_usage *u)
+{
+    buf_str(b, "data: ");
+    put_head(b, id, chunk_object(id));
+    buf_str(b, ",\"choices\":[],\"usage\":");
+    out_usage(b, u);
+    buf_str(b, "}\n\n");
+}
+
+void out_done(struct buf *b)
+{
+    buf_str(b, "data: [DONE]\n\n");
+}
+
+void out_error_event(struct buf *b, const struct api_err *e)
+{
+    buf_str(b, "data: ");
+    out_error(b, e);
+    buf_str(b, "\n\n");
+}
+
+void out_whole_begin(struct buf *b, const struct out_id *id)
+{
+    put_head(b, id, id->chat ? "chat.completion" : "text_completion");
+}
+
+void out_whole_choice(struct buf *b, const struct out_id *id, const struct out_choice *c,
+                      bool first)
+{
+    if (id->chat && first && c->with_prompt_ids) {
+        buf_str(b, ",\"prompt_token_ids\":");
+        out_ids(b, c->prompt_ids);
+    }
+    buf_fmt(b, "%s{\"index\":%" PRId32, first ? ",\"choices\":[" : ",", c->index);
+    if (id->chat) {
+        buf_str(b, ",\"message\":{\"role\":\"assistant\",\"content\":");
+        if (c->text.n == 0 && c->reasoning.n > 0)
+            buf_str(b, "null");
+        else
+            put_text(b, c->text);
+        buf_str(b, ",\"refusal\":null");
+        if (c->reasoning.n > 0) {
+            buf_str(b, ",");
+            put_reasoning(b, c->reasoning);
+        }
+        buf_str(b, "}");
+    } else {
+        buf_str(b, ",\"text\":");
+        put_text(b, c->text);
+    }
+    put_finish(b, c, true);
+    if (!id->chat && c->with_prompt_ids) {
+        buf_str(b, ",\"prompt_token_ids\":");
+        out_ids(b, c->prompt_ids);
+    }
+    buf_str(b, "}");
+}
+
+void out_whole_end(struct buf *b, const struct out_usage *u)
+{
+    buf_str(b, "],\"usage\":");
+    out_usage(b, u);
+    buf_str(b, "}");
+}

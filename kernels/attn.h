@@ -1,0 +1,25 @@
+/* attn.h - attention of the step's tokens over the paged KV cache, causal, optionally sliding.
+ *
+ * The scale of q.k is 1: Gemma 4 norms both sides. The keys of a query are visited in order of
+ * position, so pages, chunks and neighbours in the batch leave no trace in the result. */
+#ifndef KERNELS_ATTN_H
+#define KERNELS_ATTN_H
+
+#include "norm.h"
+
+struct attn {
+    float          *y;            /* [n_tok, n_head, head_dim], not q */
+    const float    *q;            /* [n_tok, n_head, head_dim] */
+    struct kv_layer kv;           /* keys 0 .. pos are stored already */
+    struct kv_map   map;
+    int32_t         n_head;       /* a multiple of kv.n_kv */
+    int32_t         window;       /* key j is visible to query i iff 0 <= i - j < window; 0: all */
+};
+
+/* Floats of scratch for one caller of attn_ref. */
+size_t attn_scratch(int32_t n_head, int32_t n_kv, int64_t ctx_max);
+
+/* Items lo .. hi-1; item = token * n_kv + kv head, with all query heads of that kv head. */
+void attn_ref(const struct attn *a, int64_t lo, int64_t hi, float *scratch);
+
+#endif

@@ -1,0 +1,106 @@
+/* norm.h - what happens between the matrix products: embedding rows, RMS norms, RoPE, the store
+ * into the KV pages, gated activations. All fp32, row-major and dense. */
+#ifndef KERNELS_NORM_H
+#define KERNELS_NORM_H
+
+#include "quant.h"
+
+/* y[t] = scale * w[id[t]] */
+struct embed {
+    float         *y;             /* [n_tok, w.cols] */
+    const int32_t *id;            /* [n_tok], < w.rows */
+    struct mat     w;
+    float          scale;
+    int32_t        n_tok;
+};
+
+/* y = scale * (add + w * in_scale * x / rms(in_scale * x)); Gemma 4 multiplies by w, not 1 + w. */
+struct norm {
+    float       *y;               /* [n_row, dim]; may be x or add */
+    const float *x;               /* [n_row, dim] */
+    const float *w;               /* [dim], NULL: ones */
+    const float *add;             /* [n_row, dim], NULL: nothing */
+    float        eps, scale, in_scale;
+    int32_t      n_row, dim;
+};
+
+/* y[r] = x[idx[r]] */
+struct gather {
+    float         *y;             /* [n_row, dim], not x */
+    const float   *x;
+    const int32_t *idx;           /* [n_row] */
+    int32_t        n_row, dim;
+};
+
+/* y = gelu_tanh(gate) * up. up may have a longer row than dim. */
+struct geglu {
+    float       *y;               /* [n_row, dim]; may be gate */
+    const float *gate;            /* [n_row, dim] */
+    const float *up;              /* [n_row, up_stride] */
+    int32_t      n_row, dim, up_stride;
+};
+
+/* Angles of one layer type: pair (i, i + head_dim/2) of a head turns by pos * inv_freq[i] for
+ * i < n_rot; the other pairs do not turn. */
+struct rope_table {
+    float         *cs;            /* [n_tok, 2, n_rot]: cosines, then sines */
+    const int32_t *pos;           /* [n_tok] */
+    const float   *inv_freq;      /* [n_rot] */
+    int32_t        n_tok, n_rot;
+};
+
+/* In place: q = rope(norm(q)) of each head. */
+struct norm_rope {
+    float       *q;               /* [n_tok, n_head, head_dim] */
+    const float *w;               /* [head_dim] */
+    const float *cs;              /* of rope_table */
+    float        eps;
+    int32_t      n_tok, n_head, head_dim, n_rot;
+};
+
+/* The KV pages of one layer. */
+struct kv_layer {
+    float  *k, *v;                /* [n_page, page_tok, n_kv, head_dim] */
+    int32_t page_tok, n_kv, head_dim;
+};
+
+/* Where the step's tokens live in a pool. */
+struct kv_map {
+    const int32_t *pos, *seq;     /* [n_tok] */
+    const int32_t *page;          /* [n_seq, page_max] */
+    int32_t        page_max, n_tok;
+};
+
+/* pages <- rope(norm(k)), norm(v). v may be k: the raw projection. */
+struct kv_store {
+    struct kv_layer kv;
+    struct kv_map   map;
+    const float    *k, *v;        /* [n_tok, n_kv, head_dim] */
+    const float    *w;            /* [head_dim], of k; v has none */
+    const float    *cs;
+    float           eps;
+    int32_t         n_rot;
+};
+
+/* Rows lo .. hi-1 (tokens, for the last three). */
+void embed_ref(const struct embed *a, int64_t lo, int64_t hi);
+void norm_ref(const struct norm *a, int64_t lo, int64_t hi);
+void gather_ref(const struct gather *a, int64_t lo, int64_t hi);
+void geglu_ref(const struct geglu *a, int64_t lo, int64_t hi);
+void geglu_row_ref(float *y, const float *gate, const float *up, int32_t dim);
+void rope_table_ref(const struct rope_table *a, int64_t lo, int64_t hi);
+void norm_rope_ref(const struct norm_rope *a, int64_t lo, int64_t hi);
+void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi);
+
+/* First float of a token's slot in kv_layer.k and .v. */
+static inline size_t kv_slot(const struct kv_layer *kv, const struct kv_map *m, int32_t seq,
+                             int32_t pos)
+{
+    size_t page = (size_t) m->page[(size_t) seq * (size_t) m->page_max
+                                   + (size_t) (pos / kv->page_tok)];
+
+    return (page * (size_t) kv->page_tok + (size_t) (pos % kv->page_tok))
+           * (size_t) (kv->n_kv * kv->head_dim);
+}
+
+#endif

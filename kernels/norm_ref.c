@@ -1,0 +1,142 @@
+/* norm_ref.c - the definitions of norm.h. */
+#include "norm.h"
+#include "vec.h"
+
+#include <math.h>
+
+void embed_ref(const struct embed *a, int64_t lo, int64_t hi)
+{
+    for (int64_t t = lo; t < hi; t++)
+        quant_row_ref(a->y + t * a->w.cols, &a->w, a->id[t], a->scale);
+}
+
+/* 1 / rms(x) */
+static float rms_inv(const float *x, int32_t n, float eps)
+{
+    return 1.0f / sqrtf(vec_dot(x, x, n) / (float) n + eps);
+}
+
+void norm_ref(const struct norm *a, int64_t lo, int64_t hi)
+{
+    for (int64_t r = lo; r < hi; r++) {
+        const float *x = a->x + r * a->dim;
+        float *y = a->y + r * a->dim;
+        /* rms(c x) = c rms(x), but for eps, which c must reach as well */
+        float c = a->in_scale, s = c * rms_inv(x, a->dim, a->eps / (c * c)) / fabsf(c);
+
+        for (int32_t i = 0; i < a->dim; i++) {
+            float v = x[i] * s;
+
+            if (a->w != NULL)
+                v *= a->w[i];
+            if (a->add != NULL)
+                v += a->add[r * a->dim + i];
+            y[i] = v * a->scale;
+        }
+    }
+}
+
+void gather_ref(const struct gather *a, int64_t lo, int64_t hi)
+{
+    for (int64_t r = lo; r < hi; r++)
+        memcpy(a->y + r * a->dim, a->x + (int64_t) a->idx[r] * a->dim,
+               (size_t) a->dim * sizeof(float));
+}
+
+/* gelu(g) = g / (1 + exp(-2 sqrt(2/pi) (g + 0.044715 g^3))) */
+VEC_INLINE void gelu_mul(vec_f *y, const vec_f *gate, const vec_f *up)
+{
+    vec_f g = *gate, e = g * (g * g * 0.044715f + 1.0f) * -1.5957691216f;
+
+    vec_exp(&e);
+    *y = g / (e + 1.0f) * *up;
+}
+
+void geglu_row_ref(float *y, const float *gate, const float *up, int32_t dim)
+{
+    vec_f g, u, v;
+    int32_t i = 0;
+
+    for (; i + VEC_N <= dim; i += VEC_N) {
+        g = *(const vec_fu *) (gate + i);
+        u = *(const vec_fu *) (up + i);
+        gelu_mul(&v, &g, &u);
+        *(vec_fu *) (y + i) = v;
+    }
+
+    if (i < dim) {
+        size_t n = (size_t) (dim - i) * sizeof(float);
+
+        g = u = (vec_f) {0};
+        memcpy(&g, gate + i, n);
+        memcpy(&u, up + i, n);
+        gelu_mul(&v, &g, &u);
+        memcpy(y + i, &v, n);
+    }
+}
+
+void geglu_ref(const struct geglu *a, int64_t lo, int64_t hi)
+{
+    for (int64_t r = lo; r < hi; r++)
+        geglu_row_ref(a->y + r * a->dim, a->gate + r * a->dim, a->up + r * a->up_stride, a->dim);
+}
+
+void rope_table_ref(const struct rope_table *a, int64_t lo, int64_t hi)
+{
+    for (int64_t t = lo; t < hi; t++) {
+        float *cs = a->cs + t * 2 * a->n_rot;
+
+        for (int32_t i = 0; i < a->n_rot; i++) {
+            float angle = (float) a->pos[t] * a->inv_freq[i];
+
+            cs[i] = cosf(angle);
+            cs[a->n_rot + i] = sinf(angle);
+        }
+    }
+}
+
+/* y = rope(w * x / rms(x)) of one head; cs NULL: no turn. y may be x. */
+static void head_ref(float *y, const float *x, const float *w, const float *cs, int32_t n_rot,
+                     int32_t dim, float eps)
+{
+    float s = rms_inv(x, dim, eps), a, b;
+
+    for (int32_t i = 0; i < dim; i++)
+        y[i] = w != NULL ? x[i] * s * w[i] : x[i] * s;
+
+    for (int32_t i = 0; cs != NULL && i < n_rot; i++) {
+        a = y[i];
+        b = y[i + dim / 2];
+        y[i] = a * cs[i] - b * cs[n_rot + i];
+        y[i + dim / 2] = b * cs[i] + a * cs[n_rot + i];
+    }
+}
+
+void norm_rope_ref(const struct norm_rope *a, int64_t lo, int64_t hi)
+{
+    for (int64_t t = lo; t < hi; t++) {
+        for (int32_t h = 0; h < a->n_head; h++) {
+            float *q = a->q + (t * a->n_head + h) * a->head_dim;
+
+            head_ref(q, q, a->w, a->cs + t * 2 * a->n_rot, a->n_rot, a->head_dim, a->eps);
+        }
+    }
+}
+
+void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi)
+{
+    int32_t dim = a->kv.head_dim;
+
+    for (int64_t t = lo; t < hi; t++) {
+        size_t slot = kv_slot(&a->kv, &a->map, a->map.seq[t], a->map.pos[t]);
+
+        for (int32_t h = 0; h < a->kv.n_kv; h++) {
+            size_t in = (size_t) (t * a->kv.n_kv + h) * (size_t) dim;
+            size_t out = slot + (size_t) (h * dim);
+
+            head_ref(a->kv.k + out, a->k + in, a->w, a->cs + t * 2 * a->n_rot, a->n_rot, dim,
+                     a->eps);
+            head_ref(a->kv.v + out, a->v + in, NULL, NULL, 0, dim, a->eps);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+"""The subcommands as a user types them: exit codes, one line for each mistake, no traces."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
+from env import BUILD, done, ok, same
+
+BIG = "bench/configs/gemma-4-26B-A4B-it"
+
+
+def run(*args, stdin=""):
+    return subprocess.run([f"{BUILD}/inferd", *args], input=stdin, capture_output=True, text=True,
+                          timeout=60)
+
+
+def refused(words, *args):
+    p = run(*args)
+    lines = p.stderr.strip().splitlines()
+    ok(p.returncode == 1 and lines and all(w in lines[-1] for w in words)
+       and len([x for x in lines if x.startswith("inferd: ")]) == 1,
+       f"inferd {' '.join(args)}: {lines[-1] if lines else p.returncode}")
+
+
+same(run().returncode, 2, "no command: usage")
+same(run("--help").returncode, 0, "--help")
+for cmd in "serve plan inspect score render chat".split():
+    ok("usage" in run(cmd, "--help").stdout, f"{cmd} --help")
+same(run("bench").returncode, 2, "an unknown command")
+
+p = run("plan", BIG, "--memory-bytes", "141g", "--backend", "cuda", "--max-model-len", "32768")
+same(p.returncode, 0, "plan of the 26B needs no weights and no GPU")
+ok("25233141790" in p.stdout, "its parameters are those published")
+ok("20480 B a token" in p.stdout and "204800 B a token" in p.stdout, "its KV bytes a token")
+print("#", p.stdout.replace("\n", "\n# "))
+refused(["--kv-cache-memory-bytes"], "plan", BIG, "--kv-cache-memory-bytes", "1m")
+refused(["--max-model-len"], "plan", BIG, "--max-model-len", "262145")
+refused(["--max-num-seqs", "1024"], "serve", "models/demo", "--max-num-seqs", "1025")
+refused(["--backend"], "serve", "models/demo", "--backend", "cuda")
+refused(["nowhere", "config.json"], "serve", "nowhere")
+refused(["model.safetensors"], "chat", BIG, "--max-model-len", "64", "--max-num-seqs", "1")
+refused(["nowhere"], "render", "nowhere")
+
+p = run("inspect", "models/demo")
+same(p.returncode, 0, "inspect")
+ok("experts" in p.stdout and "large" in p.stdout, "it names experts and the template")
+
+p = run("chat", "models/demo", "--temperature", "0", stdin="Hello!\nWhat is 2 + 3?\n")
+same(p.returncode, 0, "chat ends with its input")
+ok(len(p.stdout.strip()) > 10, "and answers: " + p.stdout.replace("\n", " / "))
+
+
+def broken(change, *words):
+    with tempfile.TemporaryDirectory() as d:
+        for f in os.listdir("models/demo"):
+            shutil.copy(f"models/demo/{f}", d)
+        change(d)
+        refused(words, "chat", d)
+
+
+def edit(name, **kw):
+    def change(d):
+        with open(f"{d}/{name}") as f:
+            c = json.load(f)
+        c["text_config"].update(kw)
+        with open(f"{d}/{name}", "w") as f:
+            f.write(json.dumps(c))
+    return change
+
+
+def cut(d):
+    os.truncate(d + "/model.safetensors", 100000)
+
+
+broken(cut, "model.safetensors")
+broken(lambda d: os.truncate(d + "/tokenizer.json", 1000), "tokenizer.json")
+broken(edit("config.json", rms_norm_eps=float("nan")), "config.json")
+broken(edit("config.json", hidden_size=-1), "config.json", "hidden_size")
+broken(edit("config.json", num_hidden_layers=10**9), "config.json", "num_hidden_layers")
+broken(edit("config.json", num_experts="eight"), "config.json", "num_experts")
+broken(edit("config.json", hidden_size=4096), "model.safetensors")
+done()

@@ -1,0 +1,85 @@
+/* conf.c - the option table: defaults, bounds at their edges, and words that name the option. */
+#include "tap.h"
+#include "conf.h"
+
+static struct conf c;
+static struct err e;
+
+static int parse(int cmd, int n, ...)
+{
+    char *arg[8];
+    __builtin_va_list ap;
+
+    __builtin_va_start(ap, n);
+    for (int i = 0; i < n; i++)
+        arg[i] = __builtin_va_arg(ap, char *);
+    __builtin_va_end(ap);
+    e.msg[0] = '\0';
+    return conf_parse(&c, cmd, n, arg, &e);
+}
+
+static void refuse(const char *opt, const char *value)
+{
+    int rc = parse(CONF_SERVE, 3, "dir", opt, value);
+
+    ok(rc == E_INVALID && strstr(e.msg, opt) != NULL && strchr(e.msg, '\n') == NULL,
+       "%s %s: %s", opt, value, e.msg);
+}
+
+static void sizes(void)
+{
+    static const struct { const char *s; int rc; unsigned long long v; } row[] = {
+        { "0", 0, 0 }, { "1048576", 0, 1048576 }, { "64k", 0, 65536 }, { "2G", 0, 2ull << 30 },
+        { "18446744073709551615", 0, ~0ull }, { "18446744073709551616", E_INVALID, 0 },
+        { "17179869184g", E_INVALID, 0 }, { "", E_INVALID, 0 }, { "-1", E_INVALID, 0 },
+        { "1kb", E_INVALID, 0 }, { " 1", E_INVALID, 0 }, { "k", E_INVALID, 0 },
+    };
+
+    for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+        uint64_t v = 0;
+        int rc = conf_size(row[i].s, &v);
+
+        ok(rc == row[i].rc && (rc != 0 || v == row[i].v), "size \"%s\"", row[i].s);
+    }
+}
+
+int main(void)
+{
+    is_int(parse(CONF_SERVE, 1, "dir"), 0, "only the directory");
+    is_str(c.pos[0], "dir", "the directory");
+    is_int(c.max_num_seqs, 256, "a default");
+    is_int(c.uds_mode, 0600, "the socket is private by default");
+    is_int(parse(CONF_SERVE, 4, "--max-num-seqs", "1", "dir", "--block-size=1024"), 0,
+           "options before and after, both forms");
+    is_int(c.block_size, 1024, "the largest value is taken");
+
+    refuse("--max-num-seqs", "0");
+    refuse("--max-num-seqs", "1025");
+    refuse("--max-num-seqs", "-1");
+    refuse("--max-num-seqs", "9223372036854775808");
+    refuse("--max-num-seqs", "many");
+    refuse("--max-num-seqs", "");
+    refuse("--max-num-seqs", " 5");
+    refuse("--max-num-seqs", "5x");
+    refuse("--max-num-seqs", "nan");
+    refuse("--kv-cache-memory-bytes", "65535");
+    refuse("--kv-cache-memory-bytes", "1p");
+    refuse("--uds-mode", "0888");
+    refuse("--uds-mode", "1000");
+    refuse("--backend", "gpu");
+    refuse("--log-level", "loud");
+    refuse("--uds", "");
+
+    is_int(parse(CONF_SERVE, 2, "dir", "--gpus=1"), E_INVALID, "an unknown option: %s", e.msg);
+    is_int(parse(CONF_SERVE, 2, "dir", "--thinking"), E_INVALID, "another command's: %s", e.msg);
+    is_int(parse(CONF_SERVE, 2, "dir", "--uds"), E_INVALID, "no value: %s", e.msg);
+    is_int(parse(CONF_SERVE, 0), E_INVALID, "no directory: %s", e.msg);
+    is_int(parse(CONF_SERVE, 2, "a", "b"), E_INVALID, "two directories: %s", e.msg);
+    is_int(parse(CONF_SCORE, 1, "a"), E_INVALID, "score without FILE: %s", e.msg);
+    is_int(parse(CONF_CHAT, 3, "a", "--temperature", "nan"), E_INVALID, "NaN: %s", e.msg);
+    is_int(parse(CONF_CHAT, 3, "a", "--temperature", "2"), 0, "temperature 2");
+    is_int(parse(CONF_CHAT, 3, "a", "--temperature", "2.01"), E_INVALID, "2.01: %s", e.msg);
+    sizes();
+
+    return done_testing();
+}
