@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <stddef.h>
 
+#define SAMPLE_ROW_MAX 32         /* rows of one call of the op */
+
 struct sample_row {
     float         *logits;        /* [vocab]; overwritten */
     float         *logits_out;    /* [vocab] after the softcap, NULL: not wanted */

@@ -162,8 +162,11 @@ struct ngx_http_infer_link_s {
     ngx_msec_t                  beaten;
     ngx_uint_t                  n_faults;
 
+    uint64_t                    stuck_head;
+    unsigned                    stuck:1;
     unsigned                    ready:1;        /* the handshake is done */
     unsigned                    goaway:1;
+    unsigned                    broken:1;
 };
 
 

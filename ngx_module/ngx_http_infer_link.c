@@ -22,6 +22,8 @@ static void ngx_http_infer_link_free_slot(ngx_http_infer_link_t *link,
 static void ngx_http_infer_link_pump(ngx_http_infer_link_t *link);
 static ngx_int_t ngx_http_infer_link_send_next(ngx_http_infer_link_t *link,
     ngx_http_infer_ctx_t *ctx);
+static ngx_int_t ngx_http_infer_link_room(ngx_http_infer_link_t *link,
+    uint32_t len);
 static ngx_int_t ngx_http_infer_link_send(ngx_http_infer_link_t *link,
     uint32_t slot, ngx_uint_t type, void *payload, uint32_t len);
 static void ngx_http_infer_link_ring(ngx_http_infer_link_t *link,
@@ -35,7 +37,8 @@ static void ngx_http_infer_reconnect_handler(ngx_event_t *ev);
 
 static ngx_queue_t  ngx_http_infer_links;       /* of this worker */
 static uint64_t     ngx_http_infer_epoch;
-static u_char       ngx_http_infer_buf[WIRE_REC_BYTES_MAX];
+static u_char       ngx_http_infer_rx_buf[WIRE_REC_BYTES_MAX];
+static u_char       ngx_http_infer_tx_buf[WIRE_REC_BYTES_MAX];
 
 
 void
@@ -253,11 +256,12 @@ ngx_http_infer_link_read_handler(ngx_event_t *ev)
 
     rc = ngx_http_infer_link_drain(link);
 
-    if (rc == NGX_ERROR) {
+    if (rc == NGX_ERROR || link->broken) {
         ngx_log_error(NGX_LOG_CRIT, c->log, 0,
-                      "infer: engine \"%V\" broke the protocol",
+                      "infer: engine \"%V\" wrote nonsense into the ring",
                       &link->engine->name);
         ngx_http_infer_count(link->engine, faults, 1);
+        ngx_http_infer_engine_fail(link->engine);
         ngx_http_infer_link_close(link, "broke the protocol");
         return;
     }
@@ -384,7 +388,7 @@ ngx_http_infer_link_goaway(ngx_http_infer_link_t *link)
 static void
 ngx_http_infer_link_timer_handler(ngx_event_t *ev)
 {
-    uint64_t                beat;
+    uint64_t                beat, head, tail;
     ngx_http_infer_link_t  *link;
 
     link = ev->data;
@@ -414,19 +418,21 @@ ngx_http_infer_link_timer_handler(ngx_event_t *ev)
 
     ngx_add_timer(ev, NGX_HTTP_INFER_CHECK);
 
-    /* armed since the last drain: whatever is there came without a bell,
-     * or the bell is on its way */
+    /* Records that have lain there since the last check were never rung
+     * for: a lost wake-up. */
 
-    if (!link->connection->read->posted
-        && wire_ring_arm(&link->wire.ring)
-        && recv(link->connection->fd, ngx_http_infer_buf, 1,
-                MSG_PEEK|MSG_DONTWAIT)
-           == -1)
-    {
+    tail = __atomic_load_n(&link->wire.ring.peer->tail, __ATOMIC_ACQUIRE);
+    head = link->wire.ring.rx_head;
+
+    if (tail != head && link->stuck && link->stuck_head == head) {
         ngx_http_infer_count(link->engine, rescues, 1);
+        link->stuck = 0;
         ngx_http_infer_link_read_handler(link->connection->read);
         return;
     }
+
+    link->stuck = (tail != head);
+    link->stuck_head = head;
 
     ngx_http_infer_link_pump(link);
 }
@@ -453,14 +459,14 @@ again:
     rc = 0;
 
     while (n < NGX_HTTP_INFER_BUDGET) {
-        rc = wire_ring_recv(ring, &rec, ngx_http_infer_buf);
+        rc = wire_ring_recv(ring, &rec, ngx_http_infer_rx_buf);
 
         if (rc != 1) {
             break;
         }
 
         n++;
-        ngx_http_infer_link_record(link, &rec, ngx_http_infer_buf);
+        ngx_http_infer_link_record(link, &rec, ngx_http_infer_rx_buf);
     }
 
     while (!ngx_queue_empty(&link->dirty)) {
@@ -769,6 +775,10 @@ ngx_http_infer_link_send_next(ngx_http_infer_link_t *link,
     uint32_t   n;
     ngx_int_t  rc;
 
+    if (ctx->broken) {
+        return NGX_OK;
+    }
+
     if (!ctx->head_sent) {
         rc = ngx_http_infer_link_send(link, ctx->slot, WIRE_REQ_HEAD,
                                       ctx->head, ctx->head_len);
@@ -791,13 +801,13 @@ ngx_http_infer_link_send_next(ngx_http_infer_link_t *link,
 
     n = (uint32_t) ngx_min(ctx->body_left, WIRE_REC_BYTES_MAX);
 
-    if (!wire_ring_room(&link->wire.ring, n)
-        && !wire_ring_want_space(&link->wire.ring, n))
-    {
-        return NGX_AGAIN;
+    rc = ngx_http_infer_link_room(link, n);
+
+    if (rc != NGX_OK) {
+        return rc;
     }
 
-    if (ngx_http_infer_read_body(ctx, ngx_http_infer_buf, n) != NGX_OK) {
+    if (ngx_http_infer_read_body(ctx, ngx_http_infer_tx_buf, n) != NGX_OK) {
 
         /* not here: the caller may be another request's handler */
 
@@ -810,7 +820,7 @@ ngx_http_infer_link_send_next(ngx_http_infer_link_t *link,
     ngx_http_infer_count(link->engine, bytes_out, n);
 
     return ngx_http_infer_link_send(link, ctx->slot, WIRE_REQ_BODY,
-                                    ngx_http_infer_buf, n);
+                                    ngx_http_infer_tx_buf, n);
 }
 
 
@@ -830,15 +840,41 @@ ngx_http_infer_link_send(ngx_http_infer_link_t *link, uint32_t n,
     rec.gen = slot->gen;
     rec.seq = slot->tx_seq;
 
-    while (wire_ring_send(&link->wire.ring, &rec, payload) != 0) {
-        if (!wire_ring_want_space(&link->wire.ring, len)) {
-            return NGX_AGAIN;
-        }
+    if (ngx_http_infer_link_room(link, len) != NGX_OK
+        || wire_ring_send(&link->wire.ring, &rec, payload) != 0)
+    {
+        return NGX_AGAIN;
     }
 
     slot->tx_seq++;
 
     return NGX_OK;
+}
+
+
+/* NGX_AGAIN: the engine will ring when there is room. */
+
+static ngx_int_t
+ngx_http_infer_link_room(ngx_http_infer_link_t *link, uint32_t len)
+{
+    int  rc;
+
+    rc = wire_ring_room(&link->wire.ring, len);
+
+    if (rc == 0) {
+        rc = wire_ring_want_space(&link->wire.ring, len);
+    }
+
+    if (rc == 1) {
+        return NGX_OK;
+    }
+
+    if (rc < 0) {
+        link->broken = 1;
+        ngx_post_event(link->connection->read, &ngx_posted_events);
+    }
+
+    return NGX_AGAIN;
 }
 
 

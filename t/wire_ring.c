@@ -5,6 +5,7 @@
  *     clang -fsanitize=thread -g -O1 -Iwire -It t/wire_ring.c wire/wire_*.c -pthread */
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -629,6 +630,81 @@ static void run_two(void *(*a)(void *), void *(*b)(void *), const char *what, in
     pair_close(&p);
 }
 
+/* The two halves of a wake-up at the same instant, many times: the producer must see the arming or
+ * the consumer the record (both is fine, neither is a hang). Fails without the fences. */
+#define DEKKER_N  300000
+
+struct dekker { struct pair *p; uint32_t gate[2]; uint8_t *rang, *saw; };
+
+static void meet(struct dekker *d, int me, uint32_t round)
+{
+    __atomic_store_n(&d->gate[me], round, __ATOMIC_RELEASE);
+
+    for (uint32_t spins = 0; __atomic_load_n(&d->gate[!me], __ATOMIC_ACQUIRE) < round; spins++) {
+        if (spins > 2000) {
+            sched_yield();
+        }
+    }
+}
+
+static void *dekker_producer(void *arg)
+{
+    struct dekker   *d = arg;
+    struct wire_rec  rec = data_rec(8, 0, 0);
+
+    for (uint32_t i = 0; i < DEKKER_N; i++) {
+        meet(d, 0, 2 * i + 1);
+        wire_ring_send(&d->p->e, &rec, "12345678");
+        d->rang[i] = wire_ring_publish(&d->p->e) != 0;
+        meet(d, 0, 2 * i + 2);
+    }
+
+    return NULL;
+}
+
+static void *dekker_consumer(void *arg)
+{
+    struct dekker   *d = arg;
+    struct wire_rec  got;
+    uint8_t          in[WIRE_REC_BYTES_MAX];
+
+    for (uint32_t i = 0; i < DEKKER_N; i++) {
+        meet(d, 1, 2 * i + 1);
+        d->saw[i] = wire_ring_arm(&d->p->w) != 0;
+        meet(d, 1, 2 * i + 2);
+
+        while (wire_ring_recv(&d->p->w, &got, in) == 1) { }
+        wire_ring_release(&d->p->w);
+    }
+
+    return NULL;
+}
+
+static void test_dekker(void)
+{
+    uint32_t       neither = 0, both = 0;
+    pthread_t      ta, tb;
+    struct pair    p;
+    struct dekker  d = { .p = &p, .rang = calloc(1, DEKKER_N), .saw = calloc(1, DEKKER_N) };
+
+    pair_open(&p);
+    pthread_create(&ta, NULL, dekker_producer, &d);
+    pthread_create(&tb, NULL, dekker_consumer, &d);
+    pthread_join(ta, NULL);
+    pthread_join(tb, NULL);
+
+    for (uint32_t i = 0; i < DEKKER_N; i++) {
+        neither += !d.rang[i] && !d.saw[i];
+        both += d.rang[i] && d.saw[i];
+    }
+
+    is_int(neither, 0, "%u meetings, none asleep on both sides (%u woke twice)", DEKKER_N, both);
+
+    free(d.rang);
+    free(d.saw);
+    pair_close(&p);
+}
+
 int main(void)
 {
     test_order();
@@ -639,6 +715,7 @@ int main(void)
     test_hostile_records();
     test_hostile_indices();
     test_heads();
+    test_dekker();
     run_two(produce, consume, "stream", 0);
     run_two(pong, pong, "ping-pong", 1);
 

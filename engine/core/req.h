@@ -15,8 +15,11 @@
 enum req_finish { FIN_NONE, FIN_STOP, FIN_LENGTH, FIN_CANCEL, FIN_ERROR };
 
 struct kv_seq {                  /* one request's view of the two pools; filled by kv.c */
-    int32_t *page_full;          /* [page_max] */
+    int32_t *page_full;          /* [page_max] in the slot's memory; NULL: not admitted */
     int32_t *page_sliding;       /* [page_max], -1 behind the window */
+    int32_t  slot;
+    int32_t  promised_full;      /* pages it may come to hold at once, set at admission */
+    int32_t  promised_sliding;
     int32_t  n_page;             /* entries in use, the same in both tables */
     int32_t  n_sliding_freed;    /* leading entries of page_sliding that went back */
     int32_t  n_tok;              /* tokens whose K and V are stored */
@@ -29,7 +32,8 @@ struct req {
     int32_t       max_new;       /* >= 0; 0: prefill only (score) */
     struct sample sample;
     int32_t       stop_id[REQ_STOP_MAX], n_stop_id;
-    int32_t       min_new;       /* stop ids are masked until so many tokens came */
+    int32_t       min_new;       /* until so many tokens came the model's stop ids are masked and
+                                    stop_id ends nothing */
     float        *logprob;       /* [n_prompt - 1] of each next prompt token, or NULL */
     float        *last_logits;   /* [vocab] of the last prompt position, or NULL */
     void         *user;          /* the owner's */
@@ -48,6 +52,7 @@ struct req {
     /* the core's */
     struct kv_seq seq;
     int32_t       want_tok;      /* prompt + sampled: where seq.n_tok is heading */
+    uint64_t      last_ns;       /* when its newest token came */
     struct req   *next;
 };
 

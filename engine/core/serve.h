@@ -16,7 +16,7 @@ struct serve_conf {
     int32_t seq_max;             /* --max-num-seqs: running at once */
     int32_t step_tok_max;        /* --max-num-batched-tokens: budget of a step */
     int32_t model_len_max;       /* --max-model-len: prompt + generated of one request */
-    int32_t queue_max;           /* requests waiting, all ports together */
+    int32_t queue_max;           /* unfinished requests beyond seq_max, all ports together */
     int32_t n_port;
     struct kv_shape kv;
     /* hooks: the core has no clock and no descriptors of its own */
@@ -33,7 +33,7 @@ int  serve_open(struct serve **out, struct model *m, const struct serve_conf *c,
 void serve_close(struct serve *s);                /* after serve_run returned */
 
 /* Any time, by the port's own thread. E_INVALID: it could never fit (numbers in e). E_FULL: the
- * queue is full, try later. */
+ * queue is full, try later. E_GONE: the core has stopped. Not 0: r is still the caller's. */
 int  serve_submit(struct serve *s, struct req *r, struct err *e);
 void serve_cancel(struct serve *s, struct req *r);    /* finish becomes FIN_CANCEL within a step */
 
@@ -41,7 +41,8 @@ void serve_cancel(struct serve *s, struct req *r);    /* finish becomes FIN_CANC
 int  serve_run(struct serve *s, struct err *e);
 void serve_stop(struct serve *s);                 /* any thread: cancel everything and return */
 
-/* One pass: drain, plan, step. false: there was nothing to do. serve_run is this and sleep. */
+/* One pass: drain, plan, step. false: there was nothing to do. serve_run is this and sleep. e->code
+ * is 0 unless the step was lost; then every request got FIN_ERROR and no more are taken. */
 bool serve_once(struct serve *s, struct err *e);
 
 const struct metrics *serve_metrics(const struct serve *s);

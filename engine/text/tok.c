@@ -227,7 +227,7 @@ int tok_encode(const struct tok *t, const char *s, size_t n, bool parse_special,
     size_t      begin = 0, was = out->n;
     int         rc = 0;
 
-    if (n > INT32_MAX / 4)
+    if (n > INT32_MAX / 16)
         return err_set(e, E_INVALID, "a text of %zu bytes is too long to tokenise", n);
 
     for (size_t i = 0; parse_special && i < n && rc == 0; ) {

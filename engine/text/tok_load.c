@@ -11,9 +11,10 @@
 
 #define FILE_BYTES_MAX  ((size_t) 512 << 20)
 #define VOCAB_MAX       (1 << 24)
+#define ADDED_MAX       4096
 
 static const struct json_limits limits = {
-    .bytes = FILE_BYTES_MAX, .depth = 16, .nodes = 64u << 20
+    .bytes = FILE_BYTES_MAX, .depth = 16, .nodes = 16u << 20
 };
 
 struct load {
@@ -140,8 +141,8 @@ static int check_kind(struct load *l, const struct json *root)
         return err_set(l->e, E_INVALID, "model.vocab must be an object with entries");
     if (l->merges == NULL || l->merges->type != JSON_ARRAY)
         return err_set(l->e, E_INVALID, "model.merges must be an array");
-    if (l->added != NULL && l->added->type != JSON_ARRAY)
-        return err_set(l->e, E_INVALID, "added_tokens must be an array");
+    if (l->added != NULL && (l->added->type != JSON_ARRAY || l->added->n > ADDED_MAX))
+        return err_set(l->e, E_INVALID, "added_tokens must be an array of at most %d", ADDED_MAX);
     return 0;
 }
 
@@ -200,8 +201,6 @@ static int reserve(struct load *l, size_t n_bytes)
     struct tok *t = l->t;
     size_t      n = (size_t) t->n_vocab;
 
-    if (l->merges->n > (uint32_t) 1 << 28)
-        return err_set(l->e, E_INVALID, "model.merges: too many");
     t->by_text_mask = pow2_above((uint32_t) n * 2) - 1;
     t->merge_mask = pow2_above(l->merges->n * 2) - 1;
 
@@ -290,18 +289,18 @@ static void put_text(struct tok *t, int32_t id, size_t *used)
     char        *p = t->blob + *used;
     size_t       n = 0;
 
-    if (s.n == 0 || memmem(s.p, s.n, SPACE_MARK, 3) == NULL) {
-        t->text[id] = s;
-        return;
-    }
     for (size_t i = 0; i < s.n; ) {
         bool mark = s.n - i >= 3 && memcmp(s.p + i, SPACE_MARK, 3) == 0;
 
         p[n++] = mark ? ' ' : s.p[i];
         i += mark ? 3 : 1;
     }
-    t->text[id] = (struct slice) { p, n };
-    *used += n;
+    if (n == s.n) {
+        t->text[id] = s;
+    } else {
+        t->text[id] = (struct slice) { p, n };
+        *used += n;
+    }
 }
 
 static int put_bytes(struct load *l, size_t *used)
@@ -424,7 +423,8 @@ static int put_merges(struct load *l)
             rc = err_set(l->e, E_INVALID, "merge %d: a part or the product is no entry", rank);
         } else if (t->kind[left] == TOK_BYTE || t->kind[right] == TOK_BYTE) {
             rc = err_set(l->e, E_INVALID, "merge %d: a byte token cannot merge", rank);
-        } else {
+        } else if (t->kind[t->merged[rank]] != TOK_SPECIAL) {
+            /* Text never merges into a control token: only parse_special makes those. */
             pair = tok_pair(left, right);
             *tok_merge_slot(t, pair) = (struct tok_merge) { pair, rank, t->merged[rank] };
             put_meet(t, a, b);
@@ -467,7 +467,7 @@ int tok_open(struct tok **out, const char *dir, struct err *e)
     const struct json *root;
     struct buf         path = { 0 };
     char              *text = NULL;
-    size_t             n;
+    size_t             n = 0;
     int                rc;
 
     *out = NULL;

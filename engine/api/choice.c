@@ -1,0 +1,130 @@
+#include "choice.h"
+
+#include <stdlib.h>
+
+void choice_open(struct choice *c, const struct channel_ids *ids)
+{
+    c->stop_str = -1;
+    c->stop_id = -1;
+    c->req.stop_at = -1;
+    if (c->tok != NULL && c->chat)
+        channel_open(&c->ch, c->tok, ids, c->req.tok, (size_t) c->req.n_prompt);
+}
+
+/* Content found in scratch goes through the stop strings. */
+static void release(struct choice *c)
+{
+    int i = stop_put(&c->stop, c->scratch.p, c->scratch.n, &c->text);
+
+    c->scratch.n = 0;
+    if (i >= 0) {
+        c->stop_str = i;
+        c->finish = "stop";
+    }
+}
+
+static void put(struct choice *c, int32_t id)
+{
+    if (c->tok == NULL)
+        return;
+
+    if (c->chat)
+        channel_put(&c->ch, id, &c->scratch, &c->reasoning);
+    else
+        tok_stream_put(c->tok, &c->ts, id, &c->scratch);
+
+    if (!c->keep_reasoning)
+        c->reasoning.n = 0;
+    release(c);
+}
+
+static void put_end(struct choice *c)
+{
+    if (c->tok != NULL && c->chat)
+        channel_end(&c->ch, &c->scratch, &c->reasoning);
+    else if (c->tok != NULL)
+        tok_stream_end(&c->ts, &c->scratch);
+
+    if (!c->keep_reasoning)
+        c->reasoning.n = 0;
+    release(c);
+    if (c->finish == NULL)
+        stop_end(&c->stop, &c->text);
+}
+
+/* The core's last word, all tokens seen. */
+static void settle(struct choice *c, enum req_finish fin)
+{
+    struct req *r = &c->req;
+    int32_t     n_pub = atomic_load_explicit(&r->n_pub, memory_order_relaxed);
+
+    if (fin == FIN_ERROR || fin == FIN_CANCEL) {
+        c->broken = true;
+        return;
+    }
+
+    put_end(c);
+    if (c->finish != NULL)
+        return;                        /* the flushed text completed a stop string */
+
+    c->finish = fin == FIN_LENGTH ? "length" : "stop";
+    if (fin != FIN_STOP || r->stop_at < 0)
+        return;
+
+    if (n_pub < r->max_new)            /* beside the published ones, for return_token_ids */
+        r->tok[r->n_prompt + n_pub] = r->stop_at;
+    for (int32_t i = c->n_eos; i < r->n_stop_id; i++)
+        if (r->stop_id[i] == r->stop_at)
+            c->stop_id = r->stop_at;
+    for (int32_t i = 0; i < c->n_eos; i++)
+        if (r->stop_id[i] == r->stop_at)
+            c->stop_id = -1;
+}
+
+bool choice_step(struct choice *c, size_t text_max)
+{
+    struct req *r = &c->req;
+    /* finish first: then n_pub is final if it is set */
+    enum req_finish fin = atomic_load_explicit(&r->finish, memory_order_acquire);
+    int32_t n_pub = atomic_load_explicit(&r->n_pub, memory_order_acquire);
+    int32_t n_seen = c->n_seen;
+
+    if (c->finish != NULL || c->broken)
+        return false;
+
+    while (c->n_seen < n_pub && c->finish == NULL) {
+        if (text_max > 0 && c->text.n + c->reasoning.n >= text_max)
+            return c->n_seen > n_seen;
+        put(c, r->tok[r->n_prompt + c->n_seen]);
+        c->n_seen++;
+    }
+
+    if (c->finish == NULL && fin != FIN_NONE)
+        settle(c, fin);
+
+    return c->n_seen > n_seen || c->finish != NULL || c->broken;
+}
+
+bool choice_idle(const struct choice *c)
+{
+    return !c->submitted
+           || atomic_load_explicit(&c->req.finish, memory_order_acquire) != FIN_NONE;
+}
+
+int32_t choice_n_tok(const struct choice *c)
+{
+    bool by_id = c->finish != NULL && c->stop_str < 0 && c->req.stop_at >= 0;
+
+    return c->n_seen + (by_id && c->n_seen < c->req.max_new);
+}
+
+void choice_close(struct choice *c)
+{
+    if (c->tok != NULL && c->chat)
+        channel_close(&c->ch);
+    stop_free(&c->stop);
+    buf_free(&c->scratch);
+    buf_free(&c->text);
+    buf_free(&c->reasoning);
+    free(c->req.tok);
+}

@@ -1,0 +1,45 @@
+/* choice.h - one generated answer: a req of the core, and its tokens turned into text.
+ *
+ * Streams and whole answers run the same code. Chat splits reasoning from content by token id
+ * (channel.h); completions decode plainly. Stop strings are looked for in the content only. */
+#ifndef API_CHOICE_H
+#define API_CHOICE_H
+
+#include "channel.h"
+#include "req.h"
+#include "stop.h"
+
+struct choice {
+    struct req        req;             /* req.tok is owned */
+    const struct tok *tok;             /* NULL: ids only, no text */
+    bool              chat;
+    bool              keep_reasoning;
+    bool              submitted;
+    int32_t           n_seen;          /* generated tokens turned into text */
+    int32_t           n_eos;           /* leading stop ids that are the model's own */
+    struct channel    ch;              /* chat */
+    struct tok_stream ts;              /* completions */
+    struct stop       stop;
+    struct buf        scratch;
+    struct buf        text, reasoning; /* valid UTF-8, not yet written to the client */
+    const char       *finish;          /* "stop" or "length"; NULL: goes on */
+    bool              broken;          /* the core gave up: FIN_ERROR, or a cancel not ours */
+    int32_t           stop_str;        /* index of the stop string that ended it, or -1 */
+    int32_t           stop_id;         /* the request's stop id that ended it, or -1 */
+
+    bool    began, ended;              /* the first, the last chunk was written */
+    int32_t n_ids_sent;                /* of return_token_ids */
+};
+
+/* After req.tok, stop and the flags are set. */
+void choice_open(struct choice *c, const struct channel_ids *ids);
+/* Take what the core has published, at most until text_max bytes of text wait (0: no limit). True
+ * when anything changed. A stop string found leaves the req running: the caller cancels it. */
+bool choice_step(struct choice *c, size_t text_max);
+/* The core will not touch it any more. */
+bool choice_idle(const struct choice *c);
+/* Completion tokens so far, a stop id included as vLLM counts it. */
+int32_t choice_n_tok(const struct choice *c);
+void choice_close(struct choice *c);   /* only when idle */
+
+#endif

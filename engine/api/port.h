@@ -1,0 +1,140 @@
+/* port.h - the insides of api/: one port is one thread with its links, streams and generations.
+ *
+ * Everything here belongs to the thread of its port, except what is atomic. Nothing blocks. */
+#ifndef API_PORT_H
+#define API_PORT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "api.h"
+#include "channel.h"
+#include "openai_in.h"
+#include "wire_link.h"
+
+struct gen;
+struct link;
+
+enum stream_state { STREAM_BODY, STREAM_WORK, STREAM_DRAIN };
+
+struct stream {                     /* one slot of a link, from REQ_HEAD to REP_END */
+    struct link *link;
+    uint32_t     slot, gen_no;      /* of the worker, echoed */
+    uint32_t     rx_seq, tx_seq;    /* the next ones */
+    enum stream_state state;        /* DRAIN: out is complete, END follows */
+    uint16_t     method;            /* WIRE_METHOD_* */
+    bool         json_body;         /* the content type allows JSON (or is absent) */
+    char         uri[API_URI_BYTES_MAX + 1];
+    char         request_id[API_REQUEST_ID_MAX + 1];
+    struct buf   body;
+    uint64_t     body_bytes;        /* announced */
+    struct buf   out;               /* reply bytes; [out_pos, n) has not been sent */
+    size_t       out_pos;
+    uint64_t     sent;              /* bytes of records, for the credit */
+    bool         head_sent, sse;
+    bool         has_stats;
+    struct wire_stats stats;
+    uint32_t     end_reason;        /* WIRE_END_* */
+    struct gen  *gen;               /* NULL unless WORK */
+    uint64_t     start_ns;
+};
+
+struct link {                       /* one nginx worker */
+    struct link *next;
+    struct port *port;
+    int          fd;
+    bool         attached, dead, goaway;
+    struct wire_link wire;
+    struct stream  **stream;        /* [n_slot], NULL: free */
+    uint32_t     n_stream, n_unpublished;
+};
+
+struct port {
+    struct api  *api;
+    int          index;
+    pthread_t    thread;
+    bool         started;
+    int          epfd, wake_fd;
+    atomic_bool  woken;             /* a wake is under way: no second write */
+    atomic_int   n_link;            /* with those in the inbox */
+    struct link *links;
+    struct gen  *gens;
+    uint64_t     body_held;         /* bytes of bodies being received */
+    uint64_t     beat_ns;           /* next heartbeat */
+    pthread_mutex_t inbox_lock;     /* taken only when a link is opened */
+    int          inbox[API_LINK_MAX], n_inbox;
+    uint8_t      rec_buf[WIRE_REC_BYTES_MAX];
+};
+
+struct api {
+    struct api_conf  c;
+    struct api_load *load;
+    int              listen_fd;
+    int64_t          created;       /* seconds since 1970 */
+    char             fingerprint[16];
+
+    /* set by api_ready, serve last */
+    _Atomic(struct serve *)  serve;
+    const struct model_conf *mc;
+    const struct tok        *tok;   /* may be NULL */
+    enum chat_variant        variant;
+    struct channel_ids       ids;
+
+    atomic_bool      draining, stopping;
+    atomic_int       n_req;         /* requests in the core or on their way */
+    atomic_int       n_stream;      /* not yet answered in full */
+    atomic_int       n_linked;
+    _Atomic uint64_t n_unknown_field, n_reply[6];   /* replies by the first digit of the status */
+    struct port      port[SERVE_PORT_MAX];
+};
+
+uint64_t api_now_ns(void);
+/* NULL until the model is loaded. */
+struct serve *api_serve(struct api *a);
+
+/* link.c: a worker's link and the records on it */
+void link_open(struct port *p, int fd);       /* takes the socket */
+void link_event(struct link *l);              /* the socket is readable */
+void link_poll(struct link *l);               /* look at the ring without a bell */
+void link_publish(struct link *l);            /* make replies visible */
+void link_beat(struct link *l);
+void link_goaway(struct link *l);
+void link_reap(struct port *p, bool all);     /* free the dead ones, or all */
+
+/* Status line and headers; ctype is required, header pairs end with a NULL name. body_bytes may be
+ * WIRE_BODY_UNKNOWN: then it is an SSE stream. */
+struct header { const char *name, *value; };
+void stream_head(struct stream *st, int status, const char *ctype, uint64_t body_bytes,
+                 const struct header *extra);
+/* Send of out what the credit allows. True when all of it has gone. */
+bool stream_flush(struct stream *st);
+/* out is complete: what is left of it goes first, then STATS and END. st may be gone afterwards. */
+void stream_end(struct stream *st, uint32_t reason);
+/* Bytes that one DATA record of this stream may carry. */
+size_t stream_record_max(const struct stream *st);
+
+/* http.c: a complete request, and errors for whoever has them */
+void http_handle(struct stream *st);
+void http_error(struct stream *st, const struct api_err *e);
+
+/* gen.c: generations */
+/* Start one; 0, or E_INVALID and e, with nothing written to the client. */
+int  gen_start(struct stream *st, enum ask_kind kind, const struct ask *a, struct api_err *e);
+/* The client is gone: cancel, fill the stream's stats and forget it. */
+void gen_abandon(struct gen *g);
+void gen_pump_all(struct port *p);
+void gen_drop_all(struct port *p);            /* at close: the core does not run any more */
+
+/* prompt.c: what the model is to read */
+struct prompt_set {
+    struct ids ids;                           /* all of them, one after the other */
+    int32_t    n;
+    size_t     end[API_PROMPT_MAX];           /* where each ends in ids */
+};
+int  prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
+                      struct api_err *e);
+int  prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
+                 struct prompt_set *out, struct api_err *e);
+void prompt_free(struct prompt_set *s);
+
+#endif

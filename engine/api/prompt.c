@@ -1,0 +1,145 @@
+#include "port.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int no_memory(struct api_err *e)
+{
+    return api_err_set(e, 500, "server_error", "internal_error", NULL, "Out of memory.");
+}
+
+static int no_tokenizer(const char *param, struct api_err *e)
+{
+    return api_err_400(e, "unsupported_parameter", param, "The model directory has no "
+                       "tokenizer.json: only prompts of token ids to /v1/completions are served.");
+}
+
+int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
+                     struct api_err *e)
+{
+    struct chat_opts opts = {
+        .variant = a->variant,
+        .enable_thinking = (ask->thinking != ASK_UNSET ? ask->thinking : ask->effort) == ASK_YES,
+        .preserve_thinking = ask->preserve_thinking,
+        .add_generation_prompt = ask->add_generation == ASK_UNSET ? !ask->continue_final
+                                                                  : ask->add_generation == ASK_YES,
+        .continue_final_message = ask->continue_final,
+    };
+    struct err err;
+    char       param[64] = "";
+
+    if (chat_render(ask->messages, NULL, &opts, text, param, &err) != 0)
+        return err.code == E_INVALID
+               ? api_err_400(e, "invalid_value", param[0] != '\0' ? param : "messages", "%s",
+                             err.msg)
+               : no_memory(e);
+    return text->full ? no_memory(e) : 0;
+}
+
+static int put_text(const struct api *a, struct slice s, bool bos, const char *param,
+                    struct prompt_set *out, struct api_err *e)
+{
+    size_t     at = out->ids.n;
+    struct err err;
+
+    if (a->tok == NULL)
+        return no_tokenizer(param, e);
+    if (bos && ids_put(&out->ids, a->mc->bos) != 0)
+        return no_memory(e);
+    if (tok_encode(a->tok, s.p, s.n, true, &out->ids, &err) != 0)
+        return err.code == E_INVALID ? api_err_400(e, "invalid_value", param, "%s", err.msg)
+                                     : no_memory(e);
+
+    /* A text that brings its own <bos> gets no second one. */
+    if (bos && out->ids.n > at + 1 && out->ids.p[at + 1] == a->mc->bos) {
+        memmove(out->ids.p + at, out->ids.p + at + 1,
+                (out->ids.n - at - 1) * sizeof(out->ids.p[0]));
+        out->ids.n--;
+    }
+    return 0;
+}
+
+static int put_ids(const struct api *a, const struct json *list, struct prompt_set *out,
+                   struct api_err *e)
+{
+    int64_t id;
+
+    for (const struct json *v = list->child; v != NULL; v = v->next) {
+        if (json_int(v, &id) != 0 || id < 0 || id >= a->mc->vocab)
+            return api_err_400(e, "invalid_value", "prompt",
+                               "'prompt': token ids are integers from 0 to %d.", a->mc->vocab - 1);
+        if (ids_put(&out->ids, (int32_t) id) != 0)
+            return no_memory(e);
+    }
+    return 0;
+}
+
+/* One prompt ends here. */
+static int cut(struct prompt_set *out, const char *param, struct api_err *e)
+{
+    size_t start = out->n > 0 ? out->end[out->n - 1] : 0;
+
+    if (out->ids.n == start)
+        return api_err_400(e, "invalid_value", param, "'%s' must have at least one token.", param);
+
+    out->end[out->n++] = out->ids.n;
+    return 0;
+}
+
+static int put_list(const struct api *a, const struct json *p, bool bos, struct prompt_set *out,
+                    struct api_err *e)
+{
+    if (p->n == 0)
+        return api_err_400(e, "invalid_value", "prompt", "'prompt' must not be empty.");
+    if (p->child->type == JSON_NUMBER)
+        return put_ids(a, p, out, e) != 0 || cut(out, "prompt", e) != 0 ? E_INVALID : 0;
+    if (p->n > API_PROMPT_MAX)
+        return api_err_400(e, "invalid_value", "prompt", "'prompt' may hold at most %d prompts.",
+                           API_PROMPT_MAX);
+
+    for (const struct json *v = p->child; v != NULL; v = v->next) {
+        if (v->type != p->child->type || (v->type != JSON_STRING && v->type != JSON_ARRAY))
+            return api_err_400(e, "invalid_type", "prompt", "'prompt' must be a string, a list of "
+                               "strings, a list of token ids, or a list of such lists.");
+        if ((v->type == JSON_STRING ? put_text(a, v->text, bos, "prompt", out, e)
+                                    : put_ids(a, v, out, e)) != 0
+            || cut(out, "prompt", e) != 0)
+            return E_INVALID;
+    }
+    return 0;
+}
+
+int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
+                struct prompt_set *out, struct api_err *e)
+{
+    struct buf text = { 0 };
+    bool       bos = ask->add_special != ASK_NO;
+    int        rc;
+
+    *out = (struct prompt_set) { 0 };
+
+    if (ask->messages != NULL) {
+        if (a->tok == NULL)
+            return no_tokenizer("messages", e);
+        rc = prompt_chat_text(a, ask, &text, e);
+        if (rc == 0)
+            rc = put_text(a, (struct slice) { text.p, text.n }, ask->add_special == ASK_YES,
+                          "messages", out, e);
+        if (rc == 0)
+            rc = cut(out, "messages", e);
+        buf_free(&text);
+    } else if (ask->prompt->type == JSON_STRING) {
+        rc = put_text(a, ask->prompt->text, bos, "prompt", out, e);
+        if (rc == 0 && (kind != ASK_TOKENIZE || out->ids.n > 0))
+            rc = cut(out, "prompt", e);
+    } else {
+        rc = put_list(a, ask->prompt, bos, out, e);
+    }
+
+    return rc;
+}
+
+void prompt_free(struct prompt_set *s)
+{
+    ids_free(&s->ids);
+}

@@ -1,0 +1,219 @@
+/* cpu.c - the reference backend: the _ref kernels over a pool of threads.
+ *
+ * Threads split outputs, never sums, so their number leaves no trace in a result. */
+#include "backend.h"
+#include "pool.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CPU_ALLOC_MAX   256
+#define CPU_GRAIN_WORK  16384          /* multiply-adds that are worth handing to a thread */
+
+struct cpu {
+    struct backend        be;          /* first: the two share an address */
+    struct backend_limits lim;
+    struct pool          *pool;
+    float                *attn;        /* [n_thread, lim.attn_scratch] */
+    int32_t              *sample;      /* [n_thread, 2 * vocab] */
+    void                 *moe;
+    struct { void *p; size_t n; } mem[CPU_ALLOC_MAX];
+    int                   n_mem;
+};
+
+/* Reserved now, backed by memory when first written. */
+static void *cpu_alloc(struct backend *be, size_t bytes)
+{
+    struct cpu *c = (struct cpu *) be;
+    void *p;
+
+    if (c->n_mem == CPU_ALLOC_MAX)
+        return NULL;
+    bytes += bytes == 0;
+    p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+             0);
+    if (p == MAP_FAILED)
+        return NULL;
+    c->mem[c->n_mem].p = p;
+    c->mem[c->n_mem++].n = bytes;
+    return p;
+}
+
+static void cpu_close(struct backend *be)
+{
+    struct cpu *c = (struct cpu *) be;
+
+    pool_close(c->pool);
+    for (int i = 0; i < c->n_mem; i++)
+        munmap(c->mem[i].p, c->mem[i].n);
+    free(c);
+}
+
+/* Items of a loop in one piece, when an item costs so much. */
+static int64_t grain(int64_t item_work)
+{
+    int64_t g = CPU_GRAIN_WORK / (item_work > 0 ? item_work : 1);
+
+    return g > 0 ? g : 1;
+}
+
+/* One op whose kernel takes (args, lo, hi): the loop body and the table entry. */
+#define CPU_OP(name, type, n_item, item_work)                                               \
+    static void name##_part(void *arg, int64_t lo, int64_t hi, int thread)                  \
+    {                                                                                       \
+        (void) thread;                                                                      \
+        name##_ref(arg, lo, hi);                                                            \
+    }                                                                                       \
+    static void cpu_##name(struct backend *be, const struct type *a)                        \
+    {                                                                                       \
+        pool_run(((struct cpu *) be)->pool, name##_part, (void *) a, (n_item),              \
+                 grain(item_work));                                                         \
+    }
+
+CPU_OP(embed, embed, a->n_tok, a->w.cols)
+CPU_OP(norm, norm, a->n_row, 2 * a->dim)
+CPU_OP(gather, gather, a->n_row, a->dim)
+CPU_OP(geglu, geglu, a->n_row, 8 * a->dim)
+CPU_OP(rope_table, rope_table, a->n_tok, 40 * a->n_rot)
+CPU_OP(norm_rope, norm_rope, a->n_tok, 4 * a->n_head * a->head_dim)
+CPU_OP(kv_store, kv_store, a->map.n_tok, 8 * a->kv.n_kv * a->kv.head_dim)
+CPU_OP(moe_route, moe_route, a->n_tok, a->n_expert * a->top_k)
+
+static void gemm_part(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    (void) thread;
+    gemm_ref(arg, lo, hi);
+}
+
+static void cpu_gemm(struct backend *be, const struct gemm *a)
+{
+    int64_t g = grain((int64_t) a->w.cols * a->n_row);
+
+    g = (g + 63) / 64 * 64;            /* whole blocks, so that few outputs are computed alone */
+    pool_run(((struct cpu *) be)->pool, gemm_part, (void *) a, a->w.rows, g);
+}
+
+struct attn_arg { const struct attn *a; struct cpu *c; };
+
+static void attn_part(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    struct attn_arg *x = arg;
+
+    attn_ref(x->a, lo, hi, x->c->attn + (size_t) thread * x->c->lim.attn_scratch);
+}
+
+static void cpu_attn(struct backend *be, const struct attn *a)
+{
+    struct attn_arg x = { a, (struct cpu *) be };
+    int64_t ctx = 1;
+
+    for (int32_t t = 0; t < a->map.n_tok; t++)
+        if (a->map.pos[t] >= ctx)
+            ctx = a->map.pos[t] + 1;
+    if (a->window > 0 && ctx > a->window)
+        ctx = a->window;
+    pool_run(x.c->pool, attn_part, &x, (int64_t) a->map.n_tok * a->kv.n_kv,
+             grain(2 * ctx * (a->n_head / a->kv.n_kv) * a->kv.head_dim));
+}
+
+#define MOE_PART(name)                                                                      \
+    static void name##_part(void *arg, int64_t lo, int64_t hi, int thread)                  \
+    {                                                                                       \
+        (void) thread;                                                                      \
+        name##_ref(arg, lo, hi);                                                            \
+    }
+
+MOE_PART(moe_up)
+MOE_PART(moe_act)
+MOE_PART(moe_down)
+MOE_PART(moe_sum)
+
+static void cpu_moe(struct backend *be, const struct moe *a)
+{
+    struct cpu *c = (struct cpu *) be;
+    int64_t pairs, share;
+
+    for (int32_t t = 0; t < a->n_tok; t += MOE_TOK_MAX) {
+        struct moe m = *a;
+
+        moe_scratch_set(&m, c->moe);
+        m.n_tok = a->n_tok - t < MOE_TOK_MAX ? a->n_tok - t : MOE_TOK_MAX;
+        m.y += (int64_t) t * a->hidden;
+        m.x += (int64_t) t * a->hidden;
+        m.idx += (int64_t) t * a->top_k;
+        m.w += (int64_t) t * a->top_k;
+
+        pairs = (int64_t) m.n_tok * m.top_k;
+        share = pairs / m.n_expert + 1;                /* pairs of a row of weights, on average */
+        moe_group_ref(&m);
+        pool_run(c->pool, moe_up_part, &m, (int64_t) m.n_expert * 2 * m.ffn,
+                 grain(share * m.hidden) + 3);
+        pool_run(c->pool, moe_act_part, &m, pairs, grain(8 * m.ffn));
+        pool_run(c->pool, moe_down_part, &m, (int64_t) m.n_expert * m.hidden,
+                 grain(share * m.ffn) + 3);
+        pool_run(c->pool, moe_sum_part, &m, m.n_tok, grain((int64_t) m.top_k * m.hidden));
+    }
+}
+
+struct sample_arg { const struct sample_row *rows; const char **bad; struct cpu *c; };
+
+static void sample_part(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    struct sample_arg *x = arg;
+    int32_t *scratch = x->c->sample + (size_t) thread * 2 * (size_t) x->c->lim.vocab;
+
+    for (int64_t r = lo; r < hi; r++)
+        x->bad[r] = sample_ref(&x->rows[r], scratch);
+}
+
+static void cpu_sample(struct backend *be, const struct sample_row *rows, int32_t n_row)
+{
+    const char *bad[SAMPLE_ROW_MAX] = {NULL};
+    struct sample_arg x = { rows, bad, (struct cpu *) be };
+
+    assert(n_row <= SAMPLE_ROW_MAX);
+    pool_run(x.c->pool, sample_part, &x, n_row, 1);
+
+    for (int32_t r = 0; r < n_row && be->err.code == 0; r++)
+        if (bad[r] != NULL)
+            err_set(&be->err, E_GPU, "sampling at position %d: %s", (int) rows[r].pos, bad[r]);
+}
+
+static const struct backend_ops cpu_ops = {
+    .alloc = cpu_alloc,           .close = cpu_close,
+    .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
+    .gemm = cpu_gemm,             .geglu = cpu_geglu,         .rope_table = cpu_rope_table,
+    .norm_rope = cpu_norm_rope,   .kv_store = cpu_kv_store,   .attn = cpu_attn,
+    .moe_route = cpu_moe_route,   .moe = cpu_moe,             .sample = cpu_sample,
+};
+
+int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e)
+{
+    struct cpu *c = calloc(1, sizeof(*c));
+    int rc;
+
+    if (c == NULL)
+        return err_set(e, E_IO, "out of memory");
+    c->be.ops = &cpu_ops;
+    c->lim = *lim;
+
+    rc = pool_open(&c->pool, lim->n_thread, e);
+    if (rc == 0) {
+        size_t n = (size_t) lim->n_thread;
+
+        c->attn = cpu_alloc(&c->be, n * lim->attn_scratch * sizeof(float));
+        c->sample = cpu_alloc(&c->be, n * 2 * (size_t) lim->vocab * sizeof(int32_t));
+        c->moe = cpu_alloc(&c->be, lim->moe.n_expert > 0 ? moe_scratch(&lim->moe) : 0);
+        if (c->attn == NULL || c->sample == NULL || c->moe == NULL)
+            rc = err_set(e, E_IO, "out of memory for the scratch of %d threads", lim->n_thread);
+    }
+    if (rc < 0) {
+        cpu_close(&c->be);
+        return rc;
+    }
+
+    *out = &c->be;
+    return 0;
+}
