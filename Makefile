@@ -7,8 +7,8 @@
 SAN    ?=
 BUILD  ?= $(if $(SAN),build/asan,build)
 CC     ?= cc
-OPT    ?= $(if $(SAN),-O1 -fsanitize=address,undefined -fno-omit-frame-pointer \
-                      -fno-sanitize-recover=undefined,-O3)
+SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+OPT    ?= $(if $(SAN),$(SANITIZE),-O3)
 ARCH   ?= -march=native
 CFLAGS  = -std=gnu11 -g $(OPT) $(ARCH) -Wall -Wextra -Werror -MMD -MP -pthread
 # Kernels state their own order of sums (vec.h), so nothing may reorder them: no -ffast-math.

@@ -242,7 +242,7 @@ static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used,
 
 int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
 {
-    int rc, used, n_pos = 0;
+    int rc, used = 1, n_pos = 0;
 
     memset(c, 0, sizeof(*c));
     c->temperature = -1;
@@ -264,7 +264,6 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
         if (c->n_pos == n_pos)
             return err_set(e, E_INVALID, "unexpected argument %.60s", arg[i]);
         c->pos[c->n_pos++] = arg[i];
-        used = 1;
     }
 
     if (!c->help && c->n_pos < n_pos)

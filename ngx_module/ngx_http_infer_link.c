@@ -44,7 +44,11 @@ static u_char       ngx_http_infer_tx_buf[WIRE_REC_BYTES_MAX];
 void
 ngx_http_infer_links_init(void)
 {
-    ngx_queue_init(&ngx_http_infer_links);
+    /* without a master the links of an old configuration are still there */
+
+    if (ngx_http_infer_links.next == NULL) {
+        ngx_queue_init(&ngx_http_infer_links);
+    }
 
     ngx_http_infer_epoch = ((uint64_t) ngx_random() << 32)
                            ^ ((uint64_t) ngx_pid << 16)
@@ -83,6 +87,7 @@ ngx_http_infer_link_connect(ngx_http_infer_engine_t *engine,
     ngx_log_t                   *log;
     ngx_err_t                    err;
     ngx_pool_t                  *pool;
+    ngx_uint_t                   level;
     ngx_socket_t                 fd;
     struct err                   e;
     ngx_connection_t            *c;
@@ -137,8 +142,8 @@ ngx_http_infer_link_connect(ngx_http_infer_engine_t *engine,
         == -1)
     {
         err = ngx_socket_errno;
-        ngx_log_error(engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR, log,
-                      err, "infer: connect() to engine \"%V\" failed",
+        level = engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR;
+        ngx_log_error(level, log, err, "infer: connect() to engine \"%V\" failed",
                       &engine->name);
         engine->complained = 1;
         goto failed;
@@ -290,6 +295,7 @@ static void
 ngx_http_infer_link_welcome(ngx_http_infer_link_t *link)
 {
     int                       rc;
+    ngx_uint_t                level;
     struct err                e;
     ngx_http_infer_engine_t  *engine;
 
@@ -309,8 +315,8 @@ ngx_http_infer_link_welcome(ngx_http_infer_link_t *link)
         return;
     }
 
-    ngx_log_error(engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR,
-                  link->connection->log, 0,
+    level = engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR;
+    ngx_log_error(level, link->connection->log, 0,
                   "infer: engine \"%V\" refused the link: %s",
                   &engine->name, e.msg[0] ? e.msg : "closed the connection");
     engine->complained = 1;

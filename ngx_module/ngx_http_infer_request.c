@@ -62,7 +62,12 @@ ngx_http_infer_build_head(ngx_http_infer_ctx_t *ctx)
 
     ctx->body_bytes = 0;
 
-    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+    /* no body structure: it was discarded before an error_page came here */
+
+    for (cl = r->request_body ? r->request_body->bufs : NULL;
+         cl;
+         cl = cl->next)
+    {
         ctx->body_bytes += ngx_buf_size(cl->buf);
     }
 
@@ -293,7 +298,9 @@ ngx_http_infer_passed(ngx_http_infer_loc_conf_t *ilcf, ngx_table_elt_t *h)
 void
 ngx_http_infer_rewind_body(ngx_http_infer_ctx_t *ctx)
 {
-    ctx->body = ctx->request->request_body->bufs;
+    ngx_http_request_t  *r = ctx->request;
+
+    ctx->body = r->request_body ? r->request_body->bufs : NULL;
     ctx->body_pos = 0;
     ctx->body_left = ctx->body_bytes;
 }

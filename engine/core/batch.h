@@ -4,7 +4,7 @@
 #ifndef CORE_BATCH_H
 #define CORE_BATCH_H
 
-#include "sched.h"
+#include "scheduler.h"
 
 struct batch_out { struct req *r; int32_t pos; };    /* what row i of the output belongs to */
 

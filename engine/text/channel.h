@@ -20,11 +20,11 @@ struct channel {
     struct tok_stream         ts;
     int      state;             /* private */
     bool     ended;             /* a stop id was seen */
-    bool     seen_any;
-    char     hold[64];          /* label prefix, trailing white space: see gemma4-chat 3.3 */
-    uint32_t n_hold;
-    struct buf ws;              /* held white space, any length */
-    int32_t  n_reasoning_tok;   /* tokens spent inside the thought channel */
+    bool     seen_any;          /* text was produced, or a channel opened */
+    uint32_t n_hold;            /* bytes of a label that are held until it is whole */
+    struct buf ws;              /* trailing white space of a thought, held: it is dropped at the end */
+    struct buf text;            /* scratch: the text of one token */
+    int32_t  n_reasoning_tok;   /* text tokens inside the thought channel */
 };
 
 /* Start state from the prompt's last ids: inside an open channel or not. */

@@ -125,6 +125,7 @@ static int part_text(struct render *r, const struct json *p, uint32_t i, uint32_
                      struct slice *text)
 {
     const struct json *type = json_get(p, "type"), *t = json_get(p, "text");
+    size_t             n = 0;
 
     if (p->type != JSON_OBJECT)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u] must be an object, "
@@ -133,10 +134,12 @@ static int part_text(struct render *r, const struct json *p, uint32_t i, uint32_
     if (type == NULL || type->type != JSON_STRING)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u].type must be a string",
                                  i, k), "messages.%u.content.%u.type", i, k);
+    while (n < type->text.n && n < 40 && type->text.p[n] > ' ' && type->text.p[n] < 127)
+        n++;                            /* what is quoted must stay valid when it is cut */
     if (!slice_is(type->text, "text"))
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u]: parts of type "
                                  "\"%.*s\" are not supported, only \"text\"", i, k,
-                                 type->text.n > 40 ? 40 : (int) type->text.n, type->text.p),
+                                 (int) n, type->text.p),
                       "messages.%u.content.%u.type", i, k);
     if (t == NULL || t->type != JSON_STRING)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u].text must be a string",

@@ -137,6 +137,8 @@ def fresh_model(cfg, device):
                 p.fill_(cfg.hidden_size ** 0.5)
             elif "experts." in name:
                 p.normal_(0, 0.02)
+        # A zero row would meet the norms' 1/sqrt(eps) in every layer and blow up Balance's gradient.
+        model.model.embed_tokens.weight[cfg.pad_token_id].normal_(0, cfg.initializer_range)
     return model.to(device).train()
 
 

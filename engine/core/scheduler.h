@@ -1,8 +1,8 @@
-/* sched.h - who gets how many tokens of the next step. Pure: no GPU, no clock, no I/O.
+/* scheduler.h (sched_) - who gets how many tokens of the next step. Pure: no GPU, no clock, no I/O.
  *
  * Borrows requests and the KV pools; owns the running array and the waiting list. One thread. */
-#ifndef CORE_SCHED_H
-#define CORE_SCHED_H
+#ifndef CORE_SCHEDULER_H
+#define CORE_SCHEDULER_H
 
 #include "kv.h"
 

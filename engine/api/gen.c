@@ -1,0 +1,579 @@
+/* gen.c - one generation request: its choices, from admission to the last chunk.
+ *
+ * Tokens wait in req.tok until the stream has credit, so a slow client costs no memory beyond
+ * API_TEXT_HOLD_MAX a choice: what came meanwhile leaves as one larger chunk. */
+#include "choice.h"
+#include "openai_out.h"
+#include "port.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define EVENT_BYTES  1400              /* a chunk without its text: names, ids, usage */
+#define ESCAPE_MAX   12                /* a byte as \u00XX, reasoning under two names */
+
+struct gen {
+    struct gen    *next, **link;       /* in port.gens */
+    struct port   *port;
+    struct stream *st;                 /* NULL: nobody listens, waiting for the core to let go */
+    struct out_id  id;
+    bool           stream, include_usage, continuous_usage, with_ids;
+    int32_t        n_choice, n_per_prompt;
+    char           stop_text[API_STOP_MAX][API_STOP_BYTES_MAX];
+    struct choice  choice[];
+};
+
+static int overloaded(struct api_err *e, const char *code, const char *msg)
+{
+    return api_err_set(e, 503, "service_unavailable_error", code, NULL, "%s", msg);
+}
+
+static void gen_free(struct gen *g)
+{
+    *g->link = g->next;
+    if (g->next != NULL)
+        g->next->link = g->link;
+
+    atomic_fetch_sub(&g->port->api->n_req, g->n_choice);
+    for (int32_t i = 0; i < g->n_choice; i++)
+        choice_close(&g->choice[i]);
+    free(g);
+}
+
+static bool gen_idle(const struct gen *g)
+{
+    for (int32_t i = 0; i < g->n_choice; i++)
+        if (!choice_idle(&g->choice[i]))
+            return false;
+    return true;
+}
+
+static void gen_cancel(struct gen *g)
+{
+    for (int32_t i = 0; i < g->n_choice; i++)
+        if (!choice_idle(&g->choice[i]))
+            serve_cancel(api_serve(g->port->api), &g->choice[i].req);
+}
+
+static void gen_usage(const struct gen *g, struct out_usage *u)
+{
+    *u = (struct out_usage) { 0 };
+
+    for (int32_t i = 0; i < g->n_choice; i++) {
+        const struct choice *c = &g->choice[i];
+
+        u->completion += choice_n_tok(c);
+        if (c->chat && c->tok != NULL)
+            u->reasoning += c->ch.n_reasoning_tok;
+        if (i % g->n_per_prompt == 0) {
+            u->prompt += c->req.n_prompt;
+            if (c->n_seen > 0 || c->finish != NULL)   /* the core has published: n_cached is set */
+                u->cached += c->req.n_cached;
+        }
+    }
+}
+
+static void gen_stats(const struct gen *g, const char *finish)
+{
+    const struct choice *c = &g->choice[0];
+    struct wire_stats   *s = &g->st->stats;
+    struct out_usage     u;
+
+    gen_usage(g, &u);
+    *s = (struct wire_stats) {
+        .prompt_tok = (uint32_t) u.prompt, .cached_tok = (uint32_t) u.cached,
+        .completion_tok = (uint32_t) u.completion, .reasoning_tok = (uint32_t) u.reasoning,
+    };
+    if (c->n_seen > 0 || c->finish != NULL)
+        s->queue_ns = c->req.start_ns - c->req.submit_ns;
+    snprintf(s->model, sizeof(s->model), "%.63s", g->id.model);
+    snprintf(s->finish, sizeof(s->finish), "%s", finish);
+    snprintf(s->request_id, sizeof(s->request_id), "%.63s", g->st->request_id);
+    g->st->has_stats = true;
+}
+
+/* Nothing more goes to the client from here; the choices may still have to come home. */
+static void gen_leave(struct gen *g)
+{
+    g->st->gen = NULL;
+    g->st = NULL;
+    gen_cancel(g);
+    if (gen_idle(g))
+        gen_free(g);
+}
+
+void gen_abandon(struct gen *g)
+{
+    gen_stats(g, "abort");
+    gen_leave(g);
+}
+
+/* Admission */
+
+static const char *alias(const struct api *a, struct slice model)
+{
+    for (int32_t i = 0; i < a->c.n_model_name; i++)
+        if (model.p == NULL || slice_is(model, a->c.model_name[i]))
+            return a->c.model_name[i];
+    return NULL;
+}
+
+static int context_error(int64_t n_prompt, int64_t n_new, int64_t n_ctx, const char *param,
+                         struct api_err *e)
+{
+    api_err_400(e, "context_length_exceeded", param, "This model's maximum context length is %"
+                PRId64 " tokens. However, you requested %" PRId64 " tokens (%" PRId64
+                " in the prompt, %" PRId64 " in the completion).", n_ctx, n_prompt + n_new,
+                n_prompt, n_new);
+    e->n_prompt_tok = n_prompt;
+    e->n_ctx = n_ctx;
+    return E_INVALID;
+}
+
+/* How many tokens may come after n_prompt. */
+static int room(const struct api *a, const struct ask *ask, enum ask_kind kind, int64_t n_prompt,
+                int32_t *max_new, struct api_err *e)
+{
+    const char *param = kind == ASK_CHAT ? "messages" : "prompt";
+    bool        newer = ask->max_completion_tok >= 0;
+    int64_t     n_ctx = a->c.model_len_max;
+    int64_t     n = newer ? ask->max_completion_tok : ask->max_tok;
+
+    if (n < 0 && n_prompt >= n_ctx)
+        return context_error(n_prompt, 1, n_ctx, param, e);
+    if (n < 0)
+        n = n_ctx - n_prompt;
+    if (n_prompt + n > n_ctx)
+        return context_error(n_prompt, n, n_ctx,
+                             n_prompt >= n_ctx ? param
+                             : newer ? "max_completion_tokens" : "max_tokens", e);
+    if (ask->min_tok > n)
+        return api_err_400(e, "invalid_value", "min_tokens", "'min_tokens' is %" PRId64 ", more "
+                           "than the %" PRId64 " tokens that may come.", ask->min_tok, n);
+
+    *max_new = (int32_t) n;
+    return 0;
+}
+
+static struct sample sampling(const struct api *a, const struct ask *ask, uint64_t seed)
+{
+    const struct model_conf *mc = a->mc;
+    double  t = ask->temperature >= 0 ? ask->temperature : mc->temperature;
+    double  top_p = ask->top_p >= 0 ? ask->top_p : mc->top_p;
+    int64_t top_k = ask->top_k >= -1 ? ask->top_k : mc->top_k_default;
+
+    if (t < 1e-5)
+        t = 0;
+    else if (t < 0.01)
+        t = 0.01;                      /* as vLLM: a smaller one overflows the logits */
+
+    return (struct sample) {
+        .temperature = (float) t,
+        .top_p = top_p > 1e-6 ? (float) top_p : 1e-6f,    /* 0: the best token alone */
+        .min_p = ask->min_p >= 0 ? (float) ask->min_p : 0,
+        .top_k = top_k > 0 && top_k < mc->vocab ? (int32_t) top_k : 0,
+        .seed = seed,
+    };
+}
+
+static int stop_ids(const struct api *a, const struct ask *ask, struct choice *c,
+                    struct api_err *e)
+{
+    struct req *r = &c->req;
+
+    if (!ask->ignore_eos)
+        for (int32_t i = 0; i < a->mc->n_eos; i++)
+            r->stop_id[r->n_stop_id++] = a->mc->eos[i];
+    c->n_eos = r->n_stop_id;
+
+    for (int32_t i = 0; i < ask->n_stop_id; i++) {
+        if (ask->stop_id[i] >= a->mc->vocab)
+            return api_err_400(e, "invalid_value", "stop_token_ids", "'stop_token_ids': %d is "
+                               "outside the vocabulary of %d.", ask->stop_id[i], a->mc->vocab);
+        r->stop_id[r->n_stop_id++] = ask->stop_id[i];
+    }
+    return 0;
+}
+
+_Static_assert(MODEL_EOS_MAX + API_STOP_ID_MAX <= REQ_STOP_MAX, "all stop ids fit a req");
+
+static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struct ask *ask,
+                       const int32_t *prompt, int64_t n_prompt, uint64_t seed, struct api_err *e)
+{
+    struct api    *a = g->port->api;
+    struct choice *c = &g->choice[i];
+    int32_t        max_new;
+
+    if (room(a, ask, kind, n_prompt, &max_new, e) != 0 || stop_ids(a, ask, c, e) != 0)
+        return E_INVALID;
+
+    c->req.tok = malloc(((size_t) n_prompt + (size_t) max_new) * sizeof(int32_t));
+    if (c->req.tok == NULL)
+        return overloaded(e, "server_is_overloaded", "The server has no memory for this request.");
+    memcpy(c->req.tok, prompt, (size_t) n_prompt * sizeof(int32_t));
+
+    c->req.n_prompt = (int32_t) n_prompt;
+    c->req.max_new = max_new;
+    c->req.min_new = (int32_t) ask->min_tok;
+    c->req.sample = sampling(a, ask, seed);
+    c->req.user = g;
+    c->req.port = g->port->index;
+
+    c->tok = a->tok;
+    c->chat = kind == ASK_CHAT;
+    c->keep_reasoning = ask->include_reasoning;
+    c->ts.skip_special = ask->skip_special;
+    c->stop.include = ask->include_stop;
+    c->stop.n_str = ask->n_stop;
+    for (int32_t k = 0; k < ask->n_stop; k++)
+        c->stop.str[k] = (struct slice) { g->stop_text[k], ask->stop[k].n };
+    choice_open(c, &a->ids);
+    return 0;
+}
+
+static void echo_prompt(struct choice *c)
+{
+    struct tok_stream ts = { .skip_special = true };
+
+    for (int32_t i = 0; c->tok != NULL && i < c->req.n_prompt; i++)
+        tok_stream_put(c->tok, &ts, c->req.tok[i], &c->text);
+    if (c->tok != NULL)
+        tok_stream_end(&ts, &c->text);
+}
+
+static int fill_all(struct gen *g, enum ask_kind kind, const struct ask *ask,
+                    const struct prompt_set *ps, struct api_err *e)
+{
+    uint64_t seed = (uint64_t) ask->seed;
+
+    if (!ask->has_seed && getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        return api_err_set(e, 500, "server_error", "internal_error", NULL, "No random seed.");
+
+    for (int32_t k = 0; k < ask->n_stop; k++)
+        memcpy(g->stop_text[k], ask->stop[k].p, ask->stop[k].n);
+
+    for (int32_t i = 0; i < g->n_choice; i++) {
+        int32_t p = i / g->n_per_prompt;
+        size_t  at = p > 0 ? ps->end[p - 1] : 0;
+
+        /* Prompts of one request are alike unless seeds differ: only n needs different ones. */
+        if (choice_fill(g, i, kind, ask, ps->ids.p + at, (int64_t) (ps->end[p] - at),
+                        seed + (uint64_t) (ask->has_seed ? i % g->n_per_prompt : i), e) != 0)
+            return E_INVALID;
+        if (ask->echo)
+            echo_prompt(&g->choice[i]);
+    }
+    return 0;
+}
+
+static int submit_all(struct gen *g, const char *param, struct api_err *e)
+{
+    struct serve *s = api_serve(g->port->api);
+    struct err    err;
+
+    for (int32_t i = 0; i < g->n_choice; i++) {
+        int rc = serve_submit(s, &g->choice[i].req, &err);
+
+        if (rc == E_INVALID)
+            return api_err_400(e, "context_length_exceeded", param, "%s", err.msg);
+        if (rc != 0)
+            return overloaded(e, "server_is_overloaded",
+                              "The server has too many requests waiting; try again later.");
+        g->choice[i].submitted = true;
+    }
+    return 0;
+}
+
+static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind kind,
+                           const struct ask *ask, const char *model)
+{
+    struct port *p = st->link->port;
+    struct gen  *g = calloc(1, sizeof(*g) + (size_t) n_choice * sizeof(struct choice));
+
+    if (g == NULL)
+        return NULL;
+
+    g->port = p;
+    g->st = st;
+    g->n_choice = n_choice;
+    g->n_per_prompt = (int32_t) ask->n;
+    g->stream = ask->stream;
+    g->include_usage = ask->include_usage;
+    g->continuous_usage = ask->continuous_usage;
+    g->with_ids = ask->return_token_ids || p->api->tok == NULL;
+    g->id = (struct out_id) {
+        .chat = kind == ASK_CHAT, .model = model, .fingerprint = p->api->fingerprint,
+        .tier = ask->service_tier.p != NULL, .created = (int64_t) time(NULL),
+    };
+    snprintf(g->id.id, sizeof(g->id.id), "%s-%s", kind == ASK_CHAT ? "chatcmpl" : "cmpl",
+             st->request_id);
+
+    g->next = p->gens;
+    g->link = &p->gens;
+    if (g->next != NULL)
+        g->next->link = &g->next;
+    p->gens = g;
+    return g;
+}
+
+int gen_start(struct stream *st, enum ask_kind kind, const struct ask *ask, struct api_err *e)
+{
+    struct api       *a = st->link->port->api;
+    const char       *model = alias(a, ask->model);
+    struct prompt_set ps;
+    struct gen       *g;
+    int64_t           n;
+
+    if (model == NULL)
+        return api_err_set(e, 404, "invalid_request_error", "model_not_found", "model",
+                           "The model '%.*s' does not exist.",
+                           (int) (ask->model.n < 200 ? ask->model.n : 200), ask->model.p);
+
+    if (prompt_read(a, kind, ask, &ps, e) != 0)
+        goto fail;
+
+    n = ps.n * ask->n;
+    if (n > API_CHOICE_MAX) {
+        api_err_400(e, "invalid_value", "n", "'n' times the number of prompts is %" PRId64
+                    ", over the limit of %d.", n, API_CHOICE_MAX);
+        goto fail;
+    }
+    if (atomic_fetch_add(&a->n_req, (int) n) + n > a->c.request_max) {
+        atomic_fetch_sub(&a->n_req, (int) n);
+        overloaded(e, "server_is_overloaded",
+                   "The server has too many requests; try again later.");
+        goto fail;
+    }
+
+    g = gen_new(st, (int32_t) n, kind, ask, model);
+    if (g == NULL) {
+        atomic_fetch_sub(&a->n_req, (int) n);
+        overloaded(e, "server_is_overloaded", "The server has no memory for this request.");
+        goto fail;
+    }
+
+    st->gen = g;
+    if (fill_all(g, kind, ask, &ps, e) != 0
+        || submit_all(g, kind == ASK_CHAT ? "messages" : "prompt", e) != 0) {
+        gen_leave(g);
+        goto fail;
+    }
+
+    prompt_free(&ps);
+    return 0;
+
+fail:
+    prompt_free(&ps);
+    return E_INVALID;
+}
+
+/* Answers */
+
+/* At most n bytes from the front of b, ending between two characters. */
+static struct slice front(const struct buf *b, size_t n)
+{
+    if (b->n <= n)
+        return (struct slice) { b->p, b->n };
+    while (n > 0 && ((unsigned char) b->p[n] & 0xC0) == 0x80)
+        n--;
+    return (struct slice) { b->p, n };
+}
+
+static void describe(const struct gen *g, struct choice *c, struct out_choice *o)
+{
+    *o = (struct out_choice) {
+        .index = (int32_t) (c - g->choice), .stop_id = -1, .with_ids = g->with_ids,
+        .with_prompt_ids = g->with_ids && !c->began,
+        .prompt_ids = { c->req.tok, (size_t) c->req.n_prompt },
+    };
+    o->ids.p = c->req.tok + c->req.n_prompt + c->n_ids_sent;
+    o->ids.n = (size_t) (choice_n_tok(c) - c->n_ids_sent);
+}
+
+static void describe_finish(const struct choice *c, struct out_choice *o)
+{
+    o->finish = c->finish;
+    o->stop_id = c->stop_id;
+    if (c->stop_str >= 0)
+        o->stop_str = c->stop.str[c->stop_str];
+}
+
+static void write_chunk(struct gen *g, const struct out_choice *o)
+{
+    struct out_usage u;
+
+    if (g->continuous_usage)
+        gen_usage(g, &u);
+    out_chunk(&g->st->out, &g->id, o, g->continuous_usage ? &u : NULL, g->include_usage);
+}
+
+/* Everything that this choice has to say now, as whole events of bounded size. */
+static void write_choice(struct gen *g, struct choice *c, size_t piece)
+{
+    struct out_choice o;
+
+    for (;;) {
+        describe(g, c, &o);
+        o.reasoning = front(&c->reasoning, piece);
+        o.text = o.reasoning.n < c->reasoning.n ? (struct slice) { 0 }
+                                                : front(&c->text, piece - o.reasoning.n);
+
+        if (o.text.n > 0 || o.reasoning.n > 0 || (c->finish != NULL && !c->began)
+            || (g->with_ids && o.ids.n > 0 && c->finish == NULL)) {
+            o.role = !c->began;
+            write_chunk(g, &o);
+            buf_cut(&c->text, o.text.n);
+            buf_cut(&c->reasoning, o.reasoning.n);
+            c->n_ids_sent += (int32_t) o.ids.n;
+            c->began = true;
+            continue;
+        }
+
+        if (c->finish != NULL && !c->ended) {
+            o.with_prompt_ids = false;
+            describe_finish(c, &o);
+            write_chunk(g, &o);
+            c->n_ids_sent += (int32_t) o.ids.n;
+            c->ended = true;
+        }
+        return;
+    }
+}
+
+static void finish_stream(struct gen *g, uint32_t reason)
+{
+    struct stream *st = g->st;
+
+    gen_leave(g);
+    stream_end(st, reason);
+}
+
+static void gen_fail(struct gen *g)
+{
+    struct stream *st = g->st;
+    struct api_err e;
+
+    if (atomic_load(&g->port->api->draining) || atomic_load(&g->port->api->stopping))
+        overloaded(&e, "draining", "The server is shutting down.");
+    else
+        api_err_set(&e, 500, "server_error", "internal_error", NULL,
+                    "The engine lost this request (%s).", st->request_id);
+
+    gen_stats(g, "error");
+    if (!st->head_sent) {
+        gen_leave(g);
+        http_error(st, &e);
+        return;
+    }
+
+    out_error_event(&st->out, &e);
+    out_done(&st->out);
+    finish_stream(g, WIRE_END_ERROR);
+}
+
+static void pump_stream(struct gen *g, bool all_done)
+{
+    struct stream *st = g->st;
+    size_t         max = stream_record_max(st);
+    size_t         piece = max > EVENT_BYTES + ESCAPE_MAX * 64 ? (max - EVENT_BYTES) / ESCAPE_MAX
+                                                               : 64;
+    struct out_usage u;
+
+    if (!stream_flush(st))
+        return;                         /* no credit: the text waits and merges */
+
+    for (int32_t i = 0; i < g->n_choice; i++)
+        write_choice(g, &g->choice[i], piece);
+
+    if (st->out.n > 0 && !st->head_sent)
+        stream_head(st, 200, "text/event-stream; charset=utf-8", WIRE_BODY_UNKNOWN, NULL);
+
+    if (!all_done) {
+        stream_flush(st);
+        return;
+    }
+
+    if (g->include_usage) {
+        gen_usage(g, &u);
+        out_usage_chunk(&st->out, &g->id, &u);
+    }
+    out_done(&st->out);
+    gen_stats(g, g->choice[0].finish);
+    finish_stream(g, WIRE_END_OK);
+}
+
+static void write_whole(struct gen *g)
+{
+    struct stream    *st = g->st;
+    struct out_choice o;
+    struct out_usage  u;
+    char              ms[24];
+    struct header     extra[] = { { "openai-processing-ms", ms }, { NULL, NULL } };
+
+    out_whole_begin(&st->out, &g->id);
+    for (int32_t i = 0; i < g->n_choice; i++) {
+        struct choice *c = &g->choice[i];
+
+        describe(g, c, &o);
+        describe_finish(c, &o);
+        o.text = (struct slice) { c->text.p, c->text.n };
+        o.reasoning = (struct slice) { c->reasoning.p, c->reasoning.n };
+        out_whole_choice(&st->out, &g->id, &o, i == 0);
+    }
+    gen_usage(g, &u);
+    out_whole_end(&st->out, &u);
+
+    snprintf(ms, sizeof(ms), "%" PRIu64, (api_now_ns() - st->start_ns) / 1000000);
+    stream_head(st, 200, "application/json", st->out.n, extra);
+    gen_stats(g, g->choice[0].finish);
+    finish_stream(g, WIRE_END_OK);
+}
+
+static void gen_pump(struct gen *g)
+{
+    bool all_done = true;
+
+    if (g->st == NULL) {
+        if (gen_idle(g))
+            gen_free(g);
+        return;
+    }
+
+    for (int32_t i = 0; i < g->n_choice; i++) {
+        struct choice *c = &g->choice[i];
+
+        if (choice_step(c, g->stream ? API_TEXT_HOLD_MAX : 0) && c->stop_str >= 0
+            && !choice_idle(c))
+            serve_cancel(api_serve(g->port->api), &c->req);
+        if (c->broken) {
+            gen_fail(g);
+            return;
+        }
+        all_done = all_done && c->finish != NULL;
+    }
+
+    if (g->stream)
+        pump_stream(g, all_done);
+    else if (all_done)
+        write_whole(g);
+}
+
+void gen_pump_all(struct port *p)
+{
+    for (struct gen *g = p->gens, *next; g != NULL; g = next) {
+        next = g->next;
+        gen_pump(g);
+    }
+}
+
+void gen_drop_all(struct port *p)
+{
+    while (p->gens != NULL) {
+        if (p->gens->st != NULL)
+            p->gens->st->gen = NULL;
+        gen_free(p->gens);
+    }
+}

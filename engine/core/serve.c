@@ -1,0 +1,452 @@
+#include <assert.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "batch.h"
+#include "serve.h"
+
+/* One producer (the port's thread), one consumer (the core). It has room for every request that
+ * may be unfinished, so a push cannot fail. */
+struct port {
+    _Alignas(64) _Atomic uint32_t tail;    /* pushed; the producer's */
+    atomic_bool busy;                      /* the producer is inside serve_submit */
+    _Alignas(64) _Atomic uint32_t head;    /* popped; the core's */
+    struct req **ring;                     /* [ring_mask + 1] */
+    bool touched;                          /* wake it at the end of this pass */
+};
+
+struct serve {
+    struct model     *model;
+    struct serve_conf c;
+    struct kv        *kv;
+    struct sched      sched;
+    struct batch_mem  batch;
+    struct metrics    metrics;
+    int32_t           vocab;
+    uint32_t          ring_mask;
+    struct port       port[SERVE_PORT_MAX];
+    _Atomic int32_t   n_live;              /* submitted and not finished */
+    atomic_bool       any_cancel;          /* somebody's cancel was set since the last pass */
+    atomic_bool       stop;
+    atomic_bool       closed;              /* no more requests are taken */
+};
+
+static void count(_Atomic uint64_t *v, uint64_t n)
+{
+    atomic_fetch_add_explicit(v, n, memory_order_relaxed);
+}
+
+static void gauge(_Atomic uint64_t *v, uint64_t n)
+{
+    atomic_store_explicit(v, n, memory_order_relaxed);
+}
+
+/* --- open and close --- */
+
+static int check_conf(const struct serve_conf *c, struct err *e)
+{
+    if (c->seq_max < 1 || c->step_tok_max < 1 || c->model_len_max < 1 || c->queue_max < 0
+        || c->queue_max > 1 << 20 || c->seq_max > 1 << 20)
+        return err_set(e, E_INVALID, "core: seq_max %d, step_tok_max %d, model_len_max %d and "
+                       "queue_max %d must be positive and sane", c->seq_max, c->step_tok_max,
+                       c->model_len_max, c->queue_max);
+    if (c->n_port < 1 || c->n_port > SERVE_PORT_MAX)
+        return err_set(e, E_INVALID, "core: %d ports, not 1 to %d", c->n_port, SERVE_PORT_MAX);
+    if (c->kv.page_tok < 1)
+        return err_set(e, E_INVALID, "core: pages of %d tokens", c->kv.page_tok);
+    return 0;
+}
+
+static int open_ports(struct serve *s, struct err *e)
+{
+    uint32_t n = 1;
+
+    while (n < (uint32_t) s->c.queue_max + (uint32_t) s->c.seq_max)
+        n *= 2;
+    s->ring_mask = n - 1;
+
+    for (int32_t i = 0; i < s->c.n_port; i++) {
+        s->port[i].ring = calloc(n, sizeof(struct req *));
+        if (s->port[i].ring == NULL)
+            return err_set(e, E_IO, "core: out of memory for the queue");
+    }
+    return 0;
+}
+
+int serve_open(struct serve **out, struct model *m, const struct serve_conf *c, struct err *e)
+{
+    struct serve *s;
+    int rc;
+
+    if ((rc = check_conf(c, e)) != 0)
+        return rc;
+    s = aligned_alloc(64, sizeof(*s));
+    if (s == NULL)
+        return err_set(e, E_IO, "core: out of memory");
+    memset(s, 0, sizeof(*s));
+    s->model = m;
+    s->c = *c;
+    s->vocab = model_config(m)->vocab;
+
+    struct kv_conf kc = {
+        .shape = c->kv,
+        .window = model_config(m)->window,
+        .step_tok_max = c->step_tok_max,
+        .seq_max = c->seq_max,
+        .page_max = (c->model_len_max - 1) / c->kv.page_tok + 1,
+    };
+    if ((rc = kv_open(&s->kv, &kc, e)) != 0
+        || (rc = sched_open(&s->sched, s->kv, c->step_tok_max, c->seq_max, e)) != 0
+        || (rc = batch_open(&s->batch, c->step_tok_max, c->seq_max, kc.page_max, e)) != 0
+        || (rc = open_ports(s, e)) != 0) {
+        serve_close(s);
+        return rc;
+    }
+
+    gauge(&s->metrics.page_tok, (uint64_t) c->kv.page_tok);
+    gauge(&s->metrics.pages_full_total, (uint64_t) c->kv.n_page_full);
+    gauge(&s->metrics.pages_sliding_total, (uint64_t) c->kv.n_page_sliding);
+    *out = s;
+    return 0;
+}
+
+const struct metrics *serve_metrics(const struct serve *s)
+{
+    return &s->metrics;
+}
+
+/* --- the owners' side --- */
+
+static int check_fit(const struct serve *s, const struct req *r, struct err *e)
+{
+    int64_t len = (int64_t) r->n_prompt + r->max_new;
+    struct kv_count need;
+
+    if (r->n_prompt < 1)
+        return err_set(e, E_INVALID, "the prompt is empty");
+    if (r->max_new < 0 || r->min_new < 0)
+        return err_set(e, E_INVALID, "a negative number of tokens to generate");
+    if (len > s->c.model_len_max)
+        return err_set(e, E_INVALID, "the prompt has %d tokens and up to %d are to be generated:"
+                       " %lld, at most %d fit", r->n_prompt, r->max_new, (long long) len,
+                       s->c.model_len_max);
+
+    need = kv_need(s->kv, (int32_t) len);
+    if (need.full > s->c.kv.n_page_full || need.sliding > s->c.kv.n_page_sliding)
+        return err_set(e, E_INVALID, "%lld tokens need %d full and %d sliding pages of %d tokens,"
+                       " the KV cache has %d and %d", (long long) len, need.full, need.sliding,
+                       s->c.kv.page_tok, s->c.kv.n_page_full, s->c.kv.n_page_sliding);
+    return 0;
+}
+
+static int check_req(const struct serve *s, const struct req *r, struct err *e)
+{
+    int rc;
+
+    if (r->port < 0 || r->port >= s->c.n_port)
+        return err_set(e, E_INVALID, "port %d of %d", r->port, s->c.n_port);
+    if (r->n_stop_id < 0 || r->n_stop_id > REQ_STOP_MAX)
+        return err_set(e, E_INVALID, "%d stop ids, at most %d", r->n_stop_id, REQ_STOP_MAX);
+    if ((rc = check_fit(s, r, e)) != 0)
+        return rc;
+    for (int32_t i = 0; i < r->n_prompt; i++)
+        if (r->tok[i] < 0 || r->tok[i] >= s->vocab)
+            return err_set(e, E_INVALID, "token id %d at position %d is not in the vocabulary of"
+                           " %d", r->tok[i], i, s->vocab);
+    return 0;
+}
+
+static int push(struct serve *s, struct req *r, struct err *e)
+{
+    struct port *p = &s->port[r->port];
+    uint32_t tail = atomic_load_explicit(&p->tail, memory_order_relaxed);
+    int32_t limit = s->c.queue_max + s->c.seq_max;
+
+    if (atomic_load(&s->closed))
+        return err_set(e, E_GONE, "the engine has stopped");
+    if (atomic_fetch_add(&s->n_live, 1) >= limit) {
+        atomic_fetch_sub(&s->n_live, 1);
+        return err_set(e, E_FULL, "%d requests run or wait already", limit);
+    }
+    p->ring[tail & s->ring_mask] = r;
+    atomic_store_explicit(&p->tail, tail + 1, memory_order_release);
+    return 0;
+}
+
+int serve_submit(struct serve *s, struct req *r, struct err *e)
+{
+    struct port *p;
+    int rc;
+
+    if ((rc = check_req(s, r, e)) != 0)
+        return rc;
+
+    atomic_init(&r->cancel, false);
+    atomic_init(&r->n_pub, 0);
+    atomic_init(&r->finish, FIN_NONE);
+    r->stop_at = -1;
+    r->n_cached = 0;
+    r->start_ns = r->first_ns = r->done_ns = r->last_ns = 0;
+    r->seq = (struct kv_seq) { 0 };
+    r->submit_ns = s->c.now_ns(s->c.arg);
+
+    /* Either we see that the core has closed, or it sees us busy and waits for what we push. */
+    p = &s->port[r->port];
+    atomic_store(&p->busy, true);
+    rc = push(s, r, e);
+    atomic_store(&p->busy, false);
+    if (rc == 0)
+        s->c.kick(s->c.arg);
+    return rc;
+}
+
+void serve_cancel(struct serve *s, struct req *r)
+{
+    atomic_store_explicit(&r->cancel, true, memory_order_relaxed);
+    atomic_store_explicit(&s->any_cancel, true, memory_order_release);
+    s->c.kick(s->c.arg);
+}
+
+void serve_stop(struct serve *s)
+{
+    atomic_store(&s->stop, true);
+    s->c.kick(s->c.arg);
+}
+
+/* --- the core --- */
+
+static void drain(struct serve *s)
+{
+    for (int32_t i = 0; i < s->c.n_port; i++) {
+        struct port *p = &s->port[i];
+        uint32_t head = atomic_load_explicit(&p->head, memory_order_relaxed);
+        uint32_t tail = atomic_load_explicit(&p->tail, memory_order_acquire);
+
+        for (; head != tail; head++)
+            sched_add(&s->sched, p->ring[head & s->ring_mask]);
+        atomic_store_explicit(&p->head, head, memory_order_relaxed);
+    }
+}
+
+static void count_done(struct metrics *m, const struct req *r, int fin, uint64_t now)
+{
+    int32_t n_new = r->want_tok - r->n_prompt;
+
+    count(fin == FIN_STOP ? &m->done_stop : fin == FIN_LENGTH ? &m->done_length
+          : fin == FIN_CANCEL ? &m->done_abort : &m->done_error, 1);
+    histogram_add(&m->e2e, HIST_E2E, now - r->submit_ns);
+    histogram_add(&m->prompt_len, HIST_TOKENS, (uint64_t) r->n_prompt);
+    histogram_add(&m->generation_len, HIST_TOKENS, (uint64_t) n_new);
+    histogram_add(&m->max_tok, HIST_TOKENS, (uint64_t) r->max_new);
+    if (n_new > 0) {
+        histogram_add(&m->decode, HIST_E2E, r->last_ns - r->first_ns);
+        histogram_add(&m->inference, HIST_E2E, r->last_ns - r->start_ns);
+    }
+    if (n_new > 1)
+        histogram_add(&m->tpot, HIST_ITL, (r->last_ns - r->first_ns) / (uint64_t) (n_new - 1));
+}
+
+/* Nothing in core refers to r any more. The store to finish is the last touch: from then on the
+ * owner may free it. */
+static void finish(struct serve *s, struct req *r, enum req_finish fin, uint64_t now)
+{
+    count_done(&s->metrics, r, fin, now);
+    s->port[r->port].touched = true;
+    r->done_ns = now;
+    atomic_fetch_sub(&s->n_live, 1);
+    atomic_store_explicit(&r->finish, fin, memory_order_release);
+}
+
+static bool finish_taken(struct serve *s, bool only_cancelled, enum req_finish fin)
+{
+    struct req *r = sched_take(&s->sched, only_cancelled), *next;
+    uint64_t now = s->c.now_ns(s->c.arg);
+    bool any = r != NULL;
+
+    for (; r != NULL; r = next) {
+        next = r->next;
+        finish(s, r, fin, now);
+    }
+    return any;
+}
+
+/* Once a pass: the gauges and one wake-up for each port that something came for. */
+static void report(struct serve *s)
+{
+    struct kv_count used = kv_used(s->kv);
+    struct metrics *m = &s->metrics;
+
+    gauge(&m->running, (uint64_t) s->sched.n_run);
+    gauge(&m->waiting, (uint64_t) s->sched.n_wait);
+    gauge(&m->pages_full_used, (uint64_t) used.full);
+    gauge(&m->pages_sliding_used, (uint64_t) used.sliding);
+
+    for (int32_t i = 0; i < s->c.n_port; i++)
+        if (s->port[i].touched) {
+            s->port[i].touched = false;
+            s->c.wake(s->c.arg, i);
+        }
+}
+
+/* No request is taken from here on, and all that were get fin. */
+static void shut(struct serve *s, enum req_finish fin)
+{
+    atomic_store(&s->closed, true);
+    for (int32_t i = 0; i < s->c.n_port; i++)
+        while (atomic_load(&s->port[i].busy))
+            sched_yield();
+    drain(s);
+    finish_taken(s, false, fin);
+    report(s);
+}
+
+static void note_start(struct serve *s, uint64_t now)
+{
+    for (int32_t i = 0; i < s->sched.plan.n_item; i++) {
+        struct req *r = s->sched.plan.item[i].r;
+
+        if (r->seq.n_tok == 0) {
+            r->start_ns = now;
+            histogram_add(&s->metrics.queue, HIST_E2E, now - r->submit_ns);
+        }
+    }
+}
+
+static bool is_stop(const struct req *r, int32_t id)
+{
+    for (int32_t i = 0; i < r->n_stop_id; i++)
+        if (r->stop_id[i] == id)
+            return true;
+    return false;
+}
+
+/* A sampled token: r's end, or published and the next to compute. */
+static enum req_finish take_token(struct serve *s, struct req *r, int32_t id, uint64_t now)
+{
+    struct metrics *m = &s->metrics;
+    int32_t n_new = r->want_tok - r->n_prompt;
+
+    if (n_new >= r->min_new && is_stop(r, id)) {
+        r->stop_at = id;
+        return FIN_STOP;
+    }
+
+    if (n_new == 0) {
+        r->first_ns = now;
+        histogram_add(&m->ttft, HIST_TTFT, now - r->submit_ns);
+        histogram_add(&m->prefill, HIST_E2E, now - r->start_ns);
+    } else {
+        histogram_add(&m->itl, HIST_ITL, now - r->last_ns);
+    }
+    r->last_ns = now;
+    count(&m->generation_tok, 1);
+
+    r->tok[r->want_tok++] = id;
+    s->port[r->port].touched = true;
+    atomic_store_explicit(&r->n_pub, n_new + 1, memory_order_release);
+    return n_new + 1 == r->max_new ? FIN_LENGTH : FIN_NONE;
+}
+
+static void end_if(struct serve *s, struct req *r, enum req_finish fin, uint64_t now)
+{
+    if (fin != FIN_NONE) {
+        sched_remove(&s->sched, r);
+        finish(s, r, fin, now);
+    }
+}
+
+/* What the step brought: K and V of every item, then a logprob or a token for every row asked for. */
+static void take_step(struct serve *s, uint64_t now)
+{
+    const struct step_plan *p = &s->sched.plan;
+    struct batch_mem *b = &s->batch;
+    uint64_t n_prompt = 0;
+
+    for (int32_t i = 0; i < p->n_item; i++) {
+        struct req *r = p->item[i].r;
+        int32_t left = r->n_prompt - r->seq.n_tok;
+
+        if (left > 0)
+            n_prompt += (uint64_t) (left < p->item[i].n ? left : p->item[i].n);
+        kv_advance(s->kv, &r->seq, p->item[i].n);
+    }
+    count(&s->metrics.prompt_tok, n_prompt);
+    count(&s->metrics.steps, 1);
+    histogram_add(&s->metrics.step_tok, HIST_STEP, (uint64_t) p->n_tok);
+
+    for (int32_t i = 0; i < b->b.n_out; i++) {
+        struct req *r = b->out[i].r;
+
+        if (b->target[i] >= 0)
+            r->logprob[b->out[i].pos] = b->logprob[i];
+        else if (r->max_new > 0)
+            end_if(s, r, take_token(s, r, b->sampled[i], now), now);
+    }
+
+    /* Requests above may be gone; those that want no token have had none of it. */
+    for (int32_t i = s->sched.n_run - 1; i >= 0; i--) {
+        struct req *r = s->sched.run[i];
+
+        if (r->max_new == 0 && r->seq.n_tok == r->n_prompt)
+            end_if(s, r, FIN_LENGTH, now);
+    }
+}
+
+bool serve_once(struct serve *s, struct err *e)
+{
+    struct err own;
+    bool worked = false, cancelled;
+
+    e = e != NULL ? e : &own;
+    e->code = 0;
+
+    /* In this order: a request whose cancel we are told of is in our lists after the drain. */
+    cancelled = atomic_exchange_explicit(&s->any_cancel, false, memory_order_acquire);
+    drain(s);
+    if (cancelled)
+        worked = finish_taken(s, true, FIN_CANCEL);
+
+    sched_plan(&s->sched);
+    if (s->sched.plan.n_item == 0) {
+        report(s);
+        return worked;
+    }
+
+    note_start(s, s->c.now_ns(s->c.arg));
+    batch_fill(&s->batch, &s->sched.plan);
+    if (model_step(s->model, &s->batch.b, &s->batch.o, e) != 0) {
+        shut(s, FIN_ERROR);
+        return true;
+    }
+    take_step(s, s->c.now_ns(s->c.arg));
+    report(s);
+    return true;
+}
+
+int serve_run(struct serve *s, struct err *e)
+{
+    struct err own;
+
+    e = e != NULL ? e : &own;
+    while (!atomic_load(&s->stop)) {
+        if (!serve_once(s, e))
+            s->c.sleep(s->c.arg);
+        else if (e->code != 0)
+            return e->code;
+    }
+    shut(s, FIN_CANCEL);
+    return 0;
+}
+
+void serve_close(struct serve *s)
+{
+    if (s->batch.tok != NULL)
+        shut(s, FIN_CANCEL);
+    sched_close(&s->sched);
+    batch_close(&s->batch);
+    kv_close(s->kv);
+    for (int32_t i = 0; i < s->c.n_port; i++)
+        free(s->port[i].ring);
+    free(s);
+}

@@ -1,0 +1,301 @@
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "json.h"
+#include "plan.h"
+#include "score.h"
+#include "serve.h"
+
+#define N_MAX  (1 << 24)
+
+struct job {
+    struct req r;
+    int32_t   *prompt;                   /* [r.n_prompt] */
+    int        line;                     /* in the file, from 1 */
+};
+
+struct score {
+    const char   *file;
+    struct job   *job;
+    int32_t       n_job, cap;
+    int32_t       len_max;               /* tokens of the longest */
+    struct model *model;
+    struct serve *serve;
+    int32_t       vocab;
+};
+
+/* --- the file --- */
+
+static int read_ids(struct job *j, const struct json *list)
+{
+    int32_t i = 0;
+    int64_t v;
+
+    if (list == NULL || list->type != JSON_ARRAY || list->n < 1 || list->n > N_MAX)
+        return E_INVALID;
+    j->prompt = malloc(list->n * sizeof(int32_t));
+    if (j->prompt == NULL)
+        return E_IO;
+    for (const struct json *c = list->child; c != NULL; c = c->next) {
+        if (json_int(c, &v) != 0 || v < 0 || v > INT32_MAX)
+            return E_INVALID;
+        j->prompt[i++] = (int32_t) v;
+    }
+    j->r.n_prompt = i;
+    return 0;
+}
+
+static int read_job(struct score *s, struct job *j, const struct json *o, struct err *e)
+{
+    int64_t n = 0;
+    int rc;
+
+    if (o->type != JSON_OBJECT)
+        return err_set(e, E_INVALID, "%s:%d: not an object", s->file, j->line);
+    for (const struct json *c = o->child; c != NULL; c = c->next)
+        if (!slice_is(c->key, "prompt") && !slice_is(c->key, "n"))
+            return err_set(e, E_INVALID, "%s:%d: unknown field %.*s", s->file, j->line,
+                           c->key.n < 40 ? (int) c->key.n : 40, c->key.p);
+    if ((rc = read_ids(j, json_get(o, "prompt"))) == E_IO)
+        return err_set(e, E_IO, "%s:%d: out of memory", s->file, j->line);
+    if (rc != 0)
+        return err_set(e, E_INVALID, "%s:%d: prompt: must be a list of token ids, not empty",
+                       s->file, j->line);
+    if (json_get(o, "n") != NULL
+        && (json_int(json_get(o, "n"), &n) != 0 || n < 0 || n > N_MAX))
+        return err_set(e, E_INVALID, "%s:%d: n: must be a whole number from 0 to %d", s->file,
+                       j->line, N_MAX);
+    j->r.max_new = (int32_t) n;
+    if (j->r.n_prompt + j->r.max_new > s->len_max)
+        s->len_max = j->r.n_prompt + j->r.max_new;
+    return 0;
+}
+
+static int add_line(struct score *s, const char *p, size_t n, int line, struct err *e)
+{
+    const struct json_limits lim = { 256u << 20, 4, N_MAX + 8 };
+    const struct json *root;
+    struct json_doc *doc = NULL;
+    struct err why;
+    struct job *j;
+    int rc;
+
+    if (s->n_job == s->cap) {
+        int32_t cap = s->cap == 0 ? 64 : s->cap * 2;
+
+        j = realloc(s->job, (size_t) cap * sizeof(*j));
+        if (j == NULL)
+            return err_set(e, E_IO, "%s: out of memory", s->file);
+        s->job = j;
+        s->cap = cap;
+    }
+    j = &s->job[s->n_job++];
+    memset(j, 0, sizeof(*j));
+    j->line = line;
+
+    rc = json_parse(&doc, &root, p, n, &lim, &why);
+    if (rc != 0)
+        return err_set(e, rc, "%.80s:%d: %.140s", s->file, line, why.msg);
+    rc = read_job(s, j, root, e);
+    json_free(doc);
+    return rc;
+}
+
+static int read_file(struct score *s, struct err *e)
+{
+    FILE *in = strcmp(s->file, "-") == 0 ? stdin : fopen(s->file, "r");
+    char *p = NULL;
+    size_t cap = 0;
+    ssize_t n;
+    int line = 0, rc = 0;
+
+    if (in == NULL)
+        return err_set(e, E_IO, "%s: %s", s->file, strerror(errno));
+    while (rc == 0 && (n = getline(&p, &cap, in)) >= 0) {
+        line++;
+        if (strspn(p, " \t\r\n") < (size_t) n)
+            rc = add_line(s, p, (size_t) n, line, e);
+    }
+    if (rc == 0 && ferror(in))
+        rc = err_set(e, E_IO, "%s: cannot be read", s->file);
+    free(p);
+    if (in != stdin)
+        fclose(in);
+    return rc;
+}
+
+/* --- the engine: the core is driven by hand, so it never sleeps and wakes nobody --- */
+
+static uint64_t now_ns(void *arg)
+{
+    struct timespec ts;
+
+    (void) arg;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t) ts.tv_sec * 1000000000u + (uint64_t) ts.tv_nsec;
+}
+
+static void ignore_wake(void *arg, int port)
+{
+    (void) arg;
+    (void) port;
+}
+
+static void ignore(void *arg)
+{
+    (void) arg;
+}
+
+static int32_t n_thread(const struct conf *c)
+{
+    long n = c->threads != 0 ? c->threads : sysconf(_SC_NPROCESSORS_ONLN);
+
+    return n < 1 ? 1 : n > 256 ? 256 : (int32_t) n;
+}
+
+static int open_engine(struct score *s, const struct conf *conf, struct err *e)
+{
+    struct conf c = *conf;
+    struct model_conf mc;
+    struct plan plan;
+    int rc;
+
+    if (c.backend != BACKEND_CPU)
+        return err_set(e, E_INVALID, "--backend: this build has the cpu backend only");
+    if ((rc = model_conf_load(&mc, c.pos[0], e)) != 0)
+        return rc;
+
+    if (c.max_num_seqs > c.batch)
+        c.max_num_seqs = c.batch;
+    if (c.max_model_len == 0)
+        c.max_model_len = s->len_max < mc.max_pos ? s->len_max : mc.max_pos;
+    if ((rc = plan_make(&plan, &mc, &c, e)) != 0)
+        return rc;
+
+    struct model_limits lim = {
+        .kv = plan.kv, .step_tok_max = c.max_num_batched_tokens, .seq_max = c.max_num_seqs,
+        .page_max = plan.full_pages_each, .n_thread = n_thread(&c),
+    };
+    struct serve_conf sc = {
+        .seq_max = c.max_num_seqs, .step_tok_max = c.max_num_batched_tokens,
+        .model_len_max = plan.model_len, .queue_max = c.batch, .n_port = 1, .kv = plan.kv,
+        .now_ns = now_ns, .wake = ignore_wake, .sleep = ignore, .kick = ignore,
+    };
+    s->vocab = mc.vocab;
+    if ((rc = model_open(&s->model, c.pos[0], &mc, &lim, NULL, NULL, e)) != 0)
+        return rc;
+    return serve_open(&s->serve, s->model, &sc, e);
+}
+
+static int submit(struct score *s, struct job *j, struct err *e)
+{
+    struct req *r = &j->r;
+    struct err why;
+    int rc;
+
+    r->tok = malloc(((size_t) r->n_prompt + (size_t) r->max_new) * sizeof(int32_t));
+    r->logprob = malloc((size_t) r->n_prompt * sizeof(float));
+    r->last_logits = malloc((size_t) s->vocab * sizeof(float));
+    if (r->tok == NULL || r->logprob == NULL || r->last_logits == NULL)
+        return err_set(e, E_IO, "%s:%d: out of memory", s->file, j->line);
+
+    memcpy(r->tok, j->prompt, (size_t) r->n_prompt * sizeof(int32_t));
+    r->sample = (struct sample) { .temperature = 0, .top_p = 1 };
+    rc = serve_submit(s->serve, r, &why);
+    return rc == 0 ? 0 : err_set(e, rc, "%.80s:%d: %.140s", s->file, j->line, why.msg);
+}
+
+/* --- the answers --- */
+
+static bool put_floats(struct buf *b, const char *name, const float *v, int32_t n)
+{
+    buf_fmt(b, "\"%s\":[", name);
+    for (int32_t i = 0; i < n; i++) {
+        if (!isfinite(v[i]))
+            return false;
+        buf_fmt(b, i == 0 ? "%.9g" : ",%.9g", (double) v[i]);
+    }
+    buf_str(b, "],");
+    return true;
+}
+
+static int write_job(struct score *s, const struct job *j, FILE *out, struct err *e)
+{
+    const struct req *r = &j->r;
+    struct buf b = { 0 };
+    bool finite, written;
+
+    buf_str(&b, "{");
+    finite = put_floats(&b, "logprob_of_next", r->logprob, r->n_prompt - 1)
+             && put_floats(&b, "last_logits", r->last_logits, s->vocab);
+    buf_str(&b, "\"greedy\":[");
+    for (int32_t i = 0; i < r->max_new; i++)
+        buf_fmt(&b, i == 0 ? "%d" : ",%d", r->tok[r->n_prompt + i]);
+    buf_str(&b, "]}\n");
+    written = finite && !b.full && fwrite(b.p, 1, b.n, out) == b.n && fflush(out) == 0;
+    buf_free(&b);
+
+    if (!finite)
+        return err_set(e, E_INVALID, "%s:%d: the model's numbers are not finite", s->file,
+                       j->line);
+    return written ? 0 : err_set(e, E_IO, "standard output: %s", strerror(errno));
+}
+
+static void free_job(struct job *j)
+{
+    free(j->r.tok);
+    free(j->r.logprob);
+    free(j->r.last_logits);
+    free(j->prompt);
+    memset(j, 0, sizeof(*j));
+}
+
+/* Keep up to `batch` jobs in the core; write them in the file's order as the oldest ends. */
+static int run(struct score *s, int32_t batch, FILE *out, struct err *e)
+{
+    int32_t head = 0, tail = 0;
+    int rc;
+
+    while (head < s->n_job) {
+        for (; tail < s->n_job && tail - head < batch; tail++)
+            if ((rc = submit(s, &s->job[tail], e)) != 0)
+                return rc;
+
+        serve_once(s->serve, e);
+        if (e->code != 0)
+            return e->code;
+
+        while (head < tail && atomic_load(&s->job[head].r.finish) != FIN_NONE) {
+            if ((rc = write_job(s, &s->job[head], out, e)) != 0)
+                return rc;
+            free_job(&s->job[head++]);
+        }
+    }
+    return 0;
+}
+
+int score_file(const struct conf *c, FILE *out, struct err *e)
+{
+    struct score s = { .file = c->pos[1] };
+    int rc;
+
+    rc = read_file(&s, e);
+    if (rc == 0 && s.n_job > 0)
+        rc = open_engine(&s, c, e);
+    if (rc == 0 && s.n_job > 0)
+        rc = run(&s, c->batch, out, e);
+
+    if (s.serve != NULL)
+        serve_close(s.serve);
+    if (s.model != NULL)
+        model_close(s.model);
+    for (int32_t i = 0; i < s.n_job; i++)
+        free_job(&s.job[i]);
+    free(s.job);
+    return rc;
+}

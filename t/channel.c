@@ -1,0 +1,160 @@
+/* t/channel.c - token ids to content and reasoning, and the same whatever cuts the steps make. */
+#include "channel.h"
+#include "tap.h"
+#include "tok_make.h"
+
+static struct tok        *tok;
+static struct channel_ids ids;
+
+struct row {
+    const char *prompt, *raw, *reasoning, *content;
+    bool        ended;
+};
+
+#define PLAIN  "<bos><|turn>user\na<turn|>\n<|turn>model\n"
+#define OPEN   PLAIN "<|channel>thought\n"
+
+static const struct row rows[] = {
+    { PLAIN, "Hello!<turn|>", "", "Hello!", true },
+    { PLAIN, "<|channel>thought\nI think.\n<channel|>Hello!<turn|>", "I think.", "Hello!", true },
+    { PLAIN, "<|channel>thought\n<channel|>Hello!<turn|>", "", "Hello!", true },
+    { PLAIN, "<|channel>thought<channel|>Hello!<turn|>", "", "Hello!", true },
+    { OPEN, "plan it\n<channel|>Done.<turn|>", "plan it", "Done.", true },
+    { OPEN, "<|channel>thought\nplan<channel|>Done.<turn|>", "plan", "Done.", true },
+    { OPEN, "direct answer<turn|>", "direct answer", "", true },
+    { PLAIN, "<|channel>thought\nnever closed", "never closed", "", false },
+    { PLAIN, "Hi<|channel>thought\n<channel|><channel|><turn|>", "", "Hi", true },
+    { PLAIN, "<|channel><|channel>thought\nx<channel|>Hi<turn|>", "x", "Hi", true },
+    { PLAIN, "<|turn>model\nHi<turn|>", "", "Hi", true },
+    { PLAIN, "<|channel>thoughtful idea<channel|>Hi<turn|>", "thoughtful idea", "Hi", true },
+    /* beyond the table */
+    { PLAIN "<|channel>thought\n<channel|>", "Hi<turn|>", "", "Hi", true },
+    { PLAIN "<|channel>thought\n<channel|>", " \n Hi <turn|>", "", " \n Hi ", true },
+    { "", "Hi<eos>more", "", "Hi", true },
+    { PLAIN, "Hi<|tool_response>more", "", "Hi", true },
+    { PLAIN, "Hi<|turn>user\nmore", "", "Hi", true },
+    { PLAIN, "<|turn>mode<turn|>", "", "mode", true },
+    { PLAIN, "<|turn>mod", "", "mod", false },
+    { PLAIN, "<|turn>modern<turn|>", "", "modern", true },
+    { PLAIN, "<|turn><|turn>model\nHi", "", "Hi", false },
+    { PLAIN, "<|turn>model\n<|channel>thought\nx<channel|>Hi<turn|>", "x", "Hi", true },
+    { PLAIN, "<|channel>thought\nx \n <channel|>\n\n Hi \n<turn|>", "x", "Hi \n", true },
+    { PLAIN, "<|channel>thought\nx \n y\n\n", "x \n y", "", false },
+    { PLAIN, "<|channel>thought\n \n <channel|>Hi", "", "Hi", false },
+    { PLAIN, "<|channel>thou<channel|>Hi", "thou", "Hi", false },
+    { PLAIN, "<|channel>thou", "thou", "", false },
+    { PLAIN, "<|channel>thought", "", "", false },
+    { PLAIN, "<pad><bos><unk><mask><|tool><tool|><tool_response|><|\"|><|think|><|image|>Hi",
+      "", "Hi", false },
+    { PLAIN, "<|channel><pad>thought\nx<pad>y<channel|>Hi", "xy", "Hi", false },
+    { PLAIN, "a <|tool_call>call:f{a:<|\"|>b<|\"|>}<tool_call|> c<turn|>", "", "a call:f{a:b} c",
+      true },
+    { PLAIN, "<|channel>thought\nr <|tool_call>call:f{}<tool_call|><|tool_response>", "r",
+      "call:f{}", true },
+    { PLAIN, "one<|channel>thought\nx<channel|>two<|channel>thought\ny<channel|>three", "xy",
+      "onetwothree", false },
+    { PLAIN, "\xf0\x9f\xa6\x99!", "", "\xf0\x9f\xa6\x99!", false },
+    { OPEN, "thought\n\xf0\x9f\xa6\x99 \xf0\x9f\xa6\x99 <channel|>\xf0\x9f\xa6\x99<turn|>",
+      "\xf0\x9f\xa6\x99 \xf0\x9f\xa6\x99", "\xf0\x9f\xa6\x99", true },
+    { PLAIN, "", "", "", false },
+};
+
+/* Markers become their id. Coarse: text as the tokenizer does it; fine: byte tokens only, the
+ * hardest way to cut it. */
+static void to_ids(const char *s, bool fine, struct ids *out)
+{
+    struct ids all = { 0 };
+
+    tok_encode(tok, s, strlen(s), true, &all, NULL);
+    for (size_t i = 0; i < all.n; i++) {
+        struct slice t = tok_text(tok, all.p[i]);
+
+        if (!fine || tok_is_special(tok, all.p[i])) {
+            ids_put(out, all.p[i]);
+            continue;
+        }
+        for (size_t k = 0; k < t.n; k++) {
+            char name[8];
+
+            snprintf(name, sizeof(name), "<0x%02X>", (unsigned char) t.p[k]);
+            ids_put(out, tok_id(tok, name));
+        }
+    }
+    ids_free(&all);
+}
+
+/* Check a row; drain: give the text away after every token, as a stream does. */
+static bool run(const struct row *r, bool fine, bool drain)
+{
+    struct ids     prompt = { 0 }, raw = { 0 };
+    struct buf     content = { 0 }, reasoning = { 0 }, sent[2] = { { 0 }, { 0 } };
+    struct channel c;
+    bool           good = true;
+
+    to_ids(r->prompt, fine, &prompt);
+    to_ids(r->raw, fine, &raw);
+    channel_open(&c, tok, &ids, prompt.p, prompt.n);
+    for (size_t i = 0; i <= raw.n; i++) {
+        if (i < raw.n)
+            channel_put(&c, raw.p[i], &content, &reasoning);
+        else
+            channel_end(&c, &content, &reasoning);
+        if (drain || i == raw.n) {
+            good &= utf8_valid(content.p, content.n) && utf8_valid(reasoning.p, reasoning.n);
+            buf_put(&sent[0], content.p, content.n);
+            buf_put(&sent[1], reasoning.p, reasoning.n);
+            content.n = reasoning.n = 0;
+        }
+    }
+    good &= slice_is((struct slice) { sent[0].p, sent[0].n }, r->content)
+            && slice_is((struct slice) { sent[1].p, sent[1].n }, r->reasoning)
+            && c.ended == r->ended;
+    if (!good)
+        printf("# content '%.*s' reasoning '%.*s' ended %d\n", (int) sent[0].n, sent[0].p,
+               (int) sent[1].n, sent[1].p, c.ended);
+
+    channel_close(&c);
+    ids_free(&prompt);
+    ids_free(&raw);
+    buf_free(&content);
+    buf_free(&reasoning);
+    buf_free(&sent[0]);
+    buf_free(&sent[1]);
+    return good;
+}
+
+static void counts(void)
+{
+    struct ids     raw = { 0 };
+    struct buf     content = { 0 }, reasoning = { 0 };
+    struct channel c;
+
+    to_ids("<|channel>thought\nHello Hello<channel|>Hello", false, &raw);
+    channel_open(&c, tok, &ids, NULL, 0);
+    for (size_t i = 0; i < raw.n; i++)
+        channel_put(&c, raw.p[i], &content, &reasoning);
+    channel_end(&c, &content, &reasoning);
+    is_int(c.n_reasoning_tok, 5, "text tokens in the channel: thought, newline, Hello, space, Hello");
+    channel_close(&c);
+    ids_free(&raw);
+    buf_free(&content);
+    buf_free(&reasoning);
+}
+
+int main(void)
+{
+    tok = made_tok();
+    if (!ok(tok != NULL, "open"))
+        return done_testing();
+    channel_ids_find(tok, &ids);
+    ok(ids.turn == tok_id(tok, "<|turn>") && ids.quote == tok_id(tok, "<|\"|>") && ids.turn > 0,
+       "ids are found by text");
+
+    for (size_t i = 0; i < MADE(rows); i++)
+        for (int how = 0; how < 4; how++)
+            ok(run(&rows[i], how & 1, how & 2), "row %zu, %s tokens, %s", i,
+               how & 1 ? "byte" : "text", how & 2 ? "streamed" : "whole");
+    counts();
+    tok_close(tok);
+    return done_testing();
+}
