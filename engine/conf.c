@@ -242,7 +242,7 @@ static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used,
 
 int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
 {
-    int rc, used = 1, n_pos = 0;
+    int rc, used, n_pos = 0;
 
     memset(c, 0, sizeof(*c));
     c->temperature = -1;
@@ -256,6 +256,7 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
     }
 
     for (int i = 0; i < n_arg; i += used) {
+        used = 1;
         if (arg[i][0] == '-' && arg[i][1] != '\0') {
             if ((rc = one_option(c, cmd, n_arg - i, arg + i, &used, e)) != 0)
                 return rc;

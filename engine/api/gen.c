@@ -421,7 +421,7 @@ static void write_choice(struct gen *g, struct choice *c, size_t piece)
         o.text = o.reasoning.n < c->reasoning.n ? (struct slice) { 0 }
                                                 : front(&c->text, piece - o.reasoning.n);
 
-        if (o.text.n > 0 || o.reasoning.n > 0 || (c->finish != NULL && !c->began)
+        if (o.text.n > 0 || o.reasoning.n > 0 || (c->chat && c->finish != NULL && !c->began)
             || (g->with_ids && o.ids.n > 0 && c->finish == NULL)) {
             o.role = !c->began;
             write_chunk(g, &o);
@@ -433,7 +433,6 @@ static void write_choice(struct gen *g, struct choice *c, size_t piece)
         }
 
         if (c->finish != NULL && !c->ended) {
-            o.with_prompt_ids = false;
             describe_finish(c, &o);
             write_chunk(g, &o);
             c->n_ids_sent += (int32_t) o.ids.n;

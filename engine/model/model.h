@@ -29,6 +29,7 @@ struct model_conf {                       /* config.json + generation_config.jso
     float   rope_theta_sliding, rope_theta_full, rope_partial_full, rope_factor_full;
     float   rms_eps, softcap;             /* softcap 0: none */
     int32_t max_pos;
+    bool    tied;                         /* the head may be the embedding: no lm_head.weight */
     int32_t eos[MODEL_EOS_MAX], n_eos;    /* stop ids */
     int32_t bos, pad;
     int32_t suppress[MODEL_SUPPRESS_MAX], n_suppress;

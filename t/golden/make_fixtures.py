@@ -118,7 +118,7 @@ def logits(model, ids):
 
 def expect(model, n, gen):
     while True:
-        ids = [2] + torch.randint(3, 510, (n - 1,), generator=gen).tolist()
+        ids = torch.randint(3, 510, (n,), generator=gen).tolist()
         first = logits(model, ids)
         greedy, close = [], False
         for _ in range(GREEDY):

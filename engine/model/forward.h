@@ -1,0 +1,46 @@
+/* forward.h - one step of the text model over the ops of a backend.
+ *
+ * Owns nothing but its scratch, which lives in the backend. All activations are fp32,
+ * [n_tok, width], the tokens of all sequences in one flat list. */
+#ifndef MODEL_FORWARD_H
+#define MODEL_FORWARD_H
+
+#include "backend.h"
+#include "model.h"
+#include "weights.h"
+
+struct fwd_type {                     /* what differs between sliding and full layers */
+    int32_t head_dim, n_kv, n_rot;
+    int32_t window;                   /* 0: none */
+    float  *inv_freq;                 /* [n_rot] */
+    float  *cs;                       /* rope_table.cs of this step */
+};
+
+struct fwd {
+    const struct model_conf *c;
+    const struct weights    *w;
+    struct model_limits      lim;
+    struct backend          *be;
+    struct fwd_type          type[2];                  /* [is_full] */
+    struct kv_layer          kv[MODEL_LAYER_MAX];      /* a shared layer has its donor's */
+    float *x, *xn, *t1, *t2;                           /* [step_tok, hidden] */
+    float *q, *att;                                    /* [step_tok, n_head * head_dim] */
+    float *k, *v;                                      /* [step_tok, n_kv * head_dim] */
+    float *gate, *up;                                  /* [step_tok, ffn] */
+    float *route;                                      /* [step_tok, n_expert] */
+    float *expert_w;                                   /* [step_tok, top_k] */
+    int32_t *expert;                                   /* [step_tok, top_k] */
+    float *ple, *ple_proj;                             /* [step_tok, n_layer * ple] */
+    float *logits;                                     /* [SAMPLE_ROW_MAX, vocab] */
+};
+
+/* be and everything else of f is set; reserve the scratch and the KV pages. */
+int  forward_open(struct fwd *f, struct err *e);
+
+/* b was checked. Results are complete when be_step_end() says so. */
+void forward_step(struct fwd *f, const struct batch *b, struct step_out *o);
+
+/* The shape of the routed experts, without data. */
+struct moe forward_moe(const struct model_conf *c);
+
+#endif

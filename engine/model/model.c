@@ -1,0 +1,178 @@
+/* model.c - open, check each batch, step, close. */
+#include "model.h"
+#include "forward.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct model {
+    struct model_conf conf;
+    struct weights    w;
+    struct fwd        fwd;
+    struct backend   *be;
+};
+
+size_t model_kv_page_bytes(const struct model_conf *c, bool full, int32_t page_tok,
+                           size_t elem_bytes)
+{
+    size_t tok = (size_t) (full ? c->n_kv_full : c->n_kv_sliding)
+                 * (size_t) (full ? c->head_full : c->head_sliding) * 2 * elem_bytes;
+    size_t n = 0;
+
+    for (int32_t il = 0; il < c->n_layer; il++)
+        n += c->is_full[il] == full && model_kv_layer(c, il) == il;
+    return n * tok * (size_t) page_tok;
+}
+
+static int check_limits(const struct model_limits *l, struct err *e)
+{
+    struct { const char *name; int32_t v, min; } rows[] = {
+        { "page_tok", l->kv.page_tok, 1 },          { "n_page_full", l->kv.n_page_full, 1 },
+        { "n_page_sliding", l->kv.n_page_sliding, 0 }, { "step_tok_max", l->step_tok_max, 1 },
+        { "seq_max", l->seq_max, 1 },               { "page_max", l->page_max, 1 },
+        { "n_thread", l->n_thread, 1 },
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (rows[i].v < rows[i].min)
+            return err_set(e, E_INVALID, "%s: %d is too small", rows[i].name, (int) rows[i].v);
+    return 0;
+}
+
+static int open_backend(struct model *m, const struct model_limits *lim, struct err *e)
+{
+    const struct model_conf *c = &m->conf;
+    int64_t ctx = (int64_t) lim->page_max * lim->kv.page_tok, win = ctx < c->window ? ctx : c->window;
+    struct backend_limits bl = { lim->n_thread, c->vocab, 0, forward_moe(c) };
+    size_t s = attn_scratch(c->n_head, c->n_kv_sliding, win);
+
+    bl.attn_scratch = attn_scratch(c->n_head, c->n_kv_full, ctx);
+    bl.attn_scratch = s > bl.attn_scratch ? s : bl.attn_scratch;
+    return be_open_cpu(&m->be, &bl, e);
+}
+
+int model_open(struct model **out, const char *dir, const struct model_conf *c,
+               const struct model_limits *lim, model_progress *progress, void *arg,
+               struct err *e)
+{
+    struct model *m;
+    int rc = check_limits(lim, e);
+
+    if (rc < 0)
+        return rc;
+    if ((m = calloc(1, sizeof(*m))) == NULL)
+        return err_set(e, E_IO, "out of memory");
+    m->conf = *c;
+
+    rc = weights_load(&m->w, dir, &m->conf, progress, arg, e);
+    if (rc == 0)
+        rc = open_backend(m, lim, e);
+    if (rc == 0) {
+        m->fwd = (struct fwd) { .c = &m->conf, .w = &m->w, .lim = *lim, .be = m->be };
+        rc = forward_open(&m->fwd, e);
+    }
+    if (rc < 0) {
+        model_close(m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+void model_close(struct model *m)
+{
+    if (m == NULL)
+        return;
+    be_close(m->be);
+    weights_free(&m->w);
+    free(m);
+}
+
+const struct model_conf *model_config(const struct model *m)
+{
+    return &m->conf;
+}
+
+/* The pages of one pool that the keys first .. last of a row live in. */
+static bool pages_ok(const struct batch *b, const int32_t *page, int32_t n_page, int32_t page_tok,
+                     int32_t seq, int32_t first, int32_t last)
+{
+    const int32_t *row = page + (size_t) seq * (size_t) b->page_max;
+
+    for (int32_t p = first / page_tok; p <= last / page_tok; p++)
+        if (row[p] < 0 || row[p] >= n_page)
+            return false;
+    return true;
+}
+
+/* Tokens first .. last of the batch are one run of one sequence. */
+static int check_run(const struct model *m, const struct batch *b, int32_t first, int32_t last,
+                     struct err *e)
+{
+    const struct kv_shape *kv = &m->fwd.lim.kv;
+    int32_t seq = b->seq[first], from = b->pos[first], to = b->pos[last];
+    int32_t win = from >= m->conf.window ? from - m->conf.window + 1 : 0;
+
+    for (int32_t i = first + 1; i <= last; i++)
+        if (b->pos[i] != b->pos[i - 1] + 1)
+            return err_set(e, E_INVALID, "batch: row %d: positions are not contiguous", (int) seq);
+    if (to / kv->page_tok >= b->page_max)
+        return err_set(e, E_INVALID, "batch: row %d: position %d is beyond the page table",
+                       (int) seq, (int) to);
+    if (!pages_ok(b, b->page_full, kv->n_page_full, kv->page_tok, seq, 0, to))
+        return err_set(e, E_INVALID, "batch: row %d: a full page is missing", (int) seq);
+    if (model_kv_page_bytes(&m->conf, false, 1, 1) > 0
+        && !pages_ok(b, b->page_sliding, kv->n_page_sliding, kv->page_tok, seq, win, to))
+        return err_set(e, E_INVALID, "batch: row %d: a sliding page is missing", (int) seq);
+    return 0;
+}
+
+static int check_rows(const struct model *m, const struct batch *b, struct err *e)
+{
+    for (int32_t r = 0; r < b->n_out; r++) {
+        const struct sample *s = &b->sample[r];
+
+        if (b->out_row[r] < 0 || b->out_row[r] >= b->n_tok)
+            return err_set(e, E_INVALID, "batch: out_row %d is not a token", (int) r);
+        if (b->target != NULL && b->target[r] >= m->conf.vocab)
+            return err_set(e, E_INVALID, "batch: target %d is not an id", (int) r);
+        if (!(s->temperature >= 0) || isinf(s->temperature) || !(s->top_p > 0 && s->top_p <= 1)
+            || !(s->min_p >= 0 && s->min_p <= 1) || s->top_k < 0)
+            return err_set(e, E_INVALID, "batch: sampling of row %d is out of range", (int) r);
+    }
+    return 0;
+}
+
+static int check_batch(const struct model *m, const struct batch *b, struct err *e)
+{
+    const struct model_limits *lim = &m->fwd.lim;
+    int32_t first = 0;
+    int rc;
+
+    if (b->n_tok < 1 || b->n_tok > lim->step_tok_max || b->n_seq < 1 || b->n_seq > lim->seq_max
+        || b->page_max < 1 || b->page_max > lim->page_max || b->n_out < 0)
+        return err_set(e, E_INVALID, "batch: %d tokens of %d sequences: beyond the limits",
+                       (int) b->n_tok, (int) b->n_seq);
+
+    for (int32_t i = 0; i < b->n_tok; i++) {
+        if (b->tok[i] < 0 || b->tok[i] >= m->conf.vocab || b->pos[i] < 0
+            || b->seq[i] < 0 || b->seq[i] >= b->n_seq)
+            return err_set(e, E_INVALID, "batch: token %d is out of range", (int) i);
+        if (i + 1 == b->n_tok || b->seq[i + 1] != b->seq[i]) {
+            if ((rc = check_run(m, b, first, i, e)) < 0)
+                return rc;
+            first = i + 1;
+        }
+    }
+    return check_rows(m, b, e);
+}
+
+int model_step(struct model *m, const struct batch *b, struct step_out *o, struct err *e)
+{
+    int rc = be_step_end(m->be, e);
+
+    if (rc < 0 || (rc = check_batch(m, b, e)) < 0)
+        return rc;
+    forward_step(&m->fwd, b, o);
+    return be_step_end(m->be, e);
+}
