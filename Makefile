@@ -8,11 +8,11 @@ SAN    ?=
 BUILD  ?= $(if $(SAN),build/asan,build)
 CC     ?= cc
 SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
-OPT    ?= $(if $(SAN),$(SANITIZE),-O3)
+OPT    ?= $(if $(SAN),$(SANITIZE),-O2)
 ARCH   ?= -march=native
 CFLAGS  = -std=gnu11 -g $(OPT) $(ARCH) -Wall -Wextra -Werror -MMD -MP -pthread
 # Kernels state their own order of sums (vec.h), so nothing may reorder them: no -ffast-math.
-KFLAGS  = -fno-math-errno -fno-trapping-math
+KFLAGS  = $(if $(SAN),,-O3) -fno-math-errno -fno-trapping-math
 LDLIBS  = -lyajl -lm -pthread
 
 # What each folder may see (DESIGN section 3: the arrows between the rooms).

@@ -314,7 +314,7 @@ static struct totals sum_up(const struct conn *c)
         ttfb[i] = (uint32_t) (c[i].first_byte_ns / 1000);
     }
 
-    /* Jain's index of the mean latencies: 1 when all streams wait alike, 1/n when one waits alone */
+    /* Jain's index of the mean latencies: 1 when all wait alike, 1/n when one waits alone */
     t.jain = sum2 > 0 ? sum * sum / (opt.streams * sum2) : 1;
 
     qsort(ttfb, opt.streams, sizeof(*ttfb), by_value);
@@ -339,10 +339,12 @@ static void csv_row(const struct totals *t, double wall_s, double us, double rss
                 "rss_after_mb\n");
     }
 
-    fprintf(f, "%s,%u,%u,%d,%u,%.2f,%.0f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.4f,%.2f,%.1f,%.1f\n",
-            opt.label, opt.streams, opt.tokens, opt.n_pid, t->ok, wall_s, (double) n_lat / wall_s,
+    fprintf(f, "%s,%u,%u,%d,%u,%.2f,%.0f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.4f,%.2f,%.1f,"
+            "%.1f\n", opt.label, opt.streams, opt.tokens, opt.n_pid, t->ok, wall_s,
+            (double) n_lat / wall_s,
             quantile(lat_us, n_lat, 0.5), quantile(lat_us, n_lat, 0.99),
-            quantile(lat_us, n_lat, 1), quantile(first_us, n_first, 0.5), quantile(first_us, n_first, 0.99), t->ttfb_p50,
+            quantile(lat_us, n_lat, 1), quantile(first_us, n_first, 0.5),
+            quantile(first_us, n_first, 0.99), t->ttfb_p50,
             t->ttfb_p99, t->jain, us, rss0, rss1);
     fclose(f);
 }
@@ -355,8 +357,8 @@ static int report(const struct conn *c, double wall_s, double cpu_s, double rss0
     qsort(lat_us, n_lat, sizeof(*lat_us), by_value);
     qsort(first_us, n_first, sizeof(*first_us), by_value);
 
-    printf("streams          %u, complete %u (status not 200: %u, cut: %u, tokens missing: %u)\n",
-           opt.streams, t.ok, t.bad_status, t.cut, t.short_of);
+    printf("streams          %u, complete %u (status not 200: %u, cut: %u, tokens missing: %u)"
+           "\n", opt.streams, t.ok, t.bad_status, t.cut, t.short_of);
     printf("tokens           %zu in %.2f s, %.0f /s\n", n_lat, wall_s, (double) n_lat / wall_s);
     printf("added latency    p50 %.3f  p99 %.3f  max %.3f ms\n", quantile(lat_us, n_lat, 0.5),
            quantile(lat_us, n_lat, 0.99), quantile(lat_us, n_lat, 1));

@@ -23,19 +23,14 @@ VEC_INLINE void load16(vec_f *v, const void *p, enum mat_type type, int32_t k)
     }
 }
 
-VEC_INLINE float load1(const void *p, enum mat_type type, int32_t k)
+/* The last n < VEC_N elements, then zeros: the same lanes add up in the same order. */
+VEC_INLINE void load_tail(vec_f *v, const void *p, enum mat_type type, int32_t k, int32_t n)
 {
-    uint32_t u;
-    float f;
+    float buf[VEC_N] = {0};
+    size_t size = mat_elem_bytes(type);
 
-    if (type == MAT_F32)
-        return ((const float *) p)[k];
-    if (type == MAT_F16)
-        return (float) ((const _Float16 *) p)[k];
-
-    u = (uint32_t) ((const uint16_t *) p)[k] << 16;
-    memcpy(&f, &u, sizeof(f));
-    return f;
+    memcpy(buf, (const char *) p + (size_t) k * size, (size_t) n * size);
+    load16(v, buf, type, 0);
 }
 
 /* n_out x n_row dot products; the counts and the type are constants after inlining. */
@@ -43,7 +38,6 @@ VEC_INLINE void tile(float *const *y, const float *const *x, const struct mat *w
                      int64_t out, enum mat_type type, const int n_out, const int n_row)
 {
     vec_f acc[GEMM_OUTS][GEMM_ROWS] = {{{0}}}, wv, xv[GEMM_ROWS];
-    float tail[GEMM_OUTS][GEMM_ROWS] = {{0}};
     const void *p[GEMM_OUTS];
     int32_t k = 0;
 
@@ -60,14 +54,19 @@ VEC_INLINE void tile(float *const *y, const float *const *x, const struct mat *w
         }
     }
 
-    for (; k < w->cols; k++)
-        for (int o = 0; o < n_out; o++)
+    if (k < w->cols) {
+        for (int r = 0; r < n_row; r++)
+            load_tail(&xv[r], x[r], MAT_F32, k, w->cols - k);
+        for (int o = 0; o < n_out; o++) {
+            load_tail(&wv, p[o], type, k, w->cols - k);
             for (int r = 0; r < n_row; r++)
-                tail[o][r] += load1(p[o], type, k) * x[r][k];
+                acc[o][r] += wv * xv[r];
+        }
+    }
 
     for (int o = 0; o < n_out; o++)
         for (int r = 0; r < n_row; r++)
-            y[r][out + o - base] = vec_sum(&acc[o][r]) + tail[o][r];
+            y[r][out + o - base] = vec_sum(&acc[o][r]);
 }
 
 VEC_INLINE void strip(float *const *y, const float *const *x, const struct mat *w, int64_t base,

@@ -35,14 +35,18 @@ VEC_INLINE float vec_sum(const vec_f *v)
 VEC_INLINE float vec_dot(const float *a, const float *b, int32_t n)
 {
     vec_f s = {0};
-    float tail = 0;
     int32_t i = 0;
 
     for (; i + VEC_N <= n; i += VEC_N)
         s += *(const vec_fu *) (a + i) * *(const vec_fu *) (b + i);
-    for (; i < n; i++)
-        tail += a[i] * b[i];
-    return vec_sum(&s) + tail;
+    if (i < n) {
+        vec_f x = {0}, y = {0};
+
+        memcpy(&x, a + i, (size_t) (n - i) * sizeof(float));
+        memcpy(&y, b + i, (size_t) (n - i) * sizeof(float));
+        s += x * y;
+    }
+    return vec_sum(&s);
 }
 
 /* exp of every lane, 2 ulp; 0 below -87, saturated above 88. */

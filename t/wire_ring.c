@@ -379,6 +379,13 @@ static void test_hostile_indices(void)
         pair_close(&p);
     }
 
+    pair_open(&p);                      /* whole in the ring, but too long for the caller */
+    memcpy(p.e.tx, &(struct wire_rec) { .len = WIRE_REC_BYTES_MAX + 1, .type = WIRE_REP_DATA },
+           sizeof(r));
+    p.eseg->tail = RING / 2;
+    is_int(wire_ring_recv(&p.w, &got, buf), E_INVALID, "a record larger than the receiver's buffer");
+    pair_close(&p);
+
     pair_open(&p);
     p.eseg->tail = 16;
     is_int(wire_ring_recv(&p.w, &got, buf), E_INVALID, "a tail inside a record header");

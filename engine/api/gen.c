@@ -205,7 +205,7 @@ static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struc
 {
     struct api    *a = g->port->api;
     struct choice *c = &g->choice[i];
-    int32_t        max_new;
+    int32_t        max_new = 0;
 
     if (room(a, ask, kind, n_prompt, &max_new, e) != 0 || stop_ids(a, ask, c, e) != 0)
         return E_INVALID;

@@ -35,6 +35,13 @@ void link_open(struct port *p, int fd)
 
 /* Streams */
 
+void stream_drop_body(struct stream *st)
+{
+    st->link->port->body_held -= st->body.n;
+    buf_free(&st->body);
+    st->body = (struct buf) { 0 };
+}
+
 static void stream_free(struct stream *st)
 {
     struct link *l = st->link;
@@ -43,9 +50,8 @@ static void stream_free(struct stream *st)
         gen_abandon(st->gen);
     l->stream[st->slot] = NULL;
     l->n_stream--;
-    l->port->body_held -= st->body.n;
+    stream_drop_body(st);
     atomic_fetch_sub(&l->port->api->n_stream, 1);
-    buf_free(&st->body);
     buf_free(&st->out);
     free(st);
 }
@@ -186,8 +192,7 @@ void stream_end(struct stream *st, uint32_t reason)
 {
     st->state = STREAM_DRAIN;
     st->end_reason = reason;
-    st->link->port->body_held -= st->body.n;
-    buf_free(&st->body);
+    stream_drop_body(st);
     if (stream_flush(st))
         finish(st);
 }
@@ -406,6 +411,8 @@ void link_event(struct link *l)
         if (rc == 0)
             l->stream = calloc(l->wire.ring.n_slot, sizeof(*l->stream));
         if (rc != 0 || l->stream == NULL) {
+            if (rc == 0)
+                wire_link_close(&l->wire);
             l->dead = true;
             return;
         }

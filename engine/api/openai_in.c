@@ -133,7 +133,7 @@ static int set_bool(const struct field *f, const struct json *v, struct ask *a,
 static int set_flag(const struct field *f, const struct json *v, struct ask *a,
                     const char *path, struct api_err *e)
 {
-    bool b;
+    bool b = false;
 
     if (get_bool(v, &b, path, e) != 0)
         return E_INVALID;

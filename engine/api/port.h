@@ -83,7 +83,6 @@ struct api {
     atomic_bool      draining, stopping;
     atomic_int       n_req;         /* requests in the core or on their way */
     atomic_int       n_stream;      /* not yet answered in full */
-    atomic_int       n_linked;
     _Atomic uint64_t n_unknown_field, n_reply[6];   /* replies by the first digit of the status */
     struct port      port[SERVE_PORT_MAX];
 };
@@ -110,6 +109,8 @@ void stream_head(struct stream *st, int status, const char *ctype, uint64_t body
 bool stream_flush(struct stream *st);
 /* out is complete: what is left of it goes first, then STATS and END. st may be gone afterwards. */
 void stream_end(struct stream *st, uint32_t reason);
+/* The body has been read. */
+void stream_drop_body(struct stream *st);
 /* Bytes that one DATA record of this stream may carry. */
 size_t stream_record_max(const struct stream *st);
 

@@ -42,7 +42,7 @@ static size_t tail_held(const struct stop *s)
 
 int stop_put(struct stop *s, const char *p, size_t n, struct buf *out)
 {
-    size_t at, keep;
+    size_t at = 0, keep;
     int    i;
 
     if (s->n_str == 0 || n == 0) {

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define CPU_ALLOC_MAX   256
+#define CPU_ALLOC_MAX   512
 #define CPU_GRAIN_WORK  16384          /* multiply-adds that are worth handing to a thread */
 
 struct cpu {

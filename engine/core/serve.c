@@ -1,4 +1,4 @@
-#include <assert.h>
+#include <math.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +140,18 @@ static int check_fit(const struct serve *s, const struct req *r, struct err *e)
     return 0;
 }
 
+/* The model would refuse the whole step. */
+static int check_sample(const struct sample *p, struct err *e)
+{
+    if (!(p->temperature >= 0) || isinf(p->temperature))
+        return err_set(e, E_INVALID, "temperature %g is not a number from 0 on",
+                       (double) p->temperature);
+    if (!(p->top_p > 0 && p->top_p <= 1) || !(p->min_p >= 0 && p->min_p <= 1) || p->top_k < 0)
+        return err_set(e, E_INVALID, "top_p %g, min_p %g or top_k %d is out of range",
+                       (double) p->top_p, (double) p->min_p, p->top_k);
+    return 0;
+}
+
 static int check_req(const struct serve *s, const struct req *r, struct err *e)
 {
     int rc;
@@ -148,7 +160,7 @@ static int check_req(const struct serve *s, const struct req *r, struct err *e)
         return err_set(e, E_INVALID, "port %d of %d", r->port, s->c.n_port);
     if (r->n_stop_id < 0 || r->n_stop_id > REQ_STOP_MAX)
         return err_set(e, E_INVALID, "%d stop ids, at most %d", r->n_stop_id, REQ_STOP_MAX);
-    if ((rc = check_fit(s, r, e)) != 0)
+    if ((rc = check_fit(s, r, e)) != 0 || (rc = check_sample(&r->sample, e)) != 0)
         return rc;
     for (int32_t i = 0; i < r->n_prompt; i++)
         if (r->tok[i] < 0 || r->tok[i] >= s->vocab)

@@ -254,7 +254,8 @@ static int open_kv(struct fwd *f, struct err *e)
 
     for (int32_t il = 0; il < f->c->n_layer; il++) {
         bool full = f->c->is_full[il];
-        int32_t donor = model_kv_layer(f->c, il), width = f->type[full].n_kv * f->type[full].head_dim;
+        int32_t donor = model_kv_layer(f->c, il);
+        int32_t width = f->type[full].n_kv * f->type[full].head_dim;
         int64_t slots = (int64_t) f->lim.kv.page_tok
                         * (full ? f->lim.kv.n_page_full : f->lim.kv.n_page_sliding);
         struct kv_layer *kv = &f->kv[il];

@@ -42,7 +42,8 @@ static int check_limits(const struct model_limits *l, struct err *e)
 static int open_backend(struct model *m, const struct model_limits *lim, struct err *e)
 {
     const struct model_conf *c = &m->conf;
-    int64_t ctx = (int64_t) lim->page_max * lim->kv.page_tok, win = ctx < c->window ? ctx : c->window;
+    int64_t ctx = (int64_t) lim->page_max * lim->kv.page_tok;
+    int64_t win = ctx < c->window ? ctx : c->window;
     struct backend_limits bl = { lim->n_thread, c->vocab, 0, forward_moe(c) };
     size_t s = attn_scratch(c->n_head, c->n_kv_sliding, win);
 

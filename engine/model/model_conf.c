@@ -164,7 +164,7 @@ static int read_moe(struct model_conf *c, const struct obj *o)
 static int read_refused(const struct model_conf *c, const struct obj *o)
 {
     int32_t ple_vocab;
-    bool bias;
+    bool bias = false;
     int rc;
 
     if ((rc = must_be(o, "hidden_activation", "gelu_pytorch_tanh")) < 0
@@ -384,7 +384,7 @@ static int read_config(struct model_conf *c, const struct json *root, struct err
 {
     struct obj top = { root, "config.json", "", e }, text = top;
     const struct json *per_layer;
-    bool multi, tied;
+    bool multi, tied = true;
     int rc;
 
     if ((rc = read_model_type(&top, &multi)) < 0)

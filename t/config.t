@@ -1,0 +1,264 @@
+# What nginx -t accepts and what it refuses, with the line number.
+
+use lib 't/lib';
+use Cwd qw(abs_path);
+
+BEGIN {
+    $ENV{TEST_NGINX_LOAD_MODULES}
+        ||= abs_path($ENV{TEST_INFER_MODULE} || 'build/ngx_http_infer_module.so');
+}
+
+use Test::Nginx::Socket 'no_plan';
+
+run_tests();
+
+__DATA__
+
+=== TEST 1: every directive in every place it belongs to
+--- http_config
+infer_shm_size 1m;
+infer_buffer_size 8k;
+infer_connect_timeout 1s;
+infer_first_byte_timeout 2s;
+infer_read_timeout 3s;
+infer_flush_interval 20ms;
+infer_ignore_client_abort on;
+infer_next_engine error timeout http_503;
+infer_next_engine_tries 2;
+infer_intercept_errors on;
+infer_set_header X-Tenant $remote_addr;
+infer_pass_header X-Trace;
+infer_set_key $remote_user;
+infer_pool a {
+    engine unix:/nonexistent/a.sock weight=2 max_fails=3 fail_timeout=10s max_conns=7;
+    engine unix:/nonexistent/b.sock backup;
+    engine unix:/nonexistent/c.sock down;
+    queue 4 timeout=100ms;
+}
+infer_pool b { engine unix:/nonexistent/a.sock; }
+--- config
+infer_connect_timeout 2s;
+location / {
+    infer_pass a;
+    infer_read_timeout 4s;
+    infer_next_engine off;
+    limit_except GET { infer_pass b; }
+    if ($arg_b) { infer_pass b; }
+}
+location /var { infer_pass $arg_pool; }
+location /late { infer_pass c; }
+location = /st { infer_status; }
+error_page 404 @e;
+location @e { infer_error; }
+location @n { infer_pass b; }
+}
+infer_pool c { engine unix:/nonexistent/c.sock; }
+server {
+listen 127.0.0.1:$TEST_NGINX_SERVER_PORT;
+server_name other;
+--- request
+GET /st
+--- response_body_like: ^\{"worker":\d+,"pools":\[\{"name":"a","waiting":0,"engines":\[\{"engine":"unix:/nonexistent/a.sock","state":"unreachable"
+
+=== TEST 2: unknown pool, with the line that names it
+--- config
+location / { infer_pass nowhere; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].* infer pool "nowhere" not found in \S+nginx.conf:\d+/
+
+=== TEST 3: duplicate infer_pass
+--- http_config
+infer_pool a { engine unix:/x.sock; }
+--- config
+location / { infer_pass a; infer_pass a; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*"infer_pass" directive is duplicate in \S+:\d+/
+
+=== TEST 4: duplicate pool
+--- http_config
+infer_pool a { engine unix:/x.sock; }
+infer_pool a { engine unix:/y.sock; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*duplicate infer_pool "a" in \S+:\d+/
+
+=== TEST 5: duplicate engine
+--- http_config
+infer_pool a { engine unix:/x.sock; engine unix:/x.sock; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*duplicate engine "unix:\/x.sock" in \S+:\d+/
+
+=== TEST 6: a pool without engines
+--- http_config
+infer_pool a { queue 3; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*no engines in infer_pool "a" in \S+:\d+/
+
+=== TEST 7: an engine that is no unix socket
+--- http_config
+infer_pool a { engine 127.0.0.1:8000; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid engine "127.0.0.1:8000".* in \S+:\d+/
+
+=== TEST 8: a path that is not absolute
+--- http_config
+infer_pool a { engine unix:x.sock; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid engine "unix:x.sock".* in \S+:\d+/
+
+=== TEST 9: a path that is too long
+--- http_config eval
+"infer_pool a { engine unix:/" . 'x' x 110 . "; }"
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid engine .* in \S+:\d+/
+
+=== TEST 10: weight 0
+--- http_config
+infer_pool a { engine unix:/x.sock weight=0; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid parameter "weight=0" in \S+:\d+/
+
+=== TEST 11: a parameter that does not exist
+--- http_config
+infer_pool a { engine unix:/x.sock slow_start=3s; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid parameter "slow_start=3s" in \S+:\d+/
+
+=== TEST 12: fail_timeout that is no time
+--- http_config
+infer_pool a { engine unix:/x.sock fail_timeout=soon; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid parameter "fail_timeout=soon" in \S+:\d+/
+
+=== TEST 13: queue 0
+--- http_config
+infer_pool a { engine unix:/x.sock; queue 0; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid queue length "0" in \S+:\d+/
+
+=== TEST 14: queue with a wrong word
+--- http_config
+infer_pool a { engine unix:/x.sock; queue 3 time=1s; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid parameter "time=1s" in \S+:\d+/
+
+=== TEST 15: two queues
+--- http_config
+infer_pool a { engine unix:/x.sock; queue 3; queue 4; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*"queue" directive is duplicate in \S+:\d+/
+
+=== TEST 16: an unknown word in a pool
+--- http_config
+infer_pool a { server unix:/x.sock; }
+--- must_die
+--- error_log eval
+qr/\[emerg\].*unknown directive "server" in infer_pool in \S+:\d+/
+
+=== TEST 17: shared memory that is no power of two
+--- http_config
+infer_shm_size 3m;
+infer_pool a { engine unix:/x.sock; }
+--- must_die
+--- error_log
+"infer_shm_size" must be a power of two between 256k and 1024m
+
+=== TEST 18: a window too small
+--- http_config
+infer_buffer_size 1k;
+infer_pool a { engine unix:/x.sock; }
+--- must_die
+--- error_log
+"infer_buffer_size" must be between 4k and 1024k
+
+=== TEST 19: windows that do not fit
+--- http_config
+infer_buffer_size 1m;
+infer_shm_size 1m;
+infer_pool a { engine unix:/x.sock; }
+--- must_die
+--- error_log
+"infer_shm_size" must be a power of two
+
+=== TEST 20: a timeout of 0
+--- http_config
+infer_read_timeout 0;
+--- must_die
+--- error_log eval
+qr/\[emerg\].*"infer_read_timeout" directive must not be 0|infer_read_timeout.*must not be 0/
+
+=== TEST 21: a wrong word in infer_next_engine
+--- http_config
+infer_next_engine sometimes;
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid value "sometimes" in \S+:\d+/
+
+=== TEST 22: a header name with a colon
+--- http_config
+infer_set_header :key x;
+--- must_die
+--- error_log eval
+qr/\[emerg\].*invalid header name ":key" in \S+:\d+/
+
+=== TEST 23: an unknown variable
+--- http_config
+infer_set_key $nothing_of_the_kind;
+--- must_die
+--- error_log
+unknown "nothing_of_the_kind" variable
+
+=== TEST 24: infer_pass in a server block
+--- http_config
+infer_pool a { engine unix:/x.sock; }
+--- config
+infer_pass a;
+--- must_die
+--- error_log eval
+qr/\[emerg\].*"infer_pass" directive is not allowed here in \S+:\d+/
+
+=== TEST 25: 65 engines
+--- http_config eval
+"infer_pool a {" . join('', map { "engine unix:/x$_.sock;\n" } 1 .. 65) . "}"
+--- must_die
+--- error_log eval
+qr/\[emerg\].*more than 64 engines in infer_pool "a" in \S+:\d+/
+
+=== TEST 26: no engine is reachable: 503 at once, in JSON, with Retry-After
+--- http_config
+infer_pool a { engine unix:/nonexistent/x.sock; }
+--- config
+location / { infer_pass a; }
+--- request
+POST /v1/chat/completions
+{}
+--- error_code: 503
+--- response_headers
+Content-Type: application/json
+Retry-After: 1
+--- response_body_like: ^\{"error":\{"message":"[^"]+","type":"server_error","param":null,"code":"engine_unavailable"\}\}
+
+=== TEST 27: the same after the queue's time
+--- http_config
+infer_pool a { engine unix:/nonexistent/x.sock; queue 5 timeout=300ms; }
+--- config
+location / { infer_pass a; }
+--- request
+POST /v1/chat/completions
+{}
+--- error_code: 503
+--- error_log
+no engine of pool "a" became free in time

@@ -1,0 +1,619 @@
+/* serve.c - the loop, over a model of our own that is linked in place of the real one.
+ *
+ * It keeps each token and its position in the pages that it is told to, and what it samples is a
+ * hash of all tokens that it finds through the page tables. So an answer is right only if every
+ * page was, and an answer must be the same alone, in chunks and among others. */
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+
+#include "serve.h"
+#include "tap.h"
+
+#define VOCAB     97
+#define EOS       5
+#define PAGE_CAP  600
+#define TOK_CAP   32             /* of one page */
+#define LEN_MAX   150
+
+struct model {
+    struct model_conf c;
+    struct kv_shape   kv;
+    int32_t full[PAGE_CAP][TOK_CAP][2], sliding[PAGE_CAP][TOK_CAP][2];    /* id, position */
+    int     n_step, fail_at;
+    const char *wrong;
+};
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+}
+
+static int32_t draw(uint64_t h, const struct sample *s, int32_t pos, bool ban)
+{
+    int32_t id;
+
+    if (s->temperature > 0)
+        h = mix(mix(h, s->seed), (uint64_t) pos);
+    id = (int32_t) (h % VOCAB);
+    return ban && id == EOS ? EOS + 1 : id;
+}
+
+static float logprob(uint64_t h, int32_t target)
+{
+    return -(float) (mix(h, (uint64_t) target) % 1000);
+}
+
+const struct model_conf *model_config(const struct model *m)
+{
+    return &m->c;
+}
+
+static uint64_t look(struct model *m, const struct batch *b, int32_t t)
+{
+    const int32_t *full = b->page_full + b->seq[t] * b->page_max;
+    const int32_t *sliding = b->page_sliding + b->seq[t] * b->page_max;
+    int32_t pt = m->kv.page_tok;
+    uint64_t h = 1;
+
+    for (int32_t p = 0; p <= b->pos[t]; p++) {
+        const int32_t *f = m->full[full[p / pt]][p % pt];
+
+        if (f[1] != p)
+            m->wrong = "a full page holds something else";
+        h = mix(h, (uint64_t) f[0]);
+        if (p <= b->pos[t] - m->c.window)
+            continue;
+        if (sliding[p / pt] < 0 || m->sliding[sliding[p / pt]][p % pt][1] != p
+            || m->sliding[sliding[p / pt]][p % pt][0] != f[0])
+            m->wrong = "a sliding page of the window holds something else";
+    }
+    return h;
+}
+
+int model_step(struct model *m, const struct batch *b, struct step_out *o, struct err *e)
+{
+    int32_t pt = m->kv.page_tok;
+
+    if (++m->n_step == m->fail_at)
+        return err_set(e, E_GPU, "the device is lost");
+
+    for (int32_t t = 0; t < b->n_tok; t++) {
+        int32_t at = b->seq[t] * b->page_max + b->pos[t] / pt;
+        int32_t *f = m->full[b->page_full[at]][b->pos[t] % pt];
+        int32_t *s = m->sliding[b->page_sliding[at]][b->pos[t] % pt];
+
+        if (t > 0 && b->seq[t] == b->seq[t - 1] && b->pos[t] != b->pos[t - 1] + 1)
+            m->wrong = "tokens out of order";
+        if (b->seq[t] < 0 || b->seq[t] >= b->n_seq)
+            m->wrong = "a token of no sequence";
+        f[0] = s[0] = b->tok[t];
+        f[1] = s[1] = b->pos[t];
+    }
+
+    for (int32_t i = 0; i < b->n_out; i++) {
+        int32_t t = b->out_row[i];
+        uint64_t h = look(m, b, t);
+
+        o->tok[i] = draw(h, &b->sample[i], b->pos[t], b->ban_eos != NULL && b->ban_eos[i]);
+        if (b->target != NULL && b->target[i] >= 0)
+            o->target_logprob[i] = logprob(h, b->target[i]);
+        for (int v = 0; o->logits != NULL && o->logits[i] != NULL && v < VOCAB; v++)
+            o->logits[i][v] = logprob(h, v);
+    }
+    return 0;
+}
+
+/* --- the definition: one request by itself, straight from its text --- */
+
+static int32_t expect(const struct req *r, int32_t *out, enum req_finish *fin)
+{
+    int32_t all[2 * LEN_MAX], n = 0;
+
+    memcpy(all, r->tok, (size_t) r->n_prompt * sizeof(int32_t));
+    *fin = FIN_LENGTH;
+    while (n < r->max_new) {
+        int32_t len = r->n_prompt + n, id;
+        uint64_t h = 1;
+
+        for (int32_t p = 0; p < len; p++)
+            h = mix(h, (uint64_t) all[p]);
+        id = draw(h, &r->sample, len - 1, n < r->min_new);
+        for (int32_t i = 0; i < r->n_stop_id && n >= r->min_new; i++)
+            if (r->stop_id[i] == id)
+                *fin = FIN_STOP;
+        if (*fin == FIN_STOP)
+            break;
+        out[n++] = all[len] = id;
+    }
+    return n;
+}
+
+/* --- the fixture --- */
+
+static struct model fake;
+static uint64_t rng = 1, ticks;
+static int wakes[SERVE_PORT_MAX];
+
+static int32_t rnd(int32_t n)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return (int32_t) (rng % (uint64_t) n);
+}
+
+static uint64_t tick(void *arg) { (void) arg; return ticks += 1000000; }
+static void wake(void *arg, int port) { (void) arg; wakes[port]++; }
+static void nothing(void *arg) { (void) arg; }
+
+static struct serve *open_serve(struct serve_conf *c)
+{
+    struct serve *s;
+    struct err e;
+
+    memset(&fake, 0, sizeof(fake));
+    memset(wakes, 0, sizeof(wakes));
+    fake.c.vocab = VOCAB;
+    fake.c.window = 13;
+    fake.kv = c->kv;
+    c->now_ns = c->now_ns != NULL ? c->now_ns : tick;
+    c->wake = c->wake != NULL ? c->wake : wake;
+    c->sleep = c->sleep != NULL ? c->sleep : nothing;
+    c->kick = c->kick != NULL ? c->kick : nothing;
+    if (serve_open(&s, &fake, c, &e) != 0) {
+        printf("Bail out! %s\n", e.msg);
+        exit(1);
+    }
+    return s;
+}
+
+static struct serve_conf usual(void)
+{
+    return (struct serve_conf) {
+        .seq_max = 8, .step_tok_max = 32, .model_len_max = LEN_MAX, .queue_max = 100, .n_port = 2,
+        .kv = { 4, 200, 200 },
+    };
+}
+
+static void make(struct req *r, int32_t n_prompt, int32_t max_new)
+{
+    memset(r, 0, sizeof(*r));
+    r->tok = malloc((size_t) (n_prompt + max_new) * sizeof(int32_t));
+    r->n_prompt = n_prompt;
+    r->max_new = max_new;
+    r->sample.top_p = 1;
+    for (int32_t i = 0; i < n_prompt; i++)
+        r->tok[i] = rnd(VOCAB);
+}
+
+static void drop(struct req *r)
+{
+    free(r->tok);
+    free(r->logprob);
+    free(r->last_logits);
+}
+
+static int fin_of(struct req *r)
+{
+    return atomic_load_explicit(&r->finish, memory_order_acquire);
+}
+
+static bool as_expected(struct req *r)
+{
+    int32_t want[LEN_MAX], n;
+    enum req_finish fin;
+
+    n = expect(r, want, &fin);
+    if (fin_of(r) != (int) fin || atomic_load(&r->n_pub) != n
+        || memcmp(want, r->tok + r->n_prompt, (size_t) n * sizeof(int32_t)) != 0)
+        return false;
+    for (int32_t p = 0; r->logprob != NULL && p < r->n_prompt - 1; p++) {
+        uint64_t h = 1;
+
+        for (int32_t q = 0; q <= p; q++)
+            h = mix(h, (uint64_t) r->tok[q]);
+        if (r->logprob[p] != logprob(h, r->tok[p + 1]))
+            return false;
+    }
+    for (int32_t v = 0; r->last_logits != NULL && v < VOCAB; v++) {
+        uint64_t h = 1;
+
+        for (int32_t q = 0; q < r->n_prompt; q++)
+            h = mix(h, (uint64_t) r->tok[q]);
+        if (r->last_logits[v] != logprob(h, v))
+            return false;
+    }
+    return true;
+}
+
+static bool pages_are_free(struct serve *s)
+{
+    const struct metrics *m = serve_metrics(s);
+
+    return m->pages_full_used == 0 && m->pages_sliding_used == 0 && m->running == 0
+           && m->waiting == 0;
+}
+
+static void random_req(struct req *r)
+{
+    int32_t n_prompt = 1 + rnd(80);
+
+    make(r, n_prompt, rnd(4) == 0 ? 0 : rnd(LEN_MAX - n_prompt));
+    r->port = rnd(2);
+    r->sample.temperature = (float) rnd(2);
+    r->sample.seed = (uint64_t) rnd(1000);
+    r->n_stop_id = rnd(3);
+    r->stop_id[0] = EOS;
+    r->stop_id[1] = rnd(VOCAB);
+    r->min_new = rnd(3) == 0 ? rnd(30) : 0;
+    if (rnd(3) == 0)
+        r->logprob = calloc((size_t) n_prompt, sizeof(float));
+    if (rnd(3) == 0)
+        r->last_logits = calloc(VOCAB, sizeof(float));
+}
+
+/* --- the allocator, counted (the sanitizers bring their own) --- */
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+
+static _Atomic long n_alloc;
+
+void *malloc(size_t n) { n_alloc++; return __libc_malloc(n); }
+void *calloc(size_t n, size_t size) { n_alloc++; return __libc_calloc(n, size); }
+void *realloc(void *p, size_t n) { n_alloc++; return __libc_realloc(p, n); }
+
+static void no_allocation(void)
+{
+    struct serve_conf c = usual();
+    struct req r[20];
+    struct serve *s;
+    struct err e;
+    long before;
+
+    s = open_serve(&c);
+    for (int i = 0; i < 20; i++)
+        random_req(&r[i]);
+    before = n_alloc;
+    for (int i = 0; i < 20; i++)
+        serve_submit(s, &r[i], &e);
+    while (serve_once(s, &e))
+        ;
+    is_int(n_alloc, before, "nothing is allocated from submit to finish");
+    ok(before > 20, "and the counter works");
+    serve_close(s);
+    for (int i = 0; i < 20; i++)
+        drop(&r[i]);
+}
+#else
+static void no_allocation(void) { }
+#endif
+
+/* --- tests --- */
+
+/* One seed: requests come and go in any mix; whoever was not cancelled is right to the last id. */
+static const char *load(int seed)
+{
+    enum { N = 40 };
+    struct req r[N];
+    struct serve_conf c = usual();
+    struct serve *s;
+    const char *wrong = NULL;
+    int n_in = 0, n_done = 0;
+    struct err e;
+
+    rng = 0x2545f4914f6cdd1dull + (uint64_t) seed;
+    c.seq_max = 1 + rnd(12);
+    c.step_tok_max = rnd(4) == 0 ? 1 + rnd(3) : 1 + rnd(100);
+    c.kv = (struct kv_shape) { 1 + rnd(20), 150 + rnd(100), 150 + rnd(100) };
+    s = open_serve(&c);
+
+    for (int i = 0; i < N; i++)
+        random_req(&r[i]);
+    while (n_done < N && wrong == NULL) {
+        while (n_in < N && rnd(4) != 0)
+            if (serve_submit(s, &r[n_in++], &e) != 0)
+                wrong = "refused";
+        if (n_in > 0 && rnd(30) == 0)
+            serve_cancel(s, &r[rnd(n_in)]);
+        if (!serve_once(s, &e) && n_in == N)
+            wrong = wrong != NULL ? wrong : "nothing to do though somebody is unfinished";
+        n_done = 0;
+        for (int i = 0; i < n_in; i++) {
+            if (atomic_load(&r[i].cancel) && fin_of(&r[i]) == FIN_NONE)
+                wrong = "a cancelled request is alive after a step";
+            n_done += fin_of(&r[i]) != FIN_NONE;
+        }
+    }
+    for (int i = 0; i < n_in; i++)
+        if (fin_of(&r[i]) != FIN_CANCEL && !as_expected(&r[i]))
+            wrong = wrong != NULL ? wrong : "an answer differs from the same request alone";
+    if (fake.wrong != NULL)
+        wrong = fake.wrong;
+    if (wrong == NULL && !pages_are_free(s))
+        wrong = "pages are held after everybody left";
+
+    serve_close(s);
+    for (int i = 0; i < N; i++)
+        drop(&r[i]);
+    return wrong;
+}
+
+static void random_loads(void)
+{
+    const char *wrong = NULL;
+    int n = 0;
+
+    for (; n < 1000 && wrong == NULL; n++)
+        wrong = load(n);
+    ok(wrong == NULL, "random loads: every answer is that of the request alone");
+    if (wrong != NULL)
+        printf("# load %d: %s\n", n - 1, wrong);
+}
+
+static void refusals(void)
+{
+    struct serve_conf c = usual();
+    struct req r[12], bad;
+    struct serve *s;
+    struct err e;
+    int rc = 0;
+
+    c.seq_max = 2;
+    c.queue_max = 3;
+    c.kv.n_page_full = 20;
+    s = open_serve(&c);
+
+    make(&bad, 100, 51);
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "too long: %s", e.msg);
+    bad.max_new = 50;
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "could never fit: %s", e.msg);
+    bad.n_prompt = 10;
+    bad.tok[3] = VOCAB;
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "a wrong id: %s", e.msg);
+    bad.tok[3] = -1;
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "a negative one: %s", e.msg);
+    bad.tok[3] = 0;
+    bad.sample.top_p = 0;
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "a sample: %s", e.msg);
+    bad.sample = (struct sample) { .temperature = -1, .top_p = 1 };
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "another: %s", e.msg);
+    bad.n_prompt = 0;
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "nothing: %s", e.msg);
+    bad.n_prompt = 1;
+    bad.max_new = INT32_MAX;
+    is_int(serve_submit(s, &bad, &e), E_INVALID, "a sum that overflows: %s", e.msg);
+    drop(&bad);
+
+    for (int i = 0; i < 12; i++) {
+        make(&r[i], 5, 3);
+        rc = serve_submit(s, &r[i], &e);
+        if (i < 5)
+            is_int(rc, 0, "%d of 2 + 3", i + 1);
+    }
+    is_int(rc, E_FULL, "then: %s", e.msg);
+    while (serve_once(s, &e))
+        ;
+    is_int(serve_submit(s, &r[5], &e), 0, "later there is room");
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[5]), "and it runs");
+    ok(!serve_once(s, &e), "then there is nothing to do");
+    serve_close(s);
+    for (int i = 0; i < 12; i++)
+        drop(&r[i]);
+}
+
+static void wake_and_count(void)
+{
+    struct serve_conf c = usual();
+    struct req a, b, d;
+    const struct metrics *m;
+    struct serve *s;
+    struct err e;
+    int n = 0;
+
+    s = open_serve(&c);
+    m = serve_metrics(s);
+    make(&a, 10, 7);
+    make(&b, 3, 7);
+    make(&d, 40, 0);
+    b.port = d.port = 1;
+    serve_submit(s, &a, &e);
+    serve_submit(s, &b, &e);
+
+    serve_once(s, &e);
+    ok(wakes[0] == 1 && wakes[1] == 1, "one wake-up for each port that something came for");
+    is_int(atomic_load(&a.n_pub), 1, "the prefill's logits gave the first token");
+    is_int(m->running, 2, "two run");
+    is_int(m->pages_full_used, 4, "in 3 + 1 pages");
+    ok(a.submit_ns < a.start_ns && a.start_ns < a.first_ns, "the times are in order");
+
+    serve_submit(s, &d, &e);
+    serve_cancel(s, &b);
+    serve_once(s, &e);
+    is_int(fin_of(&b), FIN_CANCEL, "cancelled within a step");
+    is_int(fin_of(&d), FIN_NONE, "31 of 40 prompt tokens beside the decode");
+    serve_once(s, &e);
+    is_int(fin_of(&d), FIN_LENGTH, "max_new 0 ends after the prompt");
+    while (serve_once(s, &e))
+        n++;
+    is_int(n, 4, "7 tokens take 7 steps");
+    ok(as_expected(&a), "and are right");
+
+    ok(m->done_length == 2 && m->done_abort == 1 && m->done_stop == 0, "ends by reason");
+    is_int(m->prompt_tok, 53, "prompt tokens");
+    is_int(m->generation_tok, 8, "generated tokens");
+    is_int(m->steps, 7, "steps");
+    is_int(m->ttft.count, 2, "two had a first token");
+    is_int(m->itl.count, 6, "six had one before");
+    is_int(m->queue.count, 3, "three were started");
+    is_int(m->e2e.count, 3, "three ended");
+    is_int(m->tpot.count, 1, "one had more than one token");
+    ok(pages_are_free(s), "all pages are free");
+    serve_close(s);
+    drop(&a);
+    drop(&b);
+    drop(&d);
+}
+
+static void stops(void)
+{
+    struct serve_conf c = usual();
+    struct req r, again;
+    struct serve *s = open_serve(&c);
+    struct err e;
+
+    make(&r, 10, 40);
+    make(&again, 10, 40);
+    memcpy(again.tok, r.tok, 10 * sizeof(int32_t));
+    serve_submit(s, &r, &e);
+    while (serve_once(s, &e))
+        ;
+
+    again.n_stop_id = 1;
+    again.stop_id[0] = r.tok[10 + 6];
+    serve_submit(s, &again, &e);
+    while (serve_once(s, &e))
+        ;
+    is_int(fin_of(&again), FIN_STOP, "a stop id ends it");
+    is_int(again.stop_at, r.tok[16], "it is named");
+    ok(atomic_load(&again.n_pub) <= 6, "and not published");
+    ok(memcmp(again.tok, r.tok, (10 + (size_t) again.n_pub) * sizeof(int32_t)) == 0,
+       "what comes before it is");
+
+    again.min_new = 40;
+    serve_submit(s, &again, &e);
+    while (serve_once(s, &e))
+        ;
+    is_int(fin_of(&again), FIN_LENGTH, "min_new keeps it going");
+    is_int(atomic_load(&again.n_pub), 40, "to the end");
+    serve_close(s);
+    drop(&r);
+    drop(&again);
+}
+
+static void failure(void)
+{
+    struct serve_conf c = usual();
+    struct req r[20];
+    struct serve *s;
+    struct err e;
+    int n = 0;
+
+    s = open_serve(&c);
+    fake.fail_at = 4;
+    for (int i = 0; i < 20; i++) {
+        make(&r[i], 5, 30);
+        serve_submit(s, &r[i], &e);
+    }
+    is_int(serve_run(s, &e), E_GPU, "a lost step ends the core: %s", e.msg);
+    for (int i = 0; i < 20; i++)
+        n += fin_of(&r[i]) == FIN_ERROR;
+    is_int(n, 20, "and every request, running or waiting");
+    ok(pages_are_free(s), "no page is held");
+    is_int(serve_submit(s, &r[0], &e), E_GONE, "no more are taken: %s", e.msg);
+    serve_close(s);
+    for (int i = 0; i < 20; i++)
+        drop(&r[i]);
+}
+
+/* --- two owners and the core, each in a thread --- */
+
+static sem_t kicked, woken[2];
+
+static uint64_t no_time(void *arg) { (void) arg; return 1; }
+static void sem_sleep(void *arg) { (void) arg; sem_wait(&kicked); }
+static void sem_kick(void *arg) { (void) arg; sem_post(&kicked); }
+static void sem_wake(void *arg, int port) { (void) arg; sem_post(&woken[port]); }
+
+struct owner { struct serve *s; int port; uint64_t seed; bool right; };
+
+static void *own(void *arg)
+{
+    struct owner *o = arg;
+    uint64_t x = o->seed;
+    struct req r[4];
+    struct err e;
+
+    o->right = true;
+    for (int round = 0; round < 300; round++) {
+        for (int i = 0; i < 4; i++) {
+            int32_t n = 1 + (int32_t) ((x = mix(x, 7)) % 50);
+
+            memset(&r[i], 0, sizeof(r[i]));
+            r[i].n_prompt = n;
+            r[i].max_new = 20;
+            r[i].port = o->port;
+            r[i].sample.top_p = 1;
+            r[i].tok = malloc((size_t) (n + 20) * sizeof(int32_t));
+            for (int32_t k = 0; k < n; k++)
+                r[i].tok[k] = (int32_t) ((x = mix(x, 3)) % VOCAB);
+            if (serve_submit(o->s, &r[i], &e) != 0)
+                o->right = false;
+        }
+        serve_cancel(o->s, &r[x % 4]);
+        for (int i = 0; i < 4; i++) {
+            while (fin_of(&r[i]) == FIN_NONE)
+                sem_wait(&woken[o->port]);
+            if (fin_of(&r[i]) != FIN_CANCEL && !as_expected(&r[i]))
+                o->right = false;
+            drop(&r[i]);                 /* finish was the core's last touch */
+        }
+    }
+    return NULL;
+}
+
+static void *run_core(void *arg)
+{
+    return serve_run(arg, NULL) == 0 ? NULL : arg;
+}
+
+static void threads(void)
+{
+    struct serve_conf c = usual();
+    struct owner o[2];
+    pthread_t core, t[2];
+    void *rc;
+
+    sem_init(&kicked, 0, 0);
+    sem_init(&woken[0], 0, 0);
+    sem_init(&woken[1], 0, 0);
+    c.now_ns = no_time;
+    c.sleep = sem_sleep;
+    c.kick = sem_kick;
+    c.wake = sem_wake;
+    c.seq_max = 5;
+    o[0] = (struct owner) { open_serve(&c), 0, 11, false };
+    o[1] = (struct owner) { o[0].s, 1, 22, false };
+
+    pthread_create(&core, NULL, run_core, o[0].s);
+    for (int i = 0; i < 2; i++)
+        pthread_create(&t[i], NULL, own, &o[i]);
+    for (int i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
+    serve_stop(o[0].s);
+    pthread_join(core, &rc);
+
+    ok(o[0].right && o[1].right, "two owners, with cancels: every answer is right");
+    ok(fake.wrong == NULL, "and every page");
+    ok(rc == NULL, "serve_stop ends the core");
+    ok(pages_are_free(o[0].s), "which holds nothing");
+    serve_close(o[0].s);
+}
+
+int main(void)
+{
+    refusals();
+    wake_and_count();
+    stops();
+    failure();
+    no_allocation();
+    random_loads();
+    threads();
+    return done_testing();
+}
