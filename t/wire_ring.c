@@ -383,7 +383,7 @@ static void test_hostile_indices(void)
     memcpy(p.e.tx, &(struct wire_rec) { .len = WIRE_REC_BYTES_MAX + 1, .type = WIRE_REP_DATA },
            sizeof(r));
     p.eseg->tail = RING / 2;
-    is_int(wire_ring_recv(&p.w, &got, buf), E_INVALID, "a record larger than the receiver's buffer");
+    is_int(wire_ring_recv(&p.w, &got, buf), E_INVALID, "larger than the buffer");
     pair_close(&p);
 
     pair_open(&p);
