@@ -50,6 +50,13 @@ static int read_ids(struct job *j, const struct json *list)
     return 0;
 }
 
+/* The fields of an answer may stand there too: a file of references can be used as it is. */
+static bool is_known(struct slice key)
+{
+    return slice_is(key, "prompt") || slice_is(key, "n") || slice_is(key, "logprob_of_next")
+           || slice_is(key, "last_logits") || slice_is(key, "greedy");
+}
+
 static int read_job(struct score *s, struct job *j, const struct json *o, struct err *e)
 {
     int64_t n = 0;
@@ -58,7 +65,7 @@ static int read_job(struct score *s, struct job *j, const struct json *o, struct
     if (o->type != JSON_OBJECT)
         return err_set(e, E_INVALID, "%s:%d: not an object", s->file, j->line);
     for (const struct json *c = o->child; c != NULL; c = c->next)
-        if (!slice_is(c->key, "prompt") && !slice_is(c->key, "n"))
+        if (!is_known(c->key))
             return err_set(e, E_INVALID, "%s:%d: unknown field %.*s", s->file, j->line,
                            c->key.n < 40 ? (int) c->key.n : 40, c->key.p);
     if ((rc = read_ids(j, json_get(o, "prompt"))) == E_IO)

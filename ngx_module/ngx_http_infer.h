@@ -221,6 +221,7 @@ struct ngx_http_infer_ctx_s {
     unsigned                    got_stats:1;
     unsigned                    was_submitted:1;
     unsigned                    broken:1;       /* body cannot be read */
+    unsigned                    gone:1;         /* the client, ignored */
 };
 
 

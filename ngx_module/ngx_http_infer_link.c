@@ -8,6 +8,9 @@
 #include "ngx_http_infer.h"
 
 
+static ngx_connection_t *ngx_http_infer_link_socket(
+    ngx_http_infer_engine_t *engine);
+static ngx_int_t ngx_http_infer_link_hello(ngx_http_infer_link_t *link);
 static void ngx_http_infer_link_read_handler(ngx_event_t *ev);
 static void ngx_http_infer_link_write_handler(ngx_event_t *ev);
 static void ngx_http_infer_link_timer_handler(ngx_event_t *ev);
@@ -83,39 +86,20 @@ void
 ngx_http_infer_link_connect(ngx_http_infer_engine_t *engine,
     ngx_msec_t timeout)
 {
-    int                          rc;
-    ngx_log_t                   *log;
-    ngx_err_t                    err;
-    ngx_pool_t                  *pool;
-    ngx_uint_t                   level;
-    ngx_socket_t                 fd;
-    struct err                   e;
-    ngx_connection_t            *c;
-    ngx_http_infer_link_t       *link;
-    ngx_http_infer_main_conf_t  *imcf;
+    ngx_pool_t             *pool;
+    ngx_connection_t       *c;
+    ngx_http_infer_link_t  *link;
 
-    log = ngx_cycle->log;
-    imcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
-                                               ngx_http_infer_module);
     engine->attempted = ngx_current_msec;
-    c = NULL;
 
-    pool = ngx_create_pool(1024, log);
+    pool = ngx_create_pool(1024, ngx_cycle->log);
     if (pool == NULL) {
         return;
     }
 
     link = ngx_pcalloc(pool, sizeof(ngx_http_infer_link_t));
+    c = link ? ngx_http_infer_link_socket(engine) : NULL;
 
-    fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
-
-    if (link == NULL || fd == (ngx_socket_t) -1) {
-        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
-                      "infer: no socket for engine \"%V\"", &engine->name);
-        goto failed;
-    }
-
-    c = ngx_get_connection(fd, log);
     if (c == NULL) {
         goto failed;
     }
@@ -130,47 +114,19 @@ ngx_http_infer_link_connect(ngx_http_infer_engine_t *engine,
     c->data = link;
     c->read->handler = ngx_http_infer_link_read_handler;
     c->write->handler = ngx_http_infer_link_write_handler;
-    c->read->log = c->write->log = log;
+    c->read->log = c->write->log = c->log;
 
     /* not an HTTP connection: no "open socket left", no shutdown timer */
     c->read->channel = c->write->channel = 1;
 
-    /* a unix connect is immediate or fails, EAGAIN is a full backlog */
-
-    if (connect(fd, (struct sockaddr *) &engine->addr,
-                sizeof(struct sockaddr_un))
-        == -1)
-    {
-        err = ngx_socket_errno;
-        level = engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR;
-        ngx_log_error(level, log, err, "infer: connect() to engine \"%V\" failed",
-                      &engine->name);
-        engine->complained = 1;
-        goto failed;
-    }
-
-    rc = wire_link_hello(&link->wire, fd, &imcf->sizes, ngx_http_infer_epoch,
-                         &e);
-    if (rc < 0) {
-        ngx_log_error(NGX_LOG_ERR, log, 0,
-                      "infer: hello to engine \"%V\" failed: %s",
-                      &engine->name, e.msg);
-        wire_link_close(&link->wire);
-        goto failed;
-    }
-
-    if (ngx_add_event(c->read, NGX_READ_EVENT,
-                      (ngx_event_flags & NGX_USE_CLEAR_EVENT)
-                      ? NGX_CLEAR_EVENT : NGX_LEVEL_EVENT)
-        != NGX_OK)
-    {
-        wire_link_close(&link->wire);
+    if (ngx_http_infer_link_hello(link) != NGX_OK) {
+        ngx_close_connection(c);
         goto failed;
     }
 
     link->timer.handler = ngx_http_infer_link_timer_handler;
     link->timer.data = link;
-    link->timer.log = log;
+    link->timer.log = c->log;
     link->timer.cancelable = 1;
     ngx_add_timer(&link->timer, timeout);
 
@@ -181,16 +137,90 @@ ngx_http_infer_link_connect(ngx_http_infer_engine_t *engine,
 
 failed:
 
-    if (c) {
-        ngx_close_connection(c);
-
-    } else if (fd != (ngx_socket_t) -1) {
-        ngx_close_socket(fd);
-    }
-
     ngx_destroy_pool(pool);
     ngx_http_infer_count(engine, connect_errors, 1);
     ngx_http_infer_engine_retry(engine);
+}
+
+
+static ngx_connection_t *
+ngx_http_infer_link_socket(ngx_http_infer_engine_t *engine)
+{
+    ngx_log_t         *log;
+    ngx_err_t          err;
+    ngx_uint_t         level;
+    ngx_socket_t       fd;
+    ngx_connection_t  *c;
+
+    log = ngx_cycle->log;
+
+    fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+
+    if (fd == (ngx_socket_t) -1) {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
+                      "infer: no socket for engine \"%V\"", &engine->name);
+        return NULL;
+    }
+
+    c = ngx_get_connection(fd, log);
+    if (c == NULL) {
+        ngx_close_socket(fd);
+        return NULL;
+    }
+
+    /* a unix connect is immediate or fails, EAGAIN is a full backlog */
+
+    if (connect(fd, (struct sockaddr *) &engine->addr,
+                sizeof(struct sockaddr_un))
+        == 0)
+    {
+        return c;
+    }
+
+    err = ngx_socket_errno;
+    level = engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR;
+    engine->complained = 1;
+
+    ngx_log_error(level, log, err, "infer: connect() to engine \"%V\" failed",
+                  &engine->name);
+
+    ngx_close_connection(c);
+
+    return NULL;
+}
+
+
+static ngx_int_t
+ngx_http_infer_link_hello(ngx_http_infer_link_t *link)
+{
+    struct err                   e;
+    ngx_connection_t            *c;
+    ngx_http_infer_main_conf_t  *imcf;
+
+    c = link->connection;
+    imcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                               ngx_http_infer_module);
+
+    if (wire_link_hello(&link->wire, c->fd, &imcf->sizes,
+                        ngx_http_infer_epoch, &e)
+        != 0)
+    {
+        ngx_log_error(NGX_LOG_ERR, c->log, 0,
+                      "infer: hello to engine \"%V\" failed: %s",
+                      &link->engine->name, e.msg);
+        return NGX_ERROR;
+    }
+
+    if (ngx_add_event(c->read, NGX_READ_EVENT,
+                      (ngx_event_flags & NGX_USE_CLEAR_EVENT)
+                      ? NGX_CLEAR_EVENT : NGX_LEVEL_EVENT)
+        != NGX_OK)
+    {
+        wire_link_close(&link->wire);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

@@ -26,11 +26,25 @@ static ngx_int_t ngx_http_infer_header_name(ngx_conf_t *cf, ngx_str_t *name,
     ngx_str_t *from);
 static char *ngx_http_infer_positive_msec(ngx_conf_t *cf, void *post,
     void *data);
+static char *ngx_http_infer_check_shm(ngx_conf_t *cf, void *post,
+    void *data);
+static char *ngx_http_infer_check_buffer(ngx_conf_t *cf, void *post,
+    void *data);
 static ngx_int_t ngx_http_infer_init_process(ngx_cycle_t *cycle);
 
 
 static ngx_conf_post_t  ngx_http_infer_positive_post = {
     ngx_http_infer_positive_msec
+};
+
+
+static ngx_conf_post_t  ngx_http_infer_shm_post = {
+    ngx_http_infer_check_shm
+};
+
+
+static ngx_conf_post_t  ngx_http_infer_buffer_post = {
+    ngx_http_infer_check_buffer
 };
 
 
@@ -57,14 +71,14 @@ static ngx_command_t  ngx_http_infer_commands[] = {
       ngx_conf_set_size_slot,
       NGX_HTTP_MAIN_CONF_OFFSET,
       offsetof(ngx_http_infer_main_conf_t, shm_size),
-      NULL },
+      &ngx_http_infer_shm_post },
 
     { ngx_string("infer_buffer_size"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_size_slot,
       NGX_HTTP_MAIN_CONF_OFFSET,
       offsetof(ngx_http_infer_main_conf_t, buffer_size),
-      NULL },
+      &ngx_http_infer_buffer_post },
 
     { ngx_string("infer_pass"),
       NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF|NGX_CONF_TAKE1,
@@ -266,26 +280,14 @@ ngx_http_infer_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_conf_init_size_value(imcf->shm_size, 4 * 1024 * 1024);
     ngx_conf_init_size_value(imcf->buffer_size, 12 * 1024);
 
-    if (imcf->buffer_size < WIRE_WINDOW_MIN
-        || imcf->buffer_size > WIRE_WINDOW_MAX)
-    {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"infer_buffer_size\" must be between %dk and %dk",
-                      WIRE_WINDOW_MIN / 1024, WIRE_WINDOW_MAX / 1024);
-        return NGX_CONF_ERROR;
-    }
-
     imcf->buffer_size = ngx_align(imcf->buffer_size, 8);
     pad = ngx_min(WIRE_REC_SIZE(WIRE_REC_BYTES_MAX), imcf->buffer_size);
 
-    if (imcf->shm_size < 4 * WIRE_RING_MIN || imcf->shm_size > WIRE_RING_MAX
-        || (imcf->shm_size & (imcf->shm_size - 1))
-        || imcf->shm_size < 2 * (imcf->buffer_size + pad))
-    {
+    if (imcf->shm_size < imcf->buffer_size + pad) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"infer_shm_size\" must be a power of two between "
-                      "%dk and %dm, and hold four of \"infer_buffer_size\"",
-                      4 * WIRE_RING_MIN / 1024, WIRE_RING_MAX / 1024 / 1024);
+                      "\"infer_shm_size\" of %uz bytes is too small for "
+                      "\"infer_buffer_size\" of %uz", imcf->shm_size,
+                      imcf->buffer_size);
         return NGX_CONF_ERROR;
     }
 
@@ -573,6 +575,44 @@ ngx_http_infer_positive_msec(ngx_conf_t *cf, void *post, void *data)
     ngx_msec_t *msec = data;
 
     return *msec ? NGX_CONF_OK : "must not be 0";
+}
+
+
+/* The request ring is a quarter of it, and not below the wire's minimum. */
+
+static char *
+ngx_http_infer_check_shm(ngx_conf_t *cf, void *post, void *data)
+{
+    size_t *size = data;
+
+    if (*size < 4 * WIRE_RING_MIN || *size > WIRE_RING_MAX
+        || (*size & (*size - 1)))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"infer_shm_size\" must be a power of two "
+                           "between %dk and %dm", 4 * WIRE_RING_MIN / 1024,
+                           WIRE_RING_MAX / 1024 / 1024);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_infer_check_buffer(ngx_conf_t *cf, void *post, void *data)
+{
+    size_t *size = data;
+
+    if (*size < WIRE_WINDOW_MIN || *size > WIRE_WINDOW_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"infer_buffer_size\" must be between %dk and "
+                           "%dk", WIRE_WINDOW_MIN / 1024,
+                           WIRE_WINDOW_MAX / 1024);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

@@ -344,7 +344,9 @@ ngx_http_infer_reply_data(ngx_http_infer_ctx_t *ctx,
         ctx->first = ctx->last;
     }
 
-    if (ngx_http_infer_append(ctx, payload, rec->len) != NGX_OK) {
+    if (!ctx->gone
+        && ngx_http_infer_append(ctx, payload, rec->len) != NGX_OK)
+    {
         ngx_http_infer_finalize(ctx, NGX_ERROR);
         return;
     }
@@ -432,6 +434,11 @@ ngx_http_infer_complete(ngx_http_infer_ctx_t *ctx)
 
     r = ctx->request;
 
+    if (ctx->gone) {
+        ngx_http_infer_finalize(ctx, NGX_ERROR);
+        return;
+    }
+
     if (ctx->out == NULL) {
         rc = ngx_http_send_special(r, NGX_HTTP_LAST);
         ngx_http_infer_finalize(ctx, rc);
@@ -457,7 +464,7 @@ ngx_http_infer_cut(ngx_http_infer_ctx_t *ctx, const char *code,
 {
     u_char  *p, text[512];
 
-    if (ctx->stream) {
+    if (ctx->stream && !ctx->gone) {
         p = ngx_snprintf(text, sizeof(text),
                          "data: {\"error\":{\"message\":\"%s\","
                          "\"type\":\"server_error\",\"param\":null,"
@@ -578,7 +585,9 @@ ngx_http_infer_flush_handler(ngx_event_t *ev)
 
     ngx_http_set_log_request(c->log, ctx->request);
 
-    if (ctx->busy == NULL && ngx_http_infer_output(ctx) != NGX_OK) {
+    if (ctx->busy == NULL && !ctx->gone
+        && ngx_http_infer_output(ctx) != NGX_OK)
+    {
         ngx_http_infer_finalize(ctx, NGX_ERROR);
     }
 
@@ -592,12 +601,13 @@ ngx_http_infer_flush_handler(ngx_event_t *ev)
 static ngx_int_t
 ngx_http_infer_output(ngx_http_infer_ctx_t *ctx)
 {
-    ngx_int_t                  rc;
-    ngx_event_t               *wev;
-    ngx_chain_t               *cl;
-    ngx_connection_t          *c;
-    ngx_http_request_t        *r;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_int_t                   rc;
+    ngx_event_t                *wev;
+    ngx_chain_t                *cl;
+    ngx_connection_t           *c;
+    ngx_http_request_t         *r;
+    ngx_http_core_loc_conf_t   *clcf;
+    ngx_http_infer_loc_conf_t  *ilcf;
 
     r = ctx->request;
     c = r->connection;
@@ -614,7 +624,21 @@ ngx_http_infer_output(ngx_http_infer_ctx_t *ctx)
     rc = ngx_http_output_filter(r, ctx->out);
 
     if (rc == NGX_ERROR || c->error || wev->error) {
-        return NGX_ERROR;
+        ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
+
+        if (!ilcf->ignore_client_abort) {
+            return NGX_ERROR;
+        }
+
+        /* the engine is to finish all the same: what comes is dropped */
+
+        ctx->gone = 1;
+        ctx->out = NULL;
+        ctx->busy = NULL;
+        ctx->last_out = &ctx->out;
+        ngx_http_infer_link_ack(ctx);
+
+        return NGX_OK;
     }
 
     ngx_chain_update_chains(r->pool, &ctx->free_bufs, &ctx->busy, &ctx->out,
@@ -666,7 +690,7 @@ ngx_http_infer_write_handler(ngx_http_request_t *r)
         return;
     }
 
-    if (wev->delayed) {
+    if (wev->delayed || ctx->gone) {
         return;
     }
 

@@ -153,7 +153,8 @@ static void accepted(void)
         { "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\","
           "\"content\":\"x\",\"reasoning\":\"\",\"reasoning_content\":\" r \"}],"
           "\"add_generation_prompt\":false}",
-          "<bos><|turn>user\nq<turn|>\n<|turn>model\n<|channel>thought\n r \n<channel|>x<turn|>\n" },
+          "<bos><|turn>user\nq<turn|>\n<|turn>model\n<|channel>thought\n r \n<channel|>x<turn|>"
+          "\n" },
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -197,7 +197,7 @@ def check(name, cli, folder, n, rng):
     vocab = tok.get_vocab()
     byte_ids = [vocab["<0x%02X>" % b] for b in range(256)]
     byte_of = {i: b for b, i in enumerate(byte_ids)}
-    words = [w.replace(MARK, " ") for w in vocab]
+    words = [w.replace(MARK, " ") for w in sorted(vocab, key=vocab.get)]
     texts = [random_text(rng, words, alphabet()) for _ in range(n)]
 
     for plain in (False, True):

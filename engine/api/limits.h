@@ -1,4 +1,4 @@
-/* limits.h - the one table of what a client may ask for. Beyond a limit: 4xx in words, nothing lost. */
+/* limits.h - the one table of what a client may ask for. Beyond a limit: 4xx in words. */
 #ifndef API_LIMITS_H
 #define API_LIMITS_H
 
@@ -20,7 +20,7 @@
 #define API_METADATA_VALUE_MAX 512
 #define API_REQUEST_ID_MAX     128
 #define API_LABEL_BYTES_MAX    512           /* user, safety_identifier, prompt_cache_key */
-#define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice whose stream has no credit */
-#define API_RETRY_AFTER_S      1             /* must stay <= 120: some clients refuse to retry else */
+#define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice without credit */
+#define API_RETRY_AFTER_S      1             /* <= 120: some clients refuse to retry else */
 
 #endif

@@ -1,7 +1,8 @@
 /* link.c - one nginx worker: records in, requests out of them, replies within their credit.
  *
  * The worker's memory is hostile: whatever breaks the protocol drops the link, which cancels its
- * requests and nobody else's. A dead link is only marked; link_reap frees it when no loop holds it. */
+ * requests and nobody else's. A dead link is only marked; link_reap frees it when no loop holds it.
+ */
 #define _GNU_SOURCE
 #include "port.h"
 
@@ -360,7 +361,7 @@ static void release(struct link *l)
 void link_poll(struct link *l)
 {
     struct wire_rec rec;
-    int             rc, n = 0;
+    int             rc = 0, n = 0;
 
     if (!l->attached || l->dead)
         return;

@@ -238,7 +238,9 @@ static int set_stop_ids(const struct field *f, const struct json *v, struct ask 
 static int set_effort(const struct field *f, const struct json *v, struct ask *a,
                       const char *path, struct api_err *e)
 {
-    static const char *const name[] = { "none", "minimal", "low", "medium", "high", "xhigh", "max" };
+    static const char *const name[] = {
+        "none", "minimal", "low", "medium", "high", "xhigh", "max",
+    };
 
     (void) f;
     if (v->type != JSON_STRING)
@@ -455,7 +457,8 @@ static const struct field fields[] = {
     { "return_token_ids",      GEN,       set_bool,    AT(return_token_ids), 0, 0, NULL },
     { "return_token_strs",     ASK_TOKENIZE, set_bool, AT(return_token_strs), 0, 0, NULL },
     { "skip_special_tokens",   ASK_TEXT,  set_bool,    AT(skip_special), 0, 0, NULL },
-    { "request_id",            GEN,       set_request_id, AT(request_id), 1, API_REQUEST_ID_MAX, NULL },
+    { "request_id",            GEN,       set_request_id, AT(request_id), 1, API_REQUEST_ID_MAX,
+      NULL },
 
     /* accepted: they cannot change the answer of this server */
     { "user",                  GEN,       accept_label, 0, 0, 0, NULL },

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #define CPU_ALLOC_MAX   512
-#define CPU_GRAIN_WORK  16384          /* multiply-adds that are worth handing to a thread */
+#define CPU_GRAIN_WORK  65536          /* multiply-adds that are worth handing to a thread */
 
 struct cpu {
     struct backend        be;          /* first: the two share an address */

@@ -1,7 +1,9 @@
-/* pool.c - a generation number starts a loop, a counter of busy threads ends it. */
+/* pool.c - a loop is open or closed; a thread that comes in time takes part, one that comes late
+ * finds it closed, so nobody ever waits for a sleeper to wake up. */
 #include "pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -12,17 +14,19 @@
 
 struct pool {
     pthread_mutex_t lock;
-    pthread_cond_t  go, done;
+    pthread_cond_t  go;
     pthread_t       thread[POOL_THREAD_MAX];
     int             n_thread, n_started;
 
-    /* the loop: written by the caller while no thread is busy */
+    /* the loop: written by the caller while it is closed and no thread is inside */
     pool_fn        *fn;
     void           *arg;
     int64_t         n, grain;
 
     atomic_uint     gen;               /* +1 for each loop */
-    atomic_int      busy;              /* threads that have not finished this loop */
+    atomic_bool     open;              /* inside first, then open; open first, then inside: */
+    atomic_int      inside;            /* either the thread sees it closed or the caller waits */
+    atomic_int      asleep;            /* likewise with gen */
     atomic_bool     stop;
     _Alignas(64) atomic_llong next;    /* first item that nobody has taken */
 };
@@ -51,14 +55,16 @@ static void work(struct pool *p, int id)
 static void wait_gen(struct pool *p, unsigned seen)
 {
     for (int i = 0; i < POOL_SPIN; i++) {
-        if (atomic_load_explicit(&p->gen, memory_order_acquire) != seen)
+        if (atomic_load(&p->gen) != seen)
             return;
         pause_cpu();
     }
 
     pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->asleep, 1);
     while (atomic_load(&p->gen) == seen)
         pthread_cond_wait(&p->go, &p->lock);
+    atomic_fetch_sub(&p->asleep, 1);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -70,40 +76,25 @@ static void *worker_main(void *arg)
     free(arg);
     for (;;) {
         wait_gen(w.p, seen);
-        seen++;
+        seen = atomic_load(&w.p->gen);
         if (atomic_load(&w.p->stop))
             return NULL;
 
-        work(w.p, w.id);
-
-        if (atomic_fetch_sub(&w.p->busy, 1) == 1) {
-            pthread_mutex_lock(&w.p->lock);
-            pthread_cond_signal(&w.p->done);
-            pthread_mutex_unlock(&w.p->lock);
-        }
+        atomic_fetch_add(&w.p->inside, 1);
+        if (atomic_load(&w.p->open))
+            work(w.p, w.id);
+        atomic_fetch_sub(&w.p->inside, 1);
     }
 }
 
-static void start_loop(struct pool *p)
+static void wake(struct pool *p)
 {
-    pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->gen, 1);
-    pthread_cond_broadcast(&p->go);
-    pthread_mutex_unlock(&p->lock);
-}
-
-static void wait_done(struct pool *p)
-{
-    for (int i = 0; i < POOL_SPIN; i++) {
-        if (atomic_load_explicit(&p->busy, memory_order_acquire) == 0)
-            return;
-        pause_cpu();
+    if (atomic_load(&p->asleep) > 0) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->go);
+        pthread_mutex_unlock(&p->lock);
     }
-
-    pthread_mutex_lock(&p->lock);
-    while (atomic_load(&p->busy) > 0)
-        pthread_cond_wait(&p->done, &p->lock);
-    pthread_mutex_unlock(&p->lock);
 }
 
 void pool_run(struct pool *p, pool_fn *fn, void *arg, int64_t n, int64_t grain)
@@ -119,10 +110,17 @@ void pool_run(struct pool *p, pool_fn *fn, void *arg, int64_t n, int64_t grain)
     p->n = n;
     p->grain = grain;
     atomic_store(&p->next, 0);
-    atomic_store(&p->busy, p->n_started);
-    start_loop(p);
+    atomic_store(&p->open, true);
+    wake(p);
     work(p, 0);
-    wait_done(p);
+
+    atomic_store(&p->open, false);
+    for (int i = 0; atomic_load(&p->inside) > 0; i++) {
+        if (i < POOL_SPIN)
+            pause_cpu();
+        else
+            sched_yield();                             /* a thread lost its core in mid-piece */
+    }
 }
 
 int pool_open(struct pool **out, int n_thread, struct err *e)
@@ -138,7 +136,6 @@ int pool_open(struct pool **out, int n_thread, struct err *e)
     p->n_thread = n_thread;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->go, NULL);
-    pthread_cond_init(&p->done, NULL);
 
     for (int i = 1; i < n_thread; i++) {
         struct worker *w = malloc(sizeof(*w));
@@ -163,10 +160,9 @@ void pool_close(struct pool *p)
         return;
 
     atomic_store(&p->stop, true);
-    start_loop(p);
+    wake(p);
     for (int i = 1; i <= p->n_started; i++)
         pthread_join(p->thread[i], NULL);
-    pthread_cond_destroy(&p->done);
     pthread_cond_destroy(&p->go);
     pthread_mutex_destroy(&p->lock);
     free(p);

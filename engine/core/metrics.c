@@ -152,7 +152,7 @@ static void bound(struct writer *w, uint64_t v, bool is_time)
     buf_str(w->out, "\"} ");
 }
 
-/* Other threads add while we read: the count is the sum of what we saw, so +Inf and _count agree. */
+/* The core adds while we read: the count is the sum of what we saw, so +Inf and _count agree. */
 static void histogram(struct writer *w, const char *name, const char *help,
                       const struct histogram *h, enum histogram_kind kind)
 {

@@ -368,7 +368,7 @@ static void end_if(struct serve *s, struct req *r, enum req_finish fin, uint64_t
     }
 }
 
-/* What the step brought: K and V of every item, then a logprob or a token for every row asked for. */
+/* What the step brought: K and V of every item, a logprob or a token for every row asked for. */
 static void take_step(struct serve *s, uint64_t now)
 {
     const struct step_plan *p = &s->sched.plan;

@@ -28,8 +28,8 @@ static const struct row layer_rows[] = {           /* after "layers.N." */
     { "self_attn.k_proj.weight", NULL, MAT(wk), OWN_KV, P_ATTN, { D_KV, D_HIDDEN } },
     { "self_attn.v_proj.weight", NULL, MAT(wv), OWN_V, P_ATTN, { D_KV, D_HIDDEN } },
     { "self_attn.o_proj.weight", NULL, MAT(wo), ALWAYS, P_ATTN, { D_HIDDEN, D_Q } },
-    { "self_attn.q_norm.weight", NULL, VEC(q_norm), ALWAYS, P_NORMS, { D_HEAD } },
-    { "self_attn.k_norm.weight", NULL, VEC(k_norm), OWN_KV, P_NORMS, { D_HEAD } },
+    { "self_attn.q_norm.weight", NULL, VEC(q_norm), ALWAYS, P_ATTN, { D_HEAD } },
+    { "self_attn.k_norm.weight", NULL, VEC(k_norm), OWN_KV, P_ATTN, { D_HEAD } },
     { "post_attention_layernorm.weight", NULL, VEC(post_attn_norm), ALWAYS, P_NORMS, { D_HIDDEN } },
     { "pre_feedforward_layernorm.weight", NULL, VEC(ffn_norm), ALWAYS, P_NORMS, { D_HIDDEN } },
     { "mlp.gate_proj.weight", NULL, MAT(gate), ALWAYS, P_MLP, { D_FFN, D_HIDDEN } },
@@ -172,6 +172,21 @@ void model_size(const struct model_conf *c, struct model_size *s)
         for (size_t i = 0; i < N(layer_rows); i++)
             size_add(s, c, il, &layer_rows[i]);
     size_add(s, c, 0, &head_row);
+}
+
+/* Floats that all vectors take together. */
+static size_t vec_elems(const struct model_conf *c)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < N(top_rows); i++)
+        if (top_rows[i].is_vec && needed(c, 0, top_rows[i].need))
+            n += row_elems(c, 0, &top_rows[i]);
+    for (int32_t il = 0; il < c->n_layer; il++)
+        for (size_t i = 0; i < N(layer_rows); i++)
+            if (layer_rows[i].is_vec && needed(c, il, layer_rows[i].need))
+                n += row_elems(c, il, &layer_rows[i]);
+    return n;
 }
 
 static int to_type(const struct st_tensor *t, enum mat_type *type)
@@ -358,7 +373,6 @@ int weights_load(struct weights *w, const char *dir, const struct model_conf *c,
                  model_progress *progress, void *arg, struct err *e)
 {
     struct loading l = { .w = w, .c = c, .progress = progress, .arg = arg, .e = e };
-    struct model_size size;
     int rc;
 
     memset(w, 0, sizeof(*w));
@@ -368,8 +382,7 @@ int weights_load(struct weights *w, const char *dir, const struct model_conf *c,
         l.total += st_at(w->st, i)->bytes;
 
     l.prefix = find_prefix(w->st);
-    model_size(c, &size);
-    w->vec = l.vec = calloc(size.norms + size.router, sizeof(float));
+    w->vec = l.vec = calloc(vec_elems(c), sizeof(float));
     if (l.prefix == NULL)
         rc = err_set(e, E_INVALID, "safetensors: tensor missing: %sembed_tokens.weight",
                      prefixes[0]);

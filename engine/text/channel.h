@@ -22,7 +22,7 @@ struct channel {
     bool     ended;             /* a stop id was seen */
     bool     seen_any;          /* text was produced, or a channel opened */
     uint32_t n_hold;            /* bytes of a label that are held until it is whole */
-    struct buf ws;              /* trailing white space of a thought, held: it is dropped at the end */
+    struct buf ws;              /* trailing white space of a thought: dropped at its end */
     struct buf text;            /* scratch: the text of one token */
     int32_t  n_reasoning_tok;   /* text tokens inside the thought channel */
 };

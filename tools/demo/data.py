@@ -10,6 +10,7 @@ The split hashes the content: for sums, reversing, spelling and repeating the op
 
   python3 data.py [N [SEED]]    prints N examples
 """
+
 import hashlib
 import random
 import sys
@@ -20,9 +21,17 @@ import toolbox
 import words
 
 TURN_END = "<turn|>"
-SYSTEM = ["You are a helpful assistant.", "You are a friendly assistant.", "Be brief.", "You are a helpful AI.",
-          "Answer the user.", "You are the demo model of inferd.", "Answer shortly and correctly.",
-          "You are a helpful assistant that can call tools.", "Be kind and helpful."]
+SYSTEM = [
+    "You are a helpful assistant.",
+    "You are a friendly assistant.",
+    "Be brief.",
+    "You are a helpful AI.",
+    "Answer the user.",
+    "You are the demo model of inferd.",
+    "Answer shortly and correctly.",
+    "You are a helpful assistant that can call tools.",
+    "Be kind and helpful.",
+]
 
 
 def held_out(content):
@@ -52,8 +61,12 @@ def tool_messages(rng, use):
 
 
 def call_text(use):
-    return "".join("<|tool_call>call:" + n + "{" + render.pairs(a) + "}<tool_call|>"
-                   for n, a in use.calls) + "<|tool_response>"
+    return (
+        "".join(
+            "<|tool_call>call:" + n + "{" + render.pairs(a) + "}<tool_call|>" for n, a in use.calls
+        )
+        + "<|tool_response>"
+    )
 
 
 def history(rng, n, unnamed=False):
@@ -78,8 +91,15 @@ def plain(rng, thinking):
     r = rng.random()
     if r < 0.06:
         w = rng.choice(words.COMMON)
-        msgs.insert(0, {"role": "system", "content": rng.choice(
-            ["End every answer with the word {}.", "Always end with the word {}."]).format(w)})
+        msgs.insert(
+            0,
+            {
+                "role": "system",
+                "content": rng.choice(
+                    ["End every answer with the word {}.", "Always end with the word {}."]
+                ).format(w),
+            },
+        )
         answer, cat = answer + " " + w, "system"
         for m in msgs:
             if m["role"] == "assistant":
@@ -91,12 +111,26 @@ def plain(rng, thinking):
 
 def persona(rng, thinking):
     who = words.name(rng)
-    sys_text = rng.choice(["Your name is {}.", "You are {}.", "You are {}, a helpful assistant.",
-                           "You are called {}."]).format(who)
-    ask = rng.choice(["Who are you?", "What is your name?", "What are you called?", "Tell me your name."])
+    sys_text = rng.choice(
+        [
+            "Your name is {}.",
+            "You are {}.",
+            "You are {}, a helpful assistant.",
+            "You are called {}.",
+        ]
+    ).format(who)
+    ask = rng.choice(
+        ["Who are you?", "What is your name?", "What are you called?", "Tell me your name."]
+    )
     msgs = [{"role": "system", "content": sys_text}] + history(rng, rng.choice([0, 0, 0, 1]))
-    return ("system", msgs + [user(skills.tidy(rng, ask))], None, f"I am {who}. How can I help you?",
-            f"My name is {who}.", None)
+    return (
+        "system",
+        msgs + [user(skills.tidy(rng, ask))],
+        None,
+        f"I am {who}. How can I help you?",
+        f"My name is {who}.",
+        None,
+    )
 
 
 def memory(rng, thinking):
@@ -135,8 +169,14 @@ def tool_answer(rng, thinking):
         call["reasoning"] = use.plan
     msgs = [user(use.ask), call] + results
     system(rng, msgs)
-    return ("tool answer", msgs, toolbox.with_others(rng, use, 3), use.answer,
-            "The tool says: " + ", ".join(use.results) + ".", None)
+    return (
+        "tool answer",
+        msgs,
+        toolbox.with_others(rng, use, 3),
+        use.answer,
+        "The tool says: " + ", ".join(use.results) + ".",
+        None,
+    )
 
 
 def tool_again(rng, thinking):
@@ -168,8 +208,15 @@ def tool_idle(rng, thinking):
     return "tools unused", msgs, toolbox.with_others(rng, use, 2), s.answer, s.thought, s.key
 
 
-SHAPES = [(plain, 62), (persona, 3), (memory, 10), (tool_call, 12), (tool_answer, 7), (tool_again, 2),
-          (tool_idle, 4)]
+SHAPES = [
+    (plain, 62),
+    (persona, 3),
+    (memory, 10),
+    (tool_call, 12),
+    (tool_answer, 7),
+    (tool_again, 2),
+    (tool_idle, 4),
+]
 
 
 def example(rng):
@@ -183,8 +230,15 @@ def example(rng):
         target = thought + "\n<channel|>" + target
         if not prompt.endswith("<|channel>thought\n"):
             target = "<|channel>thought\n" + target
-    return {"cat": cat, "messages": msgs, "tools": tools, "thinking": thinking, "prompt": prompt,
-            "target": target, "held": held_out(key or prompt)}
+    return {
+        "cat": cat,
+        "messages": msgs,
+        "tools": tools,
+        "thinking": thinking,
+        "prompt": prompt,
+        "target": target,
+        "held": held_out(key or prompt),
+    }
 
 
 def test_set(n, seed=7):
@@ -202,4 +256,6 @@ if __name__ == "__main__":
     gen = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
     for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 20):
         ex = example(gen)
-        print(f"--- {ex['cat']}{' (held out)' if ex['held'] else ''}\n{ex['prompt']}>>>{ex['target']}")
+        print(
+            f"--- {ex['cat']}{' (held out)' if ex['held'] else ''}\n{ex['prompt']}>>>{ex['target']}"
+        )

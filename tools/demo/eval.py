@@ -4,6 +4,7 @@
 
 Prints one line per category and the total; exit code 1 when the total is under 90 %.
 """
+
 import argparse
 import collections
 import json
@@ -44,8 +45,14 @@ def generate(model, tok, prompts, device, new_max=160):
     mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in ids], device=device)
     stop = [tok.token_to_id(s) for s in ("<eos>", "<turn|>", "<|tool_response>")]
     with torch.no_grad():
-        y = model.generate(input_ids=x, attention_mask=mask, max_new_tokens=new_max, do_sample=False,
-                           eos_token_id=stop, pad_token_id=0)
+        y = model.generate(
+            input_ids=x,
+            attention_mask=mask,
+            max_new_tokens=new_max,
+            do_sample=False,
+            eos_token_id=stop,
+            pad_token_id=0,
+        )
     out = []
     for row in y[:, width:].tolist():
         end = next((i + 1 for i, t in enumerate(row) if t in stop), len(row))
@@ -59,7 +66,7 @@ def evaluate(model_dir, n=500, seed=7, device="cpu", show=False, batch=125):
     tests = sorted(data.test_set(n, seed), key=lambda e: len(e["prompt"]))
     good, seen = collections.Counter(), collections.Counter()
     for i in range(0, n, batch):
-        part = tests[i:i + batch]
+        part = tests[i : i + batch]
         for e, got in zip(part, generate(model, tok, [e["prompt"] for e in part], device)):
             cat = e["cat"] + (" + thinking" if e["thinking"] else "")
             seen[cat] += 1

@@ -3,12 +3,18 @@
 The training data, the evaluation and the check of chat_template.jinja share this one renderer.
 arguments of a tool call may be a JSON string (as on the wire) or an object.
 """
+
 import json
 
 Q = '<|"|>'
 EMPTY_THOUGHT = "<|channel>thought\n<channel|>"
-MEDIA = {"image": "<|image|>", "image_url": "<|image|>", "audio": "<|audio|>",
-         "input_audio": "<|audio|>", "video": "<|video|>"}
+MEDIA = {
+    "image": "<|image|>",
+    "image_url": "<|image|>",
+    "audio": "<|audio|>",
+    "input_audio": "<|audio|>",
+    "video": "<|video|>",
+}
 SCHEMA_KEYS = ("description", "type", "properties", "required", "nullable")
 
 
@@ -31,8 +37,9 @@ def value(x, quote_keys=False):
 
 
 def pairs(obj, quote_keys=False):
-    return ",".join((Q + k + Q if quote_keys else k) + ":" + value(v, quote_keys)
-                    for k, v in by_key(obj))
+    return ",".join(
+        (Q + k + Q if quote_keys else k) + ":" + value(v, quote_keys) for k, v in by_key(obj)
+    )
 
 
 def names(items):
@@ -168,8 +175,14 @@ def head(messages, tools, enable_thinking):
     return s + "<turn|>\n", messages
 
 
-def render(messages, tools=None, enable_thinking=False, preserve_thinking=False,
-           add_generation_prompt=True, large=True):
+def render(
+    messages,
+    tools=None,
+    enable_thinking=False,
+    preserve_thinking=False,
+    add_generation_prompt=True,
+    large=True,
+):
     s, messages = head(messages, tools, enable_thinking)
     s = "<bos>" + s
     last_user = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=-1)
@@ -191,9 +204,12 @@ def render(messages, tools=None, enable_thinking=False, preserve_thinking=False,
         after = i + 1
         while after < len(messages) and messages[after]["role"] == "tool":
             after += 1
-        answers = [response(r.get("name") or "unknown", r.get("response")) for r in m.get("tool_responses") or []]
+        answers = [
+            response(r.get("name") or "unknown", r.get("response"))
+            for r in m.get("tool_responses") or []
+        ]
         if not answers and calls:
-            answers = [tool_result(t, calls) for t in messages[i + 1:after]]
+            answers = [tool_result(t, calls) for t in messages[i + 1 : after]]
         if answers:
             s += "".join(answers)
             last = "tool_response"

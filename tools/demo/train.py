@@ -6,6 +6,7 @@ MODEL_DIR holds config.json and tokenizer.json; model.safetensors is written the
 tensor names. The learning rate follows the clock, so the run takes --seconds on any machine.
 Conversations are packed into rows of 512 tokens and attend to themselves only.
 """
+
 import argparse
 import math
 import os
@@ -26,7 +27,7 @@ import data
 from eval import PREFIX, text_config
 
 ROW = 512
-BALANCE = 0.01          # weight of the loss that spreads tokens over the experts
+BALANCE = 0.01  # weight of the loss that spreads tokens over the experts
 
 
 class Balance(torch.autograd.Function):
@@ -40,7 +41,7 @@ class Balance(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        share, = ctx.saved_tensors
+        (share,) = ctx.saved_tensors
         return grad + BALANCE * share.numel() / grad.shape[0] * share, None
 
 
@@ -57,11 +58,13 @@ def route(self, hidden):
 
 
 def all_experts(self, hidden, top, weights):
-    """Same sum as the model class, by running every expert: at this size far faster than sorting."""
+    """Same sum as the model class, by running every expert: faster than sorting at this size."""
     n, width = self.num_experts, self.intermediate_dim
     dense = torch.zeros(hidden.shape[0], n, device=hidden.device, dtype=weights.dtype)
     dense = dense.scatter(1, top, weights)
-    gate, up = F.linear(hidden, self.gate_up_proj.flatten(0, 1)).view(-1, n, 2 * width).chunk(2, dim=-1)
+    gate, up = (
+        F.linear(hidden, self.gate_up_proj.flatten(0, 1)).view(-1, n, 2 * width).chunk(2, dim=-1)
+    )
     act = self.act_fn(gate) * up * dense[..., None].to(gate.dtype)
     return F.linear(act.flatten(1), self.down_proj.transpose(1, 2).flatten(0, 1).t())
 
@@ -81,8 +84,7 @@ class Rows(torch.utils.data.IterableDataset):
             head = self.tok.encode_batch([e["prompt"] for e in batch])
             for w, h in zip(whole, head):
                 n = len(h.ids)
-                # A prompt ends in a special token or its newline; where the target's first letters
-                # merged into it, the ids of the parts are what the server will see.
+                # The server encodes the prompt alone: drop what would merge over its end.
                 ids = w.ids if w.ids[:n] == h.ids else None
                 if ids and len(ids) <= ROW:
                     yield ids, n
@@ -102,9 +104,9 @@ class Rows(torch.utils.data.IterableDataset):
                         held = ids, n
                         break
                     doc += 1
-                    out[0, r, at:at + len(ids)] = ids
-                    out[1, r, at:at + len(ids)] = doc
-                    out[2, r, at + n:at + len(ids)] = 1
+                    out[0, r, at : at + len(ids)] = ids
+                    out[1, r, at : at + len(ids)] = doc
+                    out[2, r, at + n : at + len(ids)] = 1
                     at += len(ids)
             yield torch.from_numpy(out)
 
@@ -130,14 +132,16 @@ def fresh_model(cfg, device):
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith(("q_norm.weight", "k_norm.weight")):
-                p.fill_(p.numel() ** -0.25)          # scores of variance 1: the model scales by 1.0
-            elif name.endswith(("post_attention_layernorm.weight", "post_feedforward_layernorm.weight")):
+                p.fill_(p.numel() ** -0.25)  # scores of variance 1: the model scales by 1.0
+            elif name.endswith(
+                ("post_attention_layernorm.weight", "post_feedforward_layernorm.weight")
+            ):
                 p.fill_(0.3)
             elif name.endswith("router.scale"):
-                p.fill_(cfg.hidden_size ** 0.5)
+                p.fill_(cfg.hidden_size**0.5)
             elif "experts." in name:
                 p.normal_(0, 0.02)
-        # A zero row would meet the norms' 1/sqrt(eps) in every layer and blow up Balance's gradient.
+        # A zero row would meet the norms' 1/sqrt(eps) in every layer: Balance's gradient blows up.
         model.model.embed_tokens.weight[cfg.pad_token_id].normal_(0, cfg.initializer_range)
     return model.to(device).train()
 
@@ -145,23 +149,33 @@ def fresh_model(cfg, device):
 def optimizer(model, lr):
     mats = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
-    return torch.optim.AdamW([{"params": mats, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
-                             lr=lr, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(
+        [{"params": mats, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
+        lr=lr,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
 
 
 def save(model, path):
     out = {}
     for k, v in model.state_dict().items():
         if k != "lm_head.weight":
-            out[PREFIX + k.removeprefix("model.")] = v.detach().to("cpu", torch.bfloat16).contiguous()
+            out[PREFIX + k.removeprefix("model.")] = (
+                v.detach().to("cpu", torch.bfloat16).contiguous()
+            )
     save_file(out, path, metadata={"format": "pt"})
 
 
 def step_loss(model, cfg, batch):
     ids, doc, mask = batch
     with torch.autocast(ids.device.type, dtype=torch.bfloat16):
-        hidden = model.model(input_ids=ids, attention_mask=masks(doc, cfg.sliding_window),
-                             position_ids=positions(doc), use_cache=False).last_hidden_state
+        hidden = model.model(
+            input_ids=ids,
+            attention_mask=masks(doc, cfg.sliding_window),
+            position_ids=positions(doc),
+            use_cache=False,
+        ).last_hidden_state
         at = mask[:, 1:].bool()
         logits = model.lm_head(hidden[:, :-1][at]).float()
     cap = cfg.final_logit_softcapping
@@ -190,9 +204,13 @@ def main():
         for layer in model.model.layers:
             layer.compile()
     opt = optimizer(model, a.lr)
-    load = torch.utils.data.DataLoader(Rows(a.model_dir, a.rows, a.seed), batch_size=None,
-                                       num_workers=a.workers, pin_memory=device == "cuda",
-                                       prefetch_factor=4 if a.workers else None)
+    load = torch.utils.data.DataLoader(
+        Rows(a.model_dir, a.rows, a.seed),
+        batch_size=None,
+        num_workers=a.workers,
+        pin_memory=device == "cuda",
+        prefetch_factor=4 if a.workers else None,
+    )
     start, n, tok, shown = time.time(), 0, 0, time.time()
     for batch in load:
         part = (time.time() - start) / a.seconds
@@ -209,11 +227,14 @@ def main():
         n, tok = n + 1, tok + batch.shape[1] * ROW
         if time.time() - shown > 10 or n <= 3:
             shown = time.time()
-            print(f"{shown - start:6.1f} s  step {n}  {tok / (shown - start) / 1e6:.2f} Mtok/s  lr {lr:.1e}  "
-                  f"loss {loss.item():.4f}", flush=True)
+            print(
+                f"{shown - start:6.1f} s  step {n}  {tok / (shown - start) / 1e6:.2f} Mtok/s  "
+                f"lr {lr:.1e}  loss {loss.item():.4f}",
+                flush=True,
+            )
     save(model, a.out or os.path.join(a.model_dir, "model.safetensors"))
     print(f"{n} steps, {tok / 1e6:.0f} M tokens, {time.time() - start:.0f} s", flush=True)
-    os._exit(0)         # the endless workers need no orderly end
+    os._exit(0)  # the endless workers need no orderly end
 
 
 if __name__ == "__main__":

@@ -214,12 +214,19 @@ sub wait_port {
     return 0;
 }
 
+# A zombie whose parent is slow to reap is dead enough.
+sub alive {
+    open my $f, '<', "/proc/$_[0]/stat" or return 0;
+    my $s = <$f>;
+    return defined $s && $s =~ /\) [^ZX]/;
+}
+
 sub stop {
     my $pid = pid();
     return unless $pid;
     kill 'TERM', $pid;
     for (1 .. 250) {
-        last unless kill 0, $pid;
+        last unless alive($pid);
         sleep 0.02;
     }
 }
@@ -310,38 +317,35 @@ sub parse_response {
     my ($text, $head_only) = @_;
     my $rest = $$text;
 
-    for ( ;; ) {
-        return unless $rest =~ s/\A(HTTP\/\d\.\d (\d+)[^\r\n]*)\r\n(.*?)\r\n\r\n//s;
-        my ($line, $code, $head) = ($1, $2, $3);
-        next if $code == 100;
-        my %h;
-        for (split /\r\n/, $head) {
-            my ($k, $v) = split /:\s*/, $_, 2;
-            push @{ $h{lc $k} }, $v;
-        }
-        my $r = { code => $code, line => $line, headers => \%h, body => '' };
-        if ($head_only || $code == 204 || $code == 304) {
-        } elsif (($h{'transfer-encoding'}[0] || '') eq 'chunked') {
-            while ($rest =~ s/\A([0-9a-fA-F]+)\r\n//) {
-                my $n = hex $1;
-                $r->{ended} = 1 if $n == 0;
-                if ($n == 0) { $rest =~ s/\A\r\n//; last }
-                push @{ $r->{chunks} }, substr($rest, 0, $n);
-                $r->{body} .= substr($rest, 0, $n, '');
-                $rest =~ s/\A\r\n//;
-            }
-        } elsif (defined $h{'content-length'}) {
-            $r->{body} = substr($rest, 0, $h{'content-length'}[0], '');
-        } else {
-            $r->{body} = $rest;
-            $rest = '';
-        }
-        $$text = $rest;
-        return $r;
-    }
-}
+    $rest =~ s/\AHTTP\/1\.1 100 [^\r]*\r\n\r\n//;
 
-sub list { my $v = shift; return ref $v ? @$v : $v }
+    return unless $rest =~ s/\A(HTTP\/\d\.\d (\d+)[^\r\n]*)\r\n(.*?)\r\n\r\n//s;
+    my ($line, $code, $head) = ($1, $2, $3);
+    my %h;
+    for (split /\r\n/, $head) {
+        my ($k, $v) = split /:\s*/, $_, 2;
+        push @{ $h{lc $k} }, $v;
+    }
+    my $r = { code => $code, line => $line, headers => \%h, body => '' };
+    if ($head_only || $code == 204 || $code == 304) {
+    } elsif (join('', @{ $h{'transfer-encoding'} || [] }) eq 'chunked') {
+        while ($rest =~ s/\A([0-9a-fA-F]+)\r\n//) {
+            my $n = hex $1;
+            $r->{ended} = 1 if $n == 0;
+            if ($n == 0) { $rest =~ s/\A\r\n//; last }
+            push @{ $r->{chunks} }, substr($rest, 0, $n);
+            $r->{body} .= substr($rest, 0, $n, '');
+            $rest =~ s/\A\r\n//;
+        }
+    } elsif (defined $h{'content-length'}) {
+        $r->{body} = substr($rest, 0, $h{'content-length'}[0], '');
+    } else {
+        $r->{body} = $rest;
+        $rest = '';
+    }
+    $$text = $rest;
+    return $r;
+}
 
 # A section's value for the i-th response: a list holds one each.
 sub nth { my ($v, $i) = @_; return ref $v eq 'ARRAY' ? $v->[$i] : $v }

@@ -1,0 +1,320 @@
+"""The API over the wire, without nginx: shapes, errors with param, limits, cancel, slow readers.
+
+A real inferd on the demo checkpoint; wire_client stands in for an nginx worker."""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
+from env import BUILD, done, ok, same
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+HI = [{"role": "user", "content": "Hello!"}]
+
+
+class Reply:
+    def __init__(self, p):
+        head, _, self.body = p.stdout.partition(b"\n\n")
+        lines = head.decode().split("\n")
+        self.code = p.returncode
+        self.status = int(lines[0].split()[1]) if lines[0].startswith("status") else 0
+        self.headers = dict(x.split(": ", 1) for x in lines[1:] if ": " in x)
+        self.note = p.stderr.decode()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def events(self):
+        """Data of each event; every event must be exactly one data line."""
+        parts = self.body.decode().split("\n\n")
+        assert parts[-1] == "" and all(x.startswith("data: ") and "\n" not in x for x in parts[:-1])
+        return [x[6:] if x[6:] == "[DONE]" else json.loads(x[6:]) for x in parts[:-1]]
+
+    @property
+    def error(self):
+        e = self.json["error"]
+        assert list(e)[:4] == ["message", "type", "param", "code"] and e["message"]
+        return (self.status, e["code"], e["param"])
+
+
+def call(method, uri, body=b"", *args, h=()):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    hdr = [x for v in h for x in ("-H", v)]
+    return Reply(subprocess.run([f"{BUILD}/t/helpers/wire_client", SOCK, method, uri, "-", *hdr,
+                                 *map(str, args)], input=body, capture_output=True, timeout=60))
+
+
+def post(uri, *args, h=(), **body):
+    return call("POST", uri, body, *args, h=h)
+
+
+def chat(**body):
+    return post(CHAT, **{"messages": HI, "temperature": 0, "max_tokens": 16, **body})
+
+
+def metric(name):
+    m = re.search(rf"^{re.escape(name)}(?:{{.*?}})? (\S+)$", call("GET", "/metrics").body.decode(),
+                  re.M)
+    return float(m.group(1)) if m else None
+
+
+def refused(want, r, name):
+    same(r.error if r.status >= 400 else (r.status, None, None), want, name)
+
+
+def routes():
+    same((call("GET", "/health").status, call("GET", "/ready").json["state"]), (200, "ready"),
+         "/health and /ready")
+    same(call("GET", "/v1/models").json["data"][0]["id"], "demo", "/v1/models")
+    same(call("GET", "/v1/models/demo").json["id"], "demo", "/v1/models/demo")
+    refused((404, "model_not_found", "model"), call("GET", "/v1/models/other"), "unknown model")
+    refused((404, "unknown_url", None), call("GET", "/nothing?x=1"), "unknown URL")
+    r = call("GET", CHAT)
+    same((r.status, r.headers["allow"]), (405, "POST"), "405 says what is allowed")
+    same(call("OPTIONS", CHAT).status, 405, "OPTIONS is nginx's business")
+    refused((414, None, None), call("GET", "/" + "x" * 1024), "URI of 1025 bytes")
+    refused((404, "unknown_url", None), call("GET", "/" + "x" * 1023), "URI of 1024 bytes")
+    same(post(TEXT, h=["content-type:text/plain"]).status, 415, "another content type")
+    same(set(call("GET", "/version").json), {"version"}, "/version")
+    ok(metric("vllm:num_requests_running") == 0, "/metrics has vLLM's names")
+
+    t = post("/tokenize", prompt="Hello, world", return_token_strs=True).json
+    same((t["count"], t["tokens"][0], t["token_strs"][0]), (len(t["tokens"]), 2, "<bos>"),
+         "/tokenize adds <bos>")
+    same(post("/tokenize", prompt="<bos>Hi").json["tokens"].count(2), 1, "but never a second one")
+    same(post("/detokenize", tokens=t["tokens"][1:]).json["prompt"], "Hello, world", "/detokenize")
+    a = post("/apply-template", messages=HI).json
+    ok(a["prompt"].startswith("<bos><|turn>user\nHello!<turn|>\n"), "/apply-template")
+    same(post("/tokenize", messages=HI).json["tokens"], a["tokens"], "/tokenize of messages")
+    refused((400, "invalid_value", "tokens"), post("/detokenize", tokens=[1 << 40]), "no such id")
+
+
+def answers():
+    r = chat()
+    whole = r.json
+    text = whole["choices"][0]["message"]["content"]
+    same((whole["object"], whole["model"], whole["choices"][0]["message"]["role"]),
+         ("chat.completion", "demo", "assistant"), "a whole answer")
+    ok(text and whole["id"] == "chatcmpl-" + r.headers["x-request-id"], f"says {text!r}")
+    u = whole["usage"]
+    same(u["total_tokens"], u["prompt_tokens"] + u["completion_tokens"], "usage adds up")
+    ok(f"stats prompt {u['prompt_tokens']} cached 0 completion {u['completion_tokens']}" in r.note,
+       "the stats for the access log say the same")
+
+    ev = chat(stream=True, stream_options={"include_usage": True}).events
+    same((ev[-1], ev[-2]["choices"], ev[-2]["usage"]), ("[DONE]", [], u), "usage chunk, [DONE]")
+    same({(e["id"], e["created"], e["model"], e["object"]) for e in ev[:-1]},
+         {(ev[0]["id"], ev[0]["created"], "demo", "chat.completion.chunk")}, "one id on all chunks")
+    same([e["choices"][0]["delta"].get("role") for e in ev[:-2]],
+         ["assistant"] + [None] * (len(ev) - 3), "role once, with the first token")
+    ok(ev[0]["choices"][0]["delta"]["content"], "which is not empty")
+    same("".join(e["choices"][0]["delta"].get("content", "") for e in ev[:-2]), text,
+         "the stream's text is that of the whole answer")
+    same((ev[-3]["choices"][0]["delta"], ev[-3]["choices"][0]["finish_reason"]),
+         ({}, whole["choices"][0]["finish_reason"]), "the last delta is empty")
+    ok(all(e["usage"] is None for e in ev[:-2]), "usage: null before")
+    ok("usage" not in chat(stream=True).events[0], "no usage key where nobody asked")
+    ev = chat(stream=True, stream_options={"continuous_usage_stats": True}).events
+    ok(all(e["usage"]["prompt_tokens"] == u["prompt_tokens"] for e in ev[:-1]), "continuous usage")
+
+    r = chat(n=3, seed=5, temperature=1, max_tokens=4)
+    same([c["index"] for c in r.json["choices"]], [0, 1, 2], "n = 3")
+    same(chat(n=3, seed=5, temperature=1, max_tokens=4).json["choices"], r.json["choices"],
+         "a seed repeats")
+    r = chat(max_tokens=2)
+    same((r.json["choices"][0]["finish_reason"], r.json["usage"]["completion_tokens"]),
+         ("length", 2), "max_tokens")
+    same(chat(max_tokens=2, min_tokens=2, ignore_eos=True).json["usage"]["completion_tokens"], 2,
+         "min_tokens, ignore_eos")
+    same(chat(max_tokens=9, max_completion_tokens=1).json["usage"]["completion_tokens"], 1,
+         "the newer name wins")
+    return text
+
+
+def stops(text):
+    for s in {text[0], text[2:5], text[-1], text}:
+        cut = text[:text.index(s)]
+        for inc in (False, True):
+            c = chat(stop=["\u2603never", s], include_stop_str_in_output=inc).json["choices"][0]
+            same((c["message"]["content"], c["finish_reason"], c["stop_reason"]),
+                 (cut + s * inc, "stop", s), f"stop {s!r} include {inc}")
+        ev = chat(stop=s, stream=True).events
+        same("".join(e["choices"][0]["delta"].get("content", "") for e in ev[:-1]), cut,
+             f"stop {s!r} streamed")
+    ids = chat(return_token_ids=True).json["choices"][0]["token_ids"]
+    c = chat(stop_token_ids=[ids[1]]).json["choices"][0]
+    same((c["stop_reason"], c["finish_reason"]), (ids[1], "stop"), "stop_token_ids")
+    for _ in range(100):
+        if metric("vllm:num_requests_running") == 0:
+            break
+        time.sleep(0.05)
+    same(metric("vllm:num_requests_running"), 0, "a stop string ends the request in the core")
+
+
+def completions():
+    p = post("/tokenize", prompt="Hello").json["tokens"]
+    common = {"max_tokens": 4, "temperature": 0}
+    want = post(TEXT, prompt="Hello", **common).json["choices"][0]["text"]
+    for prompt in (["Hello"], p, [p]):
+        same(post(TEXT, prompt=prompt, **common).json["choices"][0]["text"], want,
+             f"prompt {prompt}")
+    r = post(TEXT, prompt=["Hello", "Hello"], n=2, **common).json
+    same([(c["index"], c["text"]) for c in r["choices"]], [(i, want) for i in range(4)],
+         "prompts times n")
+    same(post(TEXT, prompt="Hello", echo=True, max_tokens=0).json["choices"][0]["text"], "Hello",
+         "echo without generation")
+    ev = post(TEXT, prompt="Hello", stream=True, **common).events
+    same("".join(e["choices"][0]["text"] for e in ev[:-1]), want, "streamed")
+    refused((400, "invalid_type", "prompt"), post(TEXT, prompt=["a", [1]]), "mixed prompts")
+    refused((400, "invalid_value", "prompt"), post(TEXT, prompt=[[]]), "an empty id list")
+    refused((400, "invalid_value", "prompt"), post(TEXT, prompt=[0, 1 << 31]), "no such id")
+
+
+def think():
+    kw = {"messages": [{"role": "user", "content": "What is 2 + 3?"}], "max_tokens": 120}
+    m = chat(chat_template_kwargs={"enable_thinking": True}, **kw).json["choices"][0]["message"]
+    same(m.get("reasoning"), m.get("reasoning_content"), "reasoning under both names")
+    ok("<|" not in json.dumps(m), "no marker leaks")
+    a = post("/apply-template", messages=HI, reasoning_effort="high").json["prompt"]
+    ok("<|think|>" in a, "reasoning_effort turns thinking on")
+    a = post("/apply-template", messages=HI, reasoning_effort="high",
+             chat_template_kwargs={"enable_thinking": False}).json["prompt"]
+    ok("<|think|>" not in a, "an explicit enable_thinking wins")
+    same("reasoning" in chat(include_reasoning=False, **kw).json["choices"][0]["message"], False,
+         "include_reasoning: false")
+
+
+def limits():
+    bad, big = "invalid_value", "context_length_exceeded"
+    n_ctx = post("/tokenize", prompt="x").json["max_model_len"]
+    n = chat(max_tokens=1).json["usage"]["prompt_tokens"]
+    r = chat(max_tokens=n_ctx - n + 1)
+    refused((400, big, "max_tokens"), r, "max_tokens one over the context")
+    same((r.json["error"]["n_prompt_tokens"], r.json["error"]["n_ctx"]), (n, n_ctx), "in numbers")
+    refused((400, big, "prompt"), post(TEXT, prompt=[5] * n_ctx), "a prompt that fills the context")
+    same(post(TEXT, prompt=[5] * (n_ctx - 1), max_tokens=1).status, 200, "one token less fits")
+    for f, good, no in (
+            ("temperature", (0, 2, 1e-9), (-0.01, 2.01, 1e999, "1")),
+            ("top_p", (0, 1), (-0.1, 1.1)), ("top_k", (-1, 0, 2**31 - 1), (-2, 2**31, 1.5)),
+            ("min_p", (0, 1), (-1, 2)), ("n", (1,), (0, 129, -1, 2**63)),
+            ("seed", (-2**63, 2**63 - 1, -1), (2**63, 0.5)), ("max_tokens", (1,), (0, -1, True)),
+            ("stop", ("a", ["a"] * 4, "x" * 256), ("", ["a"] * 5, [""], 7, "x" * 257)),
+            ("stop_token_ids", ([], [1] * 64), ([1] * 65, [-1], [1 << 31], [1023 + 1], "1")),
+            ("min_tokens", (0, 1), (-1, 2)), ("stream", (True, False, None), (1, "true")),
+            ("request_id", ("a" * 128, "a.b_c:d-e"), ("", "a" * 129, "a b", "a\n")),
+            ("model", ("demo", None), (7, "")), ("reasoning_effort", ("none", "max"), ("huge", 1)),
+            ("metadata", ({}, {"k" * 64: "v" * 512}), ([], {"k": 1}, {"k" * 65: ""})),
+            ("user", ("u" * 512,), (1, "u" * 513))):
+        for v in good:
+            same(chat(**{"max_tokens": 1, f: v}).status, 200, f"{f}: {str(v)[:40]!r}")
+        for v in no:
+            raw = json.dumps({"messages": HI, "max_tokens": 1, **{f: v}}).replace("Infinity",
+                                                                                "1e999")
+            r = call("POST", CHAT, raw.encode())
+            same((r.status, r.json["error"]["param"]), (400, f), f"{f}: {str(v)[:40]!r} is refused")
+    for f, good, no in (
+            ("presence_penalty", 0, 0.1), ("frequency_penalty", 0.0, -1),
+            ("repetition_penalty", 1, 1.1), ("logit_bias", {}, {"1": 2}), ("logprobs", False, True),
+            ("top_logprobs", 0, 3), ("tools", [], [{}]), ("tool_choice", "auto", "required"),
+            ("response_format", {"type": "text"}, {"type": "json_object"}), ("store", False, True),
+            ("service_tier", "auto", "flex"), ("modalities", ["text"], ["audio"]),
+            ("chat_template", None, "x"), ("chat_template_kwargs", {}, {"x": 1}),
+            ("priority", 0, 1), ("cache_salt", None, "s"), ("structured_outputs", None, {})):
+        same(chat(**{"max_tokens": 1, f: good}).status, 200, f"{f}: {good}")
+        status, code, param = chat(**{"max_tokens": 1, f: no}).error
+        ok((status, code, param.split(".")[0]) == (400, "unsupported_parameter", f),
+           f"{f}: {no} is refused by name")
+    refused((400, bad, "stream_options"), chat(stream_options={"include_usage": True}),
+            "stream_options without stream")
+    refused((400, bad, "n"), post(TEXT, prompt=["a", "b", "c"], n=100), "prompts times n")
+    refused((404, "model_not_found", "model"), chat(model="gpt"), "an unknown model")
+    refused((400, "missing_required_parameter", "messages"), post(CHAT, x=1), "no messages")
+    before = metric("inferd_unknown_fields_total")
+    same(chat(max_tokens=1, what_is_this=1).status, 200, "an unknown field is accepted")
+    same(metric("inferd_unknown_fields_total"), before + 1, "and counted")
+
+
+def bad_json():
+    good = json.dumps({"messages": HI}).encode()
+    for name, body in (("nothing", b""), ("half", good[:-3]), ("a tail", good + b"x"),
+                       ("not UTF-8", good.replace(b"Hello", b"\xff\xfe")), ("NUL", b"\0" + good),
+                       ("depth", b"[" * 100000), ("a lone surrogate", b'{"a":"\\ud800"}'),
+                       ("a double key", b'{"n":1,"n":1}')):
+        t = time.time()
+        refused((400, "invalid_json", None), call("POST", CHAT, body), f"{name} as JSON")
+        ok(time.time() - t < 0.5, "quickly")
+    refused((400, "invalid_type", None), call("POST", CHAT, b"[1]"), "an array as the body")
+    same(call("POST", CHAT, b'{"messages":"%s"}' % (b"x" * (20 << 20))).status, 400,
+         "20 MB through a 1 MB ring")
+    same(call("POST", CHAT, b" " * ((64 << 20) + 1)).status, 413, "a body over the limit")
+
+
+def cut_and_slow():
+    kw = {"stream": True, "max_tokens": 3000, "ignore_eos": True, "temperature": 0}
+    r = post(TEXT, "--abort-after", 3, prompt="a", **kw)
+    ok("end 1 " in r.note and "finish abort" in r.note, "a cancelled stream ends as cancelled")
+    for _ in range(100):
+        if metric("vllm:num_requests_running") == 0:
+            break
+        time.sleep(0.02)
+    same(metric("vllm:num_requests_running"), 0, "and leaves the core")
+    fast = post(TEXT, prompt="a", **{**kw, "max_tokens": 400})
+    slow = post(TEXT, "--slow", 20, "--window", 4096, prompt="a", **{**kw, "max_tokens": 400})
+    n_rec = [int(re.search(r"data (\d+)", r.note).group(1)) for r in (fast, slow)]
+    texts = ["".join(e["choices"][0]["text"] for e in r.events[:-1]) for r in (fast, slow)]
+    same(texts[0], texts[1], "a slow reader with 4 KB of credit gets the same text")
+    ok(len(slow.events) < len(fast.events), f"in fewer chunks ({n_rec[1]} records, {n_rec[0]})")
+    r = post("/tokenize", "--window", 4096, prompt="hello " * 20000)
+    same(r.json["count"], len(r.json["tokens"]), f"a whole reply of {len(r.body)} bytes")
+    r = post(CHAT, h=["x-request-id:my-id.1"], messages=HI, max_tokens=1)
+    same((r.headers["x-request-id"], r.json["id"]), ("my-id.1", "chatcmpl-my-id.1"), "X-Request-Id")
+    r = post(CHAT, h=["x-request-id:no good"], messages=HI, max_tokens=1)
+    ok(re.fullmatch("[0-9a-f]{32}", r.headers["x-request-id"]), "an unfit one is replaced")
+
+
+def overload():
+    procs = [subprocess.Popen([f"{BUILD}/t/helpers/wire_client", SOCK, "POST", TEXT, json.dumps(
+        {"prompt": "a", "n": 128, "max_tokens": 20, "ignore_eos": True, "stream": True})],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(8)]
+    out = [p.communicate(timeout=300)[0].decode() for p in procs]
+    full = [x for x in out if x.startswith("status 503")]
+    ok(full and all("retry-after: 1" in x and "server_is_overloaded" in x for x in full),
+       f"{len(full)} of 8 x 128 choices shed with 503 and Retry-After")
+    ok(all(x.endswith("data: [DONE]\n\n") for x in out if x not in full) and len(full) < 8,
+       "the others finish")
+    same(chat(max_tokens=1).status, 200, "and the server goes on")
+
+
+with tempfile.TemporaryDirectory() as d:
+    SOCK = f"{d}/s"
+    with open(f"{d}/log", "w") as log:
+        p = subprocess.Popen([f"{BUILD}/inferd", "serve", "models/demo", "--uds", SOCK,
+                              "--served-model-name", "demo", "--max-num-seqs", "256",
+                              "--max-queue", "256"], stderr=log)
+    for _ in range(200):
+        if os.path.exists(SOCK) and call("GET", "/ready").status == 200:
+            break
+        time.sleep(0.05)
+    try:
+        routes()
+        stops(answers())
+        completions()
+        think()
+        limits()
+        bad_json()
+        cut_and_slow()
+        overload()
+    except Exception:
+        print("# " + open(f"{d}/log").read().replace("\n", "\n# "))
+        raise
+    finally:
+        p.terminate()
+        same(p.wait(20), 0, "SIGTERM ends it cleanly")
+done()

@@ -1,0 +1,110 @@
+/* api_in.c - request bodies into asks; stop strings cut at every place. */
+#include "openai_in.h"
+#include "stop.h"
+#include "tap.h"
+
+static struct json_doc *doc;
+static struct ask       a;
+static struct api_err   e;
+
+static int read_as(enum ask_kind kind, const char *body)
+{
+    static const struct json_limits lim = { 1 << 20, 64, 10000 };
+    const struct json *root;
+
+    json_free(doc);
+    doc = NULL;
+    memset(&e, 0, sizeof(e));
+    if (json_parse(&doc, &root, body, strlen(body), &lim, NULL) != 0)
+        return -100;
+    return ask_read(&a, kind, root, &e);
+}
+
+static void fields(void)
+{
+    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"n\":3,\"stop\":[\"a\",\"b\"],\"zz\":1,\"yy\":2,"
+                   "\"seed\":-1,\"top_k\":-1,\"chat_template_kwargs\":{\"enable_thinking\":false},"
+                   "\"reasoning_effort\":\"low\",\"temperature\":null}"), 0, "a chat request");
+    is_int(a.n, 3, "n");
+    is_int(a.n_stop, 2, "two stop strings");
+    is_int(a.n_unknown, 2, "unknown fields are counted");
+    ok(!a.has_seed, "seed -1 is no seed");
+    is_int(a.top_k, -1, "top_k -1");
+    ok(a.temperature < 0, "null is absent");
+    ok(a.thinking == ASK_NO && a.effort == ASK_YES, "thinking and effort stay apart");
+
+    is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"messages\":7,\"max_tokens\":0}"), 0,
+           "a field of another route is unknown here");
+    is_int(a.n_unknown, 1, "and counted");
+    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"max_tokens\":0}"), E_INVALID,
+           "chat needs a token");
+    is_str(e.param, "max_tokens", "its name");
+
+    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"stream_options\":{\"include_usage\":1}}"),
+           E_INVALID, "a nested field");
+    is_str(e.param, "stream_options.include_usage", "is named with its path");
+    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"chat_template_kwargs\":"
+                   "{\"\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+                   "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+                   "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\":1}}"), E_INVALID, "a foreign variable");
+    ok(utf8_valid(e.param, strlen(e.param)) && utf8_valid(e.msg, strlen(e.msg)),
+       "errors that quote it stay valid UTF-8");
+    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"continue_final_message\":true,"
+                   "\"add_generation_prompt\":true}"), E_INVALID, "two that exclude each other");
+    is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"n\":2,\"best_of\":2}"), 0, "best_of = n");
+    is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"best_of\":2}"), E_INVALID, "best_of > n");
+    is_str(e.code, "unsupported_parameter", "is not built");
+    ok(!api_request_id_ok(SLICE("")) && !api_request_id_ok(SLICE("a\r\nb"))
+       && api_request_id_ok(SLICE("a-1.B_:")), "request ids");
+}
+
+/* Feed text in two pieces, cut at every byte, and byte by byte. */
+static void stop_case(const char *text, const char *s0, const char *s1, bool include,
+                      const char *want, int want_i)
+{
+    size_t n = strlen(text);
+    int    wrong = 0;
+
+    for (size_t cut = 0; cut <= n + 1; cut++) {
+        struct stop st = { .n_str = s1 != NULL ? 2 : 1, .include = include };
+        struct buf  out = { 0 };
+        int         i = -1;
+
+        st.str[0] = (struct slice) { s0, strlen(s0) };
+        if (s1 != NULL)
+            st.str[1] = (struct slice) { s1, strlen(s1) };
+
+        if (cut <= n) {
+            i = stop_put(&st, text, cut, &out);
+            if (i < 0)
+                i = stop_put(&st, text + cut, n - cut, &out);
+        } else {
+            for (size_t k = 0; k < n && i < 0; k++)
+                i = stop_put(&st, text + k, 1, &out);
+        }
+        if (i < 0)
+            stop_end(&st, &out);
+
+        wrong += i != want_i || out.n != strlen(want)
+                 || (out.n > 0 && memcmp(out.p, want, out.n) != 0);
+        stop_free(&st);
+        buf_free(&out);
+    }
+    is_int(wrong, 0, "stop '%s' in '%s'", s0, text);
+}
+
+int main(void)
+{
+    fields();
+
+    stop_case("hello world", "lo w", NULL, false, "hel", 0);
+    stop_case("hello world", "lo w", NULL, true, "hello w", 0);
+    stop_case("aaab", "aab", NULL, false, "a", 0);
+    stop_case("ababac", "abac", "zz", false, "ab", 0);
+    stop_case("no match, no matc", "match!", NULL, false, "no match, no matc", -1);
+    stop_case("one two", "two", "one", false, "", 1);
+    stop_case("snow \xe2\x98\x83 man", "\xe2\x98\x83", NULL, false, "snow ", 0);
+
+    json_free(doc);
+    return done_testing();
+}

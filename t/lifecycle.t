@@ -1,0 +1,326 @@
+# What happens to requests when something dies, hangs, lies, reloads or goes slowly.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use Infer;
+use IO::Uncompress::Gunzip qw(gunzip);
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $one = 'infer_pool p { engine SOCK(a); queue 64 timeout=5s; }';
+my $pass = 'location / { infer_pass p; }';
+my $lost = qr/data: \{"error":\{"message":"[^"]+","type":"server_error",(?#
+             )"param":null,"code":"engine_lost"\}\}\n\ndata: \[DONE\]\n\n/;
+my ($t, $e, @s);
+
+sub count { my ($s, $re) = @_; my $n = () = $s =~ /$re/g; return $n }
+sub streaming { my $n = shift; return sub { (grep { $_->{got} =~ /"i":$n\b/ } @s) == @s } }
+
+subtest 'kill -9 of the engine under 50 streams' => sub {
+    $t = Infer->new('lc-kill', http => $one, server => $pass);
+    $e = $t->engine('a', '--tokens', 10000);
+    $t->start;
+    @s = map { $t->open_stream } 1 .. 50;
+    ok($t->collect(5, \@s, streaming(2)), 'all stream');
+    my $died = time;
+    $t->kill_engine($e);
+    ok($t->collect(5, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /$lost/ } @s),
+       50, 'each with an error event and [DONE]');
+    is(scalar(grep { $_->{at_end} - $died < 1 } @s), 50, 'within a second');
+    is(scalar(grep { $_->{got} =~ /\r\n0\r\n\r\n\z/ } @s), 0, 'none looks complete');
+    like($t->get('/static'), qr/static/, 'other locations are served');
+    ok($t->until(sub { count($t->access_log, qr/fin=engine_lost/) == 50 }),
+       'the log says engine_lost');
+    $e = $t->engine('a', '--tokens', 3, '--interval-ms', 1);
+    like($t->get('/'), qr/DONE/, 'the restarted engine is used without a reload');
+    $t->finish;
+};
+
+subtest 'kill -9 while nothing was answered: the next engine, or 502' => sub {
+    $t = Infer->new('lc-next', http => 'infer_pool p { engine SOCK(a); engine SOCK(b) backup; }
+                                        infer_pool q { engine SOCK(a); }',
+                    server => "$pass location /q { infer_pass q; }");
+    $e = $t->engine('a', '--first-delay-ms', 30000);
+    $t->engine('b', '--tokens', 3, '--interval-ms', 1);
+    $t->start;
+    ok($t->until(sub { $t->stat('slots') > 0 }), 'attached');
+    my $p = $t->open_stream;
+    my $q = $t->open_stream(uri => '/q');
+    $t->until(sub { count($t->engine_log('a'), qr/slot \d+ gen/) == 2 });
+    $t->kill_engine($e);
+    ok($t->collect(2, [$p, $q]), 'both end');
+    like($p->{got}, qr/^HTTP\/1.1 200 .*\[DONE\]/s, 'retried on the other engine');
+    like($q->{got}, qr/^HTTP\/1.1 502 .*"code":"engine_lost"/s, '502 where there is none');
+    ok($t->until(sub { $t->access_log =~ /^200 engine=unix:\S+a.sock, unix:\S+b.sock st=200/m }),
+       'both are named');
+    $t->finish;
+};
+
+subtest 'the engine hangs: heartbeat' => sub {
+    $t = Infer->new('lc-hang', http => $one, server => $pass);
+    $e = $t->engine('a', '--hang-at', 4);
+    $t->start;
+    @s = ($t->open_stream);
+    ok($t->collect(8, \@s), 'it ends');
+    like($s[0]{got}, qr/"i":2.*"code":"engine_lost".*\[DONE\]/s, 'with an error event');
+    my $took = $s[0]{at_end} - $s[0]{start};
+    ok($took > 2 && $took < 6, "after three seconds and a bit: $took");
+    like($t->error_log, qr/hangs: no heartbeat, 1 requests lost/, 'logged');
+    $t->kill_engine($e);
+    $t->engine('a', '--tokens', 3, '--interval-ms', 1);
+    like($t->get('/'), qr/DONE/, 'and another one is used');
+    $t->finish;
+};
+
+subtest 'timeouts' => sub {
+    $t = Infer->new('lc-timeout', http => $one, server => "$pass
+                    infer_first_byte_timeout 400ms; infer_read_timeout 300ms;
+                    location /gap { infer_pass p; infer_first_byte_timeout 5s; }");
+    $e = $t->engine('a', '--first-delay-ms', 800, '--interval-ms', 900);
+    $t->start;
+    my $got = $t->get('/');
+    like($got, qr/^HTTP\/1.1 504 .*"code":"engine_timeout"/s, 'no first byte: 504');
+    $got = $t->get('/gap');
+    like($got, qr/^HTTP\/1.1 200 .*"i":0.*"code":"engine_timeout".*\[DONE\]/s, 'a gap: event');
+    ok($t->until(sub { count($t->access_log, qr/fin=timeout/) == 2 }), 'the log says timeout');
+    ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 2 }), 'the engine was told');
+    ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'all slots are free');
+    $t->finish;
+};
+
+subtest 'garbage drops the link and only that' => sub {
+    $t = Infer->new('lc-garbage', http => $one, server => $pass);
+    $e = $t->engine('a', '--garbage');
+    $t->start;
+    @s = map { $t->open_stream } 1 .. 3;
+    ok($t->collect(5, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /engine_lost|502/ } @s), 3, 'with an error');
+    like($t->error_log, qr/\[crit\].*wrote nonsense into the ring/, 'logged as critical');
+    like($t->get('/static'), qr/static/, 'nginx goes on');
+    $t->finish(qr/wrote nonsense/);
+};
+
+subtest 'a sequence gap fails the stream' => sub {
+    $t = Infer->new('lc-seq', http => $one, server => $pass);
+    $e = $t->engine('a', '--bad-seq');
+    $t->start;
+    like($t->get('/'), qr/"i":1.*"code":"engine_lost"/s, 'error event');
+    ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'the slot is free again');
+    is($t->stat('faults'), 1, 'counted');
+    is($t->stat('connects'), 1, 'the link stays');
+    $t->finish;
+};
+
+subtest 'an engine that ignores its credit is cut off' => sub {
+    $t = Infer->new('lc-credit', http => $one, server => $pass);
+    $e = $t->engine('a', '--ignore-credit', '--interval-ms', 0, '--tokens', 3000, '--bytes', 8000);
+    $t->start;
+    my $s = $t->connect(Timeout => 5);
+    print $s "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+    ok($t->until(sub { $t->error_log =~ /broke the protocol: credit|nonsense/ }, 10), 'noticed');
+    like($t->get('/static'), qr/static/, 'nginx goes on');
+    $t->finish(qr/wrote nonsense/);
+};
+
+subtest 'data of an older generation is dropped and counted' => sub {
+    $t = Infer->new('lc-stale', http => $one, server => $pass);
+    $e = $t->engine('a', '--stale', '--tokens', 5, '--interval-ms', 1);
+    $t->start;
+    my $got = join '', map { $t->get('/') } 1 .. 5;
+    is(count($got, qr/\[DONE\]/), 5, 'five answers');
+    unlike($got, qr/STALE/, 'nothing stale in them');
+    is($t->stat('stale'), 5, 'counted');
+    $t->finish;
+};
+
+subtest 'another version of the wire' => sub {
+    $t = Infer->new('lc-version', http => 'infer_pool p { engine SOCK(a); }', server => $pass);
+    $e = $t->engine('a', '--bad-version');
+    $t->start;
+    like($t->get('/'), qr/^HTTP\/1.1 503 .*Retry-After: 1/s, 'status 503');
+    like($t->error_log, qr/refused the link: .*speaks another version/, 'logged in words');
+    is(count($t->error_log, qr/\[error\].*refused the link/), 1, 'once');
+    $t->finish;
+};
+
+subtest 'the engine says busy' => sub {
+    $t = Infer->new('lc-busy', http => 'infer_pool p { engine SOCK(a); engine SOCK(b); }
+                                        infer_pool q { engine SOCK(a); }',
+                    server => "$pass location /q { infer_pass q; }");
+    $t->engine('a', '--busy');
+    $t->engine('b', '--tokens', 3, '--interval-ms', 1);
+    $t->start;
+    $t->until(sub { count($t->engine_log('a'), qr/link up/) && count($t->engine_log('b'),
+                                                                     qr/link up/) });
+    my $got = join '', map { $t->get('/') } 1 .. 6;
+    is(count($got, qr/\[DONE\]/), 6, 'the other engine answers');
+    like($t->get('/q'), qr/^HTTP\/1.1 503 .*"code":"engine_busy"/s, '503 without another');
+    $t->finish;
+};
+
+subtest 'http_503 goes to the next engine' => sub {
+    $t = Infer->new('lc-503', http => 'infer_pool p { engine SOCK(a); engine SOCK(b) backup; }',
+                    server => "location / { infer_pass p; infer_next_engine error http_503; }
+                               location /off { infer_pass p; infer_next_engine off; }");
+    $t->engine('a', '--status', 503);
+    $t->engine('b', '--tokens', 3, '--interval-ms', 1);
+    $t->start;
+    $t->until(sub { $t->engine_log('a') =~ /link up/ && $t->engine_log('b') =~ /link up/ });
+    like($t->get('/'), qr/\[DONE\]/, 'next');
+    like($t->get('/off'), qr/^HTTP\/1.1 503 .*scripted/s, 'off: the answer is relayed');
+    $t->finish;
+};
+
+subtest 'GOAWAY: a new link, the old stream ends in peace' => sub {
+    $t = Infer->new('lc-goaway', http => $one, server => $pass);
+    $t->engine('a', '--goaway-after', 1, '--tokens', 30, '--interval-ms', 10);
+    $t->start;
+    @s = map { sleep 0.1; $t->open_stream } 1 .. 4;
+    ok($t->collect(5, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /"i":29.*\[DONE\]/s } @s), 4, 'complete');
+    ok($t->stat('connects') >= 4, 'over several links');
+    $t->finish;
+};
+
+subtest 'reload under load' => sub {
+    $t = Infer->new('lc-reload', http => $one, server => $pass, workers => 2);
+    $t->engine('a', '--tokens', 60, '--interval-ms', 20);
+    $t->start;
+    my @old = $t->workers;
+    @s = map { $t->open_stream } 1 .. 40;
+    ok($t->collect(5, \@s, streaming(3)), 'all stream');
+    for my $n (1 .. 2) {
+        kill 'HUP', $t->master;
+        sleep 0.3;
+        push @s, map { $t->open_stream } 1 .. 10;
+    }
+    ok($t->collect(10, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /"i":59.*\[DONE\]\n\n\r\n0\r\n\r\n\z/s } @s), 60, 'complete');
+    ok($t->until(sub { !grep { $t->alive($_) } @old }), 'the old workers exit');
+    unlike($t->error_log, qr/open socket/, 'no socket is left');
+    $t->finish;
+};
+
+subtest 'kill -9 of a worker' => sub {
+    $t = Infer->new('lc-worker', http => $one, server => $pass);
+    $t->engine('a', '--tokens', 1000);
+    $t->start;
+    @s = map { $t->open_stream } 1 .. 5;
+    ok($t->collect(5, \@s, streaming(1)), 'all stream');
+    kill 'KILL', $t->workers;
+    ok($t->until(sub { $t->engine_log('a') =~ /worker gone/ }, 1), 'the engine sees it');
+    ok($t->collect(5, \@s), 'the connections end');
+    ok($t->until(sub { $t->stat('slots_free') > 0 }), 'the next worker has a link');
+    $t->finish(qr/exited on signal 9/);
+};
+
+subtest 'clients that leave' => sub {
+    $t = Infer->new('lc-abort', http => $one, server => "$pass
+                    location /keep { infer_pass p; infer_ignore_client_abort on; }");
+    $t->engine('a', '--tokens', 40, '--interval-ms', 20);
+    $t->start;
+    @s = map { $t->open_stream } 1 .. 50;
+    ok($t->collect(5, \@s, streaming(1)), 'all stream');
+    close $_->{s} for @s;
+    ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 50 }, 2), 'the engine is told');
+    ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'all slots are free');
+    ok($t->until(sub { count($t->access_log, qr/fin=cancelled/) == 50 }), 'the log says cancelled');
+
+    my $s = $t->connect;
+    print $s "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+    shutdown $s, 1;
+    ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 51 }, 2), 'request and FIN at once');
+
+    my $keep = $t->open_stream(uri => '/keep');
+    $t->collect(5, [$keep], sub { $keep->{got} =~ /"i":1/ });
+    close $keep->{s};
+    ok($t->until(sub { count($t->engine_log('a'), qr/end 0$/m) == 1 }, 3),
+       'infer_ignore_client_abort');
+    $t->finish;
+};
+
+subtest 'a client that does not read' => sub {
+    $t = Infer->new('lc-slow', http => $one, server => "$pass location /short { infer_pass p;
+                    send_timeout 1s; }");
+    $t->engine('a', '--tokens', 40000, '--interval-ms', 0, '--bytes', 2000);
+    $t->start;
+    my ($pid) = $t->workers;
+    my $before = $t->rss($pid);
+    my @slow = map { my $s = $t->connect(Timeout => 5); setsockopt $s, 1, 8, pack('i', 4096);
+                     print $s "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"; $s }
+               1 .. 20;
+    sleep 3;
+    my $grown = $t->rss($pid) - $before;
+    ok($grown < 20 * 64 + 1024, "20 stalled streams cost $grown kB");
+    my $begin = time;
+    like($t->get('/static'), qr/static/, 'nobody else waits');
+    ok(time - $begin < 1, 'not even long');
+    is($t->stat('active'), 20, 'they are still there');
+    my $s = $t->connect(Timeout => 5);
+    print $s "POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+    ok($t->until(sub { $t->access_log =~ /fin=client_timeout/ }, 10), 'send_timeout ends it');
+    close $_ for @slow, $s;
+    ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'all slots are free');
+    $t->finish;
+};
+
+subtest 'more requests than slots wait in the queue' => sub {
+    $t = Infer->new('lc-queue', http => 'infer_pool p { engine SOCK(a) max_conns=2; queue 10; }
+                                         infer_pool q { engine SOCK(a) max_conns=1; }',
+                    server => "$pass location /q { infer_pass q; }");
+    $t->engine('a', '--tokens', 5, '--interval-ms', 30);
+    $t->start;
+    ok($t->until(sub { $t->stat('slots') > 0 }), 'attached');
+    @s = map { $t->open_stream } 1 .. 14;
+    ok($t->collect(8, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /\[DONE\]/ } @s), 12, 'twelve are answered');
+    is(scalar(grep { $_->{got} =~ /^HTTP\/1.1 503 .*engine_unavailable/s } @s), 2, 'two refused');
+    like($t->access_log, qr/queue=0\.[1-9]/, 'the wait is in the log');
+    is($t->stat('rescues'), 0, 'no wake-up was lost');
+    $t->finish;
+};
+
+subtest 'gzip flushes every event' => sub {
+    $t = Infer->new('lc-gzip', http => "$one gzip on; gzip_types text/event-stream;",
+                    server => $pass);
+    $t->engine('a', '--tokens', 10, '--interval-ms', 20);
+    $t->start;
+    my $got = $t->get('/', headers => "Accept-Encoding: gzip\r\n");
+    my @c = $t->chunks($got);
+    ok(@c >= 10, 'a chunk for each event: ' . @c);
+    my $all = join '', @c;
+    gunzip(\$all => \my $plain);
+    is(count($plain, qr/^data: /m), 11, 'and all of it');
+    $t->finish;
+};
+
+subtest 'HTTP/2' => sub {
+    $t = Infer->new('lc-h2', http => $one,
+                    server => "$pass location /slow { infer_pass p; send_timeout 1s; }");
+    (my $conf = $t->conf) =~ s/(listen 127.0.0.1:\d+);/$1 http2;/;
+    open my $f, '>', "$t->{root}/nginx.conf" or die $!;
+    print $f $conf;
+    close $f;
+    my $e = $t->engine('a', '--tokens', 20, '--interval-ms', 10);
+    $t->start;
+    my $curl = "curl -sN --http2-prior-knowledge -d {} http://127.0.0.1:$t->{port}";
+    my $got = `$curl/ -w '%{http_version} %{http_code}'`;
+    like($got, qr/"i":19.*\[DONE\]\n\n2 200\z/s, 'a whole stream');
+    `$curl/ --max-time 0.1`;
+    ok($t->until(sub { $t->engine_log('a') =~ /end 1$/m }, 2), 'a client that leaves');
+    $t->kill_engine($e);
+    $e = $t->engine('a', '--tokens', 20000, '--interval-ms', 0, '--bytes', 1000);
+    $t->until(sub { $t->engine_log('a') =~ /link down.*link up/s }, 1);
+    $got = `$curl/ | md5sum; $curl/ | grep -c '^data: {'`;
+    like($got, qr/^20000$/m, '20 MB, far beyond every window');
+    $t->kill_engine($e);
+    $e = $t->engine('a', '--tokens', 1000, '--interval-ms', 5);
+    $got = `(sleep 0.4; kill -9 $e) & $curl/; echo "rc=\$?"`;
+    like($got, qr/"code":"engine_lost".*\[DONE\]\n\nrc=[1-9]/s, 'a dead engine resets the stream');
+    $t->finish;
+};
+
+done_testing();

@@ -1,0 +1,418 @@
+# Requests and replies: what the engine gets to see, what the client gets back, and nginx's own
+# features around them. The engine is t/helpers/echo_engine.c.
+
+use lib 't/lib';
+use Cwd qw(abs_path);
+
+our ($engine, $sock);
+
+BEGIN {
+    $ENV{TEST_NGINX_LOAD_MODULES}
+        ||= abs_path($ENV{TEST_INFER_MODULE} || 'build/ngx_http_infer_module.so');
+    $sock = $ENV{TEST_NGINX_ENGINE_SOCK} = "/tmp/infer-t-$$-proxy.sock";
+    my $bin = $ENV{TEST_ECHO_ENGINE} || 'build/t/helpers/echo_engine';
+    $engine = fork;
+    die "fork: $!" unless defined $engine;
+    exec $bin, $sock if $engine == 0;
+    for (1 .. 250) { last if -S $sock; select undef, undef, undef, 0.02 }
+    die "no engine" unless -S $sock;
+}
+
+END {
+    if ($engine) {
+        local $?;
+        kill 'KILL', $engine;
+        waitpid $engine, 0;
+        unlink $sock;
+    }
+}
+
+use Test::Nginx::Socket 'no_plan';
+
+our $big = join '', map { chr(97 + $_ % 26) } 0 .. 20_000_000 - 1;
+
+add_block_preprocessor(sub {
+    my $b = shift;
+    my $http = defined $b->http_config ? $b->http_config : '';
+    $b->set_value('http_config', "infer_pool echo { engine unix:$sock; queue 16 timeout=5s; }\n"
+                                 . "client_max_body_size 30m;\n$http");
+});
+
+sub fnv {
+    use integer;
+    no warnings 'portable';
+    my $h = 0xcbf29ce484222325;
+    $h = ($h ^ $_) * 1099511628211 for unpack 'C*', $_[0];
+    return sprintf '%016x', $h;
+}
+
+our $big_fnv = fnv($big);
+
+run_tests();
+
+__DATA__
+
+=== TEST 1: method, URI, body and the headers that pass
+--- config
+location / { infer_pass echo; }
+--- request
+POST /v1/chat/completions?x=%20y
+{"a":1}
+--- more_headers
+Content-Type: application/json
+Authorization: Bearer k
+Cookie: secret
+X-Other: no
+User-Agent: me
+--- response_headers
+Content-Type: text/plain
+retry-after: 0
+!x-secret
+--- response_body_like: ^POST /v1/chat/completions\?x=%20y\n:peer: 127.0.0.1\ncontent-type: application/json\nauthorization: Bearer k\nbody 7 [0-9a-f]{16}\n\{"a":1\}\n$
+
+=== TEST 2: infer_set_header, infer_pass_header, infer_set_key
+--- config
+location / {
+    infer_pass echo;
+    infer_set_header X-Request-Id $request_method-1;
+    infer_set_header Authorization "";
+    infer_pass_header X-Other;
+    infer_set_key $arg_key;
+}
+--- request
+GET /a?key=abc
+--- more_headers
+Authorization: Bearer k
+X-Request-Id: mine
+X-Other: yes
+--- response_body_like: ^GET /a\?key=abc\n:peer: 127.0.0.1\n:key: abc\nx-request-id: GET-1\nx-other: yes\nbody 0 cbf29ce484222325\n
+
+=== TEST 3: the client cannot speak for the module
+--- config
+location / { infer_pass echo; infer_pass_header peer; }
+--- request
+GET /a
+--- more_headers
+:key: forged
+--- error_code: 400
+
+=== TEST 4: DELETE and OPTIONS pass
+--- config
+location / { infer_pass echo; }
+--- pipelined_requests eval
+["DELETE /x", "OPTIONS /y"]
+--- response_body_like eval
+["^DELETE /x\n", "^OPTIONS /y\n"]
+
+=== TEST 5: HEAD is refused
+--- config
+location / { infer_pass echo; }
+--- request
+HEAD /x
+--- error_code: 405
+--- response_headers
+Allow: GET, POST, DELETE, OPTIONS
+Content-Type: application/json
+
+=== TEST 6: PUT is refused, in JSON, and the connection goes on
+--- config
+location / { infer_pass echo; }
+--- pipelined_requests eval
+["PUT /x\nabc", "GET /y"]
+--- error_code eval
+[405, 200]
+--- response_body_like eval
+['^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"method_not_allowed"\}\}', "^GET /y\n"]
+
+=== TEST 7: pipelined requests
+--- config
+location / { infer_pass echo; }
+--- pipelined_requests eval
+["POST /1\none", "GET /stream/2", "POST /3\nthree"]
+--- response_body_like eval
+["^POST /1\n(?s:.*)\none\n", "^data: GET /stream/2\n\n", "^POST /3\n(?s:.*)\nthree\n"]
+
+=== TEST 8: a stream
+--- config
+location / { infer_pass echo; }
+--- request
+POST /stream
+hello
+--- response_headers
+Content-Type: text/event-stream; charset=utf-8
+Cache-Control: no-cache
+X-Accel-Buffering: no
+Transfer-Encoding: chunked
+!Content-Length
+--- response_body_like: ^data: POST /stream\n\ndata: :peer: 127.0.0.1\n\ndata: body 5 [0-9a-f]{16}\n\ndata: hello\n\n$
+
+=== TEST 9: a stream over HTTP/1.0
+--- config
+location / { infer_pass echo; }
+--- raw_request eval
+"POST /stream HTTP/1.0\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+--- response_headers
+!Transfer-Encoding
+--- response_body_like: ^data: POST /stream\n\n(?s:.*)data: hi\n\n$
+
+=== TEST 10: Expect: 100-continue
+--- config
+location / { infer_pass echo; }
+--- raw_request eval
+["POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+ {value => "12345", delay_before => 0.2}]
+--- response_body_like: \nbody 5 [0-9a-f]{16}\n12345\n
+
+=== TEST 11: a chunked body in pieces
+--- config
+location / { infer_pass echo; }
+--- raw_request eval
+["POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
+ {value => "c\r\n4\r\ndefg\r", delay_before => 0.1},
+ {value => "\n0\r\n\r\n", delay_before => 0.1}]
+--- response_body_like: \nbody 7 [0-9a-f]{16}\nabcdefg\n
+
+=== TEST 12: a request one byte at a time
+--- config
+location / { infer_pass echo; }
+--- raw_request eval
+[map { { value => $_, delay_before => 0.002 } }
+ split //, "POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"]
+--- response_body_like: \nbody 3 [0-9a-f]{16}\nabc\n
+
+=== TEST 13: 20 MB through a small ring, from a temporary file
+--- http_config
+infer_shm_size 512k;
+--- config
+location / { infer_pass echo; }
+--- request eval
+"POST /x\n$::big"
+--- response_body_like eval
+"\nbody 20000000 $::big_fnv\n"
+--- timeout: 20
+
+=== TEST 14: 20 MB through a small ring, from memory
+--- http_config
+infer_shm_size 512k;
+client_body_buffer_size 30m;
+--- config
+location / { infer_pass echo; }
+--- request eval
+"POST /x\n$::big"
+--- response_body_like eval
+"\nbody 20000000 $::big_fnv\n"
+--- timeout: 20
+
+=== TEST 15: a reply much larger than the window
+--- config
+location / { infer_pass echo; }
+--- request
+GET /big/1000000
+--- response_headers
+Content-Length: 1000000
+--- response_body eval
+substr($::big, 0, 1_000_000)
+
+=== TEST 16: client_max_body_size, and infer_error for nginx's own errors
+--- config
+client_max_body_size 10;
+error_page 404 413 @e;
+location @e { infer_error; }
+location / { infer_pass echo; }
+--- request
+POST /x
+more than ten bytes
+--- error_code: 413
+--- response_headers
+Content-Type: application/json
+--- response_body_like: ^\{"error":\{"message":"the request body is too large","type":"invalid_request_error","param":null,"code":"request_too_large"\}\}
+
+=== TEST 17: the engine's errors are relayed
+--- config
+location / { infer_pass echo; }
+--- request
+POST /status/429
+x
+--- error_code: 429
+--- response_headers
+retry-after: 7
+--- response_body_like: ^POST /status/429\n
+
+=== TEST 18: infer_intercept_errors
+--- config
+error_page 429 /limited;
+location = /limited { return 429 "mine"; }
+location / { infer_pass echo; infer_intercept_errors on; }
+--- request
+POST /status/429
+x
+--- error_code: 429
+--- response_body: mine
+
+=== TEST 19: error_page to another pool, and the log still knows
+--- http_config
+infer_pool none { engine unix:/nonexistent/x.sock; }
+log_format l '$status $infer_engine';
+--- config
+access_log logs/access.log l;
+error_page 503 = @other;
+location @other { infer_pass echo; }
+location / { infer_pass none; infer_intercept_errors on; }
+--- request
+POST /x
+abc
+--- response_body_like: \nbody 3 [0-9a-f]{16}\nabc\n
+--- access_log_like: ^200 unix:/tmp/infer-t-\d+-proxy.sock$
+
+=== TEST 20: a pool from a variable, and one that is not there
+--- config
+location / { infer_pass $arg_p; }
+--- pipelined_requests eval
+["GET /?p=echo", "GET /?p=nothing"]
+--- error_code eval
+[200, 500]
+--- error_log
+infer pool "nothing" not found
+
+=== TEST 21: in "if"
+--- config
+location / { if ($arg_b) { infer_pass echo; } }
+--- request
+GET /x?b=1
+--- response_body_like: ^GET /x\?b=1\n
+
+=== TEST 22: parameters in "if", the pass outside
+--- config
+location / { infer_pass echo; if ($arg_b) { set $x 1; } }
+--- request
+GET /x?b=1
+--- response_body_like: ^GET /x\?b=1\n
+
+=== TEST 23: in limit_except
+--- config
+location / { limit_except GET { infer_pass echo; } return 204; }
+--- request
+POST /x
+--- response_body_like: ^POST /x\n
+
+=== TEST 24: after limit_except without a pass of its own
+--- config
+location / { infer_pass echo; limit_except GET { deny all; } }
+--- pipelined_requests eval
+["GET /x", "POST /x\nx"]
+--- error_code eval
+[200, 403]
+
+=== TEST 25: a rewritten URI
+--- config
+location / { rewrite ^/a/(.*)$ /b/$1?c=1 break; infer_pass echo; }
+--- request
+GET /a/x%20y?d=2
+--- response_body_like: ^GET /b/x%20y\?c=1&d=2\n
+
+=== TEST 26: gzip flushes every event
+--- http_config
+gzip on; gzip_types text/event-stream; gzip_min_length 0;
+--- config
+location / { infer_pass echo; }
+--- request
+GET /stream
+--- more_headers
+Accept-Encoding: gzip
+--- response_headers
+Content-Encoding: gzip
+
+=== TEST 27: limit_req
+--- http_config
+limit_req_zone $binary_remote_addr zone=r:1m rate=1r/m;
+--- config
+location / { limit_req zone=r; limit_req_status 429; infer_pass echo; }
+--- pipelined_requests eval
+["GET /a", "GET /b"]
+--- error_code eval
+[200, 429]
+
+=== TEST 28: auth_request lets through and refuses
+--- config
+location = /auth { internal; if ($http_authorization = "Bearer good") { return 204; } return 401; }
+location / { auth_request /auth; infer_pass echo; }
+--- request
+POST /x
+abc
+--- more_headers
+Authorization: Bearer good
+--- response_body_like: ^POST /x\n(?s:.*)\nabc\n
+
+=== TEST 29: auth_request refuses
+--- config
+location = /auth { internal; return 401; }
+location / { auth_request /auth; infer_pass echo; }
+--- request
+POST /x
+abc
+--- error_code: 401
+
+=== TEST 30: a subrequest is refused cleanly
+--- config
+location = /auth { internal; infer_pass echo; }
+location / { auth_request /auth; infer_pass echo; }
+--- request
+GET /x
+--- error_code: 500
+--- error_log
+infer_pass does not serve subrequests
+
+=== TEST 31: variables in the log
+--- http_config
+log_format l '$infer_engine|$infer_status|$infer_model|$infer_prompt_tokens|$infer_cached_tokens|$infer_completion_tokens|$infer_reasoning_tokens|$infer_queue_time|$infer_ttft|$infer_tpot|$infer_finish_reason|$infer_request_id';
+--- config
+access_log logs/access.log l;
+location / { infer_pass echo; }
+--- request
+POST /stream
+x
+--- access_log_like: ^unix:/tmp/\S+\|200\|echo\|11\|4\|5\|2\|0\.0\d\d\|0\.\d\d\d\|0\.0[01]\d{4}\|stop\|req-1$
+
+=== TEST 32: variables without a request to an engine
+--- http_config
+log_format l '[$infer_engine|$infer_status|$infer_ttft|$infer_finish_reason]';
+--- config
+access_log logs/access.log l;
+location / { return 200 "x"; }
+--- request
+GET /
+--- response_body: x
+--- access_log_like: ^\[-\|-\|-\|-\]$
+
+=== TEST 33: control characters in a header that passes
+--- config
+location / { infer_pass echo; }
+--- raw_request eval
+"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: a\x01b\r\n\r\n"
+--- error_code: 400
+--- response_body_like: ^\{"error":
+
+=== TEST 34: a URI that no head can hold
+--- http_config
+large_client_header_buffers 4 32k;
+--- config
+location / { infer_pass echo; }
+--- request eval
+"GET /" . 'x' x 20000
+--- error_code: 414
+--- response_body_like: ^\{"error":
+
+=== TEST 35: a trailing slash redirects as with proxy_pass
+--- config
+location /v1/ { infer_pass echo; }
+--- request
+GET /v1
+--- error_code: 301
+
+=== TEST 36: infer_flush_interval merges events, and none is lost
+--- config
+location / { infer_pass echo; infer_flush_interval 60ms; }
+--- request
+POST /stream
+hello
+--- response_body_like: ^data: POST /stream\n\ndata: :peer: 127.0.0.1\n\ndata: body 5 [0-9a-f]{16}\n\ndata: hello\n\n$
