@@ -24,6 +24,8 @@
 
 static ngx_int_t ngx_http_infer_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static u_char *ngx_http_infer_number(ngx_http_infer_ctx_t *ctx, u_char *p,
+    uintptr_t which);
 static u_char *ngx_http_infer_time(ngx_http_infer_ctx_t *ctx, u_char *p,
     uintptr_t which);
 
@@ -94,99 +96,82 @@ ngx_http_infer_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
     u_char                *p;
-    const char            *s;
     ngx_http_infer_ctx_t  *ctx;
 
     ctx = ngx_http_infer_get_ctx(r);
 
-    if (ctx == NULL) {
-        goto unknown;
-    }
-
-    p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN + NGX_INT64_LEN + 8);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
     v->valid = 1;
     v->no_cacheable = 1;
-    v->not_found = 0;
-    v->data = p;
-    s = NULL;
+    v->not_found = 1;
+
+    if (ctx == NULL) {
+        return NGX_OK;
+    }
 
     switch (data) {
 
     case NGX_HTTP_INFER_VAR_ENGINE:
         v->data = ctx->engines.data;
         v->len = ctx->engines.len;
-        goto done;
-
-    case NGX_HTTP_INFER_VAR_STATUS:
-        if (ctx->status) {
-            p = ngx_sprintf(p, "%03ui", ctx->status);
-        }
-        break;
-
-    case NGX_HTTP_INFER_VAR_PROMPT:
-        if (ctx->got_stats) {
-            p = ngx_sprintf(p, "%uD", ctx->stats.prompt_tok);
-        }
-        break;
-
-    case NGX_HTTP_INFER_VAR_CACHED:
-        if (ctx->got_stats) {
-            p = ngx_sprintf(p, "%uD", ctx->stats.cached_tok);
-        }
-        break;
-
-    case NGX_HTTP_INFER_VAR_COMPLETION:
-        if (ctx->got_stats) {
-            p = ngx_sprintf(p, "%uD", ctx->stats.completion_tok);
-        }
-        break;
-
-    case NGX_HTTP_INFER_VAR_REASONING:
-        if (ctx->got_stats) {
-            p = ngx_sprintf(p, "%uD", ctx->stats.reasoning_tok);
-        }
         break;
 
     case NGX_HTTP_INFER_VAR_MODEL:
-        s = ctx->stats.model;
+        v->data = (u_char *) ctx->stats.model;
+        v->len = ngx_strlen(v->data);
         break;
 
     case NGX_HTTP_INFER_VAR_REQUEST_ID:
-        s = ctx->stats.request_id;
+        v->data = (u_char *) ctx->stats.request_id;
+        v->len = ngx_strlen(v->data);
         break;
 
     case NGX_HTTP_INFER_VAR_FINISH:
-        s = ctx->finish ? ctx->finish : ctx->stats.finish;
+        v->data = (u_char *) (ctx->finish ? ctx->finish : ctx->stats.finish);
+        v->len = ngx_strlen(v->data);
         break;
 
     default:
-        p = ngx_http_infer_time(ctx, p, data);
+        p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN + NGX_INT64_LEN + 8);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        v->data = p;
+        v->len = ngx_http_infer_number(ctx, p, data) - p;
         break;
     }
 
-    if (s) {
-        v->data = (u_char *) s;
-        v->len = ngx_strlen(s);
-
-    } else {
-        v->len = p - v->data;
-    }
-
-done:
-
-    if (v->len) {
-        return NGX_OK;
-    }
-
-unknown:
-
-    v->not_found = 1;
+    v->not_found = (v->len == 0);
 
     return NGX_OK;
+}
+
+
+static u_char *
+ngx_http_infer_number(ngx_http_infer_ctx_t *ctx, u_char *p, uintptr_t which)
+{
+    struct wire_stats  *st = &ctx->stats;
+
+    switch (which) {
+
+    case NGX_HTTP_INFER_VAR_STATUS:
+        return ctx->status ? ngx_sprintf(p, "%03ui", ctx->status) : p;
+
+    case NGX_HTTP_INFER_VAR_PROMPT:
+        return ctx->got_stats ? ngx_sprintf(p, "%uD", st->prompt_tok) : p;
+
+    case NGX_HTTP_INFER_VAR_CACHED:
+        return ctx->got_stats ? ngx_sprintf(p, "%uD", st->cached_tok) : p;
+
+    case NGX_HTTP_INFER_VAR_COMPLETION:
+        return ctx->got_stats ? ngx_sprintf(p, "%uD", st->completion_tok) : p;
+
+    case NGX_HTTP_INFER_VAR_REASONING:
+        return ctx->got_stats ? ngx_sprintf(p, "%uD", st->reasoning_tok) : p;
+
+    default:
+        return ngx_http_infer_time(ctx, p, which);
+    }
 }
 
 

@@ -14,7 +14,7 @@ my $harness = TAP::Harness->new({
     failures  => 1,
     exec      => sub {
         my (undef, $file) = @_;
-        my @limit = ('timeout', '-k', '10', $ENV{TEST_TIMEOUT} || 600);
+        my @limit = ('timeout', '-k', '10', $ENV{TEST_TIMEOUT} || 300);
         return [ @limit, 'perl', '-It/lib', $file ] if $file =~ /\.t$/;
         return [ @limit, 'build/venv/bin/python', $file ] if $file =~ /\.py$/;
         return [ @limit, $file ];

@@ -2,8 +2,8 @@
  *
  *     echo_engine SOCKET
  *
- * The reply is text: method, URI, the headers in order, length and FNV-1a of the body, then the body
- * itself if it is short. The path decides the form:
+ * The reply is text: method, URI, the headers in order, length and FNV-1a of the body, then the
+ * body itself if it is short. The path decides the form:
  *
  *     /stream       the lines as SSE events, one record each     /big/N     N bytes of letters
  *     /status/N     with that status and Retry-After: 7          other      one whole reply

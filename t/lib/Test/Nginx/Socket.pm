@@ -5,8 +5,8 @@ package Test::Nginx::Socket;
 #
 # Sections: main_config http_config config request raw_request pipelined_requests more_headers
 # error_code response_headers response_body response_body_like response_body_unlike error_log
-# no_error_log access_log_like(*) must_die timeout user_files init SKIP ONLY LAST. A (*) is ours. In a
-# suite that the real library is to run, use a block's error_log instead of must_die's own.
+# no_error_log access_log_like(*) must_die timeout user_files init SKIP ONLY LAST. A (*) is ours: the
+# real library ignores it.
 #
 # Environment: TEST_NGINX_BINARY, TEST_NGINX_SERVROOT, TEST_NGINX_PORT, TEST_NGINX_VERBOSE,
 # TEST_NGINX_LOAD_MODULES (space separated), TEST_NGINX_TIMEOUT.
@@ -14,17 +14,14 @@ package Test::Nginx::Socket;
 use strict;
 use warnings;
 
-use Cwd qw(abs_path getcwd);
+use Cwd qw(getcwd);
 use File::Path qw(make_path remove_tree);
 use IO::Select;
 use IO::Socket::INET;
-use POSIX qw(:sys_wait_h);
 use Test::More ();
 use Time::HiRes qw(sleep time);
 
-our $UseHup = 0;
-our (@EXPORT_BLOCKS, $Binary, $Root, $Port, $Timeout, $Pid, $Extra, $Log, $Skip_all);
-our ($Http_config, $Main_config) = ('', '');
+our ($Binary, $Root, $Port, $Timeout, $Log);
 my @blocks;
 my $repeat = 1;
 
@@ -54,12 +51,7 @@ sub import {
         *{"${pkg}::$f"} = \&{"Test::More::$f"};
     }
     *{"${pkg}::plan"} = sub { Test::More::plan(@_) };
-    plan_now($pkg, @args) if @args;
-}
-
-sub plan_now {
-    my ($pkg, @args) = @_;
-    Test::More::plan(@args);
+    Test::More::plan(@args) if @args;
 }
 
 my @preprocessors;
