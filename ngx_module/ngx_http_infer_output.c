@@ -21,6 +21,7 @@ static void ngx_http_infer_reply_stats(ngx_http_infer_ctx_t *ctx,
 static void ngx_http_infer_reply_end(ngx_http_infer_ctx_t *ctx,
     const u_char *payload);
 static void ngx_http_infer_complete(ngx_http_infer_ctx_t *ctx);
+static void ngx_http_infer_break(ngx_http_infer_ctx_t *ctx);
 static ngx_int_t ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
     struct wire_rep_head *head, struct wire_hdr_iter *it);
 static ngx_int_t ngx_http_infer_copy_header(ngx_http_request_t *r,
@@ -407,12 +408,10 @@ ngx_http_infer_reply_end(ngx_http_infer_ctx_t *ctx, const u_char *payload)
 
     if (end.reason == WIRE_END_ERROR && ctx->header) {
 
-        /* the engine has said what it could; no one takes it for whole */
+        /* the engine has said what it could */
 
         ctx->finish = "error";
-        ctx->flush = 1;
-        (void) ngx_http_infer_output(ctx);
-        ngx_http_infer_finalize(ctx, NGX_ERROR);
+        ngx_http_infer_break(ctx);
         return;
     }
 
@@ -462,19 +461,50 @@ void
 ngx_http_infer_cut(ngx_http_infer_ctx_t *ctx, const char *code,
     const char *message)
 {
-    u_char  *p, text[512];
+    u_char     *p, text[512];
+    ngx_int_t   rc;
 
-    if (ctx->stream && !ctx->gone) {
-        p = ngx_snprintf(text, sizeof(text),
-                         "data: {\"error\":{\"message\":\"%s\","
-                         "\"type\":\"server_error\",\"param\":null,"
-                         "\"code\":\"%s\"}}\n\ndata: [DONE]\n\n",
-                         message, code);
+    if (!ctx->stream || ctx->gone) {
+        ngx_http_infer_finalize(ctx, NGX_ERROR);
+        return;
+    }
 
-        if (ngx_http_infer_append(ctx, text, p - text) == NGX_OK) {
-            ctx->flush = 1;
-            (void) ngx_http_infer_output(ctx);
-        }
+    p = ngx_snprintf(text, sizeof(text),
+                     "data: {\"error\":{\"message\":\"%s\","
+                     "\"type\":\"server_error\",\"param\":null,"
+                     "\"code\":\"%s\"}}\n\ndata: [DONE]\n\n",
+                     message, code);
+
+    rc = ngx_http_infer_append(ctx, text, p - text);
+
+    if (rc != NGX_OK) {
+        ngx_http_infer_finalize(ctx, NGX_ERROR);
+        return;
+    }
+
+    ngx_http_infer_break(ctx);
+}
+
+
+/*
+ * The last words are in out.  HTTP/1 closes without the last chunk, so no
+ * one takes the text for whole.  HTTP/2 and later end a stream in order:
+ * after a reset a client may throw away what it has not read yet, which is
+ * just the error event.
+ */
+
+static void
+ngx_http_infer_break(ngx_http_infer_ctx_t *ctx)
+{
+    if (ctx->stream && !ctx->gone
+        && ctx->request->http_version >= NGX_HTTP_VERSION_20)
+    {
+        ngx_http_infer_complete(ctx);
+        return;
+    }
+
+    if (!ctx->gone) {
+        (void) ngx_http_infer_output(ctx);
     }
 
     ngx_http_infer_finalize(ctx, NGX_ERROR);

@@ -11,9 +11,9 @@ from env import Stack, done, free_port, ok, same
 
 PAGE = """<!doctype html><meta charset=utf-8><p id=out></p><script>
 (async () => {
-  const body = {model: 'demo', stream: true, temperature: 0, max_tokens: 60, ignore_eos: true,
-                messages: [{role: 'user', content: 'Hello!'}]};
-  const r = await fetch('/v1/chat/completions', {method: 'POST', body: JSON.stringify(body),
+  const body = {model: 'demo', stream: true, seed: 1, max_tokens: 600, ignore_eos: true,
+                prompt: 'Hello!'};      // long enough that a browser cannot take it for one piece
+  const r = await fetch('/v1/completions', {method: 'POST', body: JSON.stringify(body),
                         headers: {'content-type': 'application/json'}});
   const rd = r.body.pipeThrough(new TextDecoderStream()).getReader();
   const out = document.getElementById('out'), shown = [];
@@ -27,7 +27,7 @@ PAGE = """<!doctype html><meta charset=utf-8><p id=out></p><script>
       last = buf.slice(0, i); buf = buf.slice(i + 2);
       if (!last.startsWith('data: {')) continue;
       const c = JSON.parse(last.slice(6)).choices[0];
-      if (c && c.delta.content) out.textContent += c.delta.content;
+      if (c) out.textContent += c.text;
     }
     shown.push([performance.now(), out.textContent.length]);
   }

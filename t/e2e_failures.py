@@ -12,7 +12,7 @@ import urllib.request
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
 from env import Stack, done, ok, same
 
-LONG = {"model": "demo", "stream": True, "max_tokens": 1500, "ignore_eos": True,
+LONG = {"model": "demo", "stream": True, "max_tokens": 3500, "ignore_eos": True,
         "messages": [{"role": "user", "content": "Hello!"}]}
 
 
@@ -45,6 +45,10 @@ class Stream(threading.Thread):
         self.first.set()
 
 
+def phase(name, t0=time.time()):
+    print(f"# {time.time() - t0:6.1f} s: {name}", flush=True)
+
+
 def running(s):
     return s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting")
 
@@ -58,15 +62,17 @@ def settle(s, limit=5):
     return False
 
 
-with Stack(workers=2) as s:
+# Room for all fifty at once, so that each is in the middle of its stream when the engine dies.
+with Stack(workers=2, serve_args=["--kv-cache-memory-bytes", "1500m"]) as s:
     random.seed(1)
     for _ in range(10):
-        batch = [Stream(s.port, stop_after=random.choice([0, 1, 300, 1000, 4000]))
+        batch = [Stream(s.port, stop_after=random.choice([0, 1, 300, 900, 1800]))
                  for _ in range(20)]
         for t in batch:
             t.join(30)
     ok(settle(s), "200 client disconnects: no request runs and no page is in use")
 
+    phase("workers die")
     streams = [Stream(s.port) for _ in range(20)]
     for t in streams:
         t.first.wait(20)
@@ -76,6 +82,7 @@ with Stack(workers=2) as s:
     ok(before >= 1 and settle(s), f"kill -9 of the workers: {before:.0f} requests freed")
     s.wait_ready()
 
+    phase("reload")
     # reload under load: streams on the old workers finish whole
     short = dict(LONG, max_tokens=200)
     streams = [Stream(s.port, short) for _ in range(16)]
@@ -88,6 +95,7 @@ with Stack(workers=2) as s:
     same(sum(b"data: [DONE]" in t.data for t in streams), 16, "reload: running streams finish")
     same(sum(b"data: [DONE]" in t.data for t in late), 8, "reload: new requests are served")
 
+    phase("the engine dies")
     streams = [Stream(s.port) for _ in range(50)]
     for t in streams:
         t.first.wait(20)
@@ -110,6 +118,7 @@ with Stack(workers=2) as s:
     again.join(20)
     ok(b"data: [DONE]" in again.data, "a restarted engine is used without a reload")
 
+    phase("SIGTERM drains")
     # SIGTERM drains
     t = Stream(s.port, dict(LONG, max_tokens=300))
     t.first.wait(20)

@@ -9,6 +9,7 @@ void choice_open(struct choice *c, const struct channel_ids *ids)
     c->req.stop_at = -1;
     if (c->tok != NULL && c->chat)
         channel_open(&c->ch, c->tok, ids, c->req.tok, (size_t) c->req.n_prompt);
+    c->ch.go_on = c->n_eos == 0;
 }
 
 /* Content found in scratch goes through the stop strings. */

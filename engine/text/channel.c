@@ -151,11 +151,11 @@ static void put_special(struct channel *c, int32_t id, struct buf *content, stru
     const struct channel_ids *s = c->ids;
 
     if (id == s->turn_end || id == s->tool_response || id == s->eos) {
-        c->ended = true;
+        c->ended = !c->go_on;
     } else if (id == s->turn) {
         release_label(c, content, reasoning);
         if (c->seen_any)
-            c->ended = true;
+            c->ended = !c->go_on;
         else
             c->state |= WANT_MODEL;
     } else if (id == s->channel) {

@@ -20,6 +20,7 @@ struct channel {
     struct tok_stream         ts;
     int      state;             /* private */
     bool     ended;             /* a stop id was seen */
+    bool     go_on;             /* set after channel_open: stop ids end nothing (ignore_eos) */
     bool     seen_any;          /* text was produced, or a channel opened */
     uint32_t n_hold;            /* bytes of a label that are held until it is whole */
     struct buf ws;              /* trailing white space of a thought: dropped at its end */

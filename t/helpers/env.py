@@ -50,10 +50,10 @@ error_log {dir}/error.log info;
 pid {dir}/nginx.pid;
 events {{ worker_connections 4096; }}
 http {{
-    access_log {dir}/access.log infer;
     log_format infer '$status $infer_status model=$infer_model in=$infer_prompt_tokens '
                      'out=$infer_completion_tokens fin=$infer_finish_reason ttft=$infer_ttft '
                      'tpot=$infer_tpot queue=$infer_queue_time id=$infer_request_id';
+    access_log {dir}/access.log infer;
     client_body_temp_path {dir}/body;
     proxy_temp_path {dir}/proxy;
     fastcgi_temp_path {dir}/fastcgi;

@@ -231,14 +231,24 @@ sub chunks {
     return @c;
 }
 
-# infer_status of the worker that answers; a number out of it.
-sub stat {
-    my ($self, $field) = @_;
-    my $s = $self->connect or return -1;
+# infer_status of the worker that answers; a number out of it, of the first engine.
+sub status {
+    my $self = shift;
+    my $s = $self->connect or return '';
     print $s "GET /infer HTTP/1.0\r\n\r\n";
     local $/;
-    my $all = <$s>;
-    return $all =~ /"$field":(\d+)/ ? $1 : -1;
+    return scalar <$s>;
+}
+
+sub stat {
+    my ($self, $field) = @_;
+    return $self->status =~ /"$field":(\d+)/ ? $1 : -1;
+}
+
+# Wait until n links are attached.
+sub attached {
+    my ($self, $n) = @_;
+    return $self->until(sub { (() = $self->status =~ /"attached"/g) == $n });
 }
 
 sub error_log { return slurp("$_[0]{root}/logs/error.log") }
