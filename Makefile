@@ -86,7 +86,8 @@ test:
 	tools/install-deps test
 	$(MAKE) all tests helpers bench
 	$(MAKE) SAN=1 build/asan/inferd tests helpers module
-	t/run.pl $(TESTS) $(TESTS:build/%=build/asan/%) $(sort $(wildcard t/*.t)) $(sort $(wildcard t/*.py))
+	t/run.pl tools/tidy.pl $(TESTS) $(TESTS:build/%=build/asan/%) $(sort $(wildcard t/*.t t/*.py)) \
+	    $(addprefix asan:,t/proxy.t t/api_client.py t/e2e_openai.py)
 
 PREFIX     ?= /usr/local
 MODULE_DIR ?= /usr/lib/nginx/modules

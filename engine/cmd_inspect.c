@@ -37,7 +37,8 @@ static void show_conf(const struct model_conf *c)
     printf("\ndefaults         temperature %g, top_k %d, top_p %g\n", (double) c->temperature,
            c->top_k_default, (double) c->top_p);
     if (c->has_vision || c->has_audio)
-        printf("not used yet     %s%s\n", c->has_vision ? "vision " : "", c->has_audio ? "audio" : "");
+        printf("not used yet     %s%s\n", c->has_vision ? "vision " : "",
+               c->has_audio ? "audio" : "");
 }
 
 static int show_tensors(const char *dir, struct err *e)

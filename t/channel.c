@@ -134,7 +134,8 @@ static void counts(void)
     for (size_t i = 0; i < raw.n; i++)
         channel_put(&c, raw.p[i], &content, &reasoning);
     channel_end(&c, &content, &reasoning);
-    is_int(c.n_reasoning_tok, 5, "text tokens in the channel: the label's two, Hello, space, Hello");
+    is_int(c.n_reasoning_tok, 5,
+           "text tokens in the channel: two of the label, Hello, space, Hello");
     channel_close(&c);
     ids_free(&raw);
     buf_free(&content);

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # Run test programs and count: t/run.pl FILE... A file is a built C test, a *.t (perl) or a *.py;
-# all speak TAP. The last line is "N passed, N failed, N skipped".
+# all speak TAP. asan:FILE runs it on build/asan, module and engine. The last line is "N passed, N failed, N skipped".
 
 use strict;
 use warnings;
@@ -15,8 +15,11 @@ my $harness = TAP::Harness->new({
     exec      => sub {
         my (undef, $file) = @_;
         my @limit = ('timeout', '-k', '10', $ENV{TEST_TIMEOUT} || 300);
+        push @limit, 'env', 'TEST_BUILD=build/asan', "TEST_NGINX_BINARY=$ENV{PWD}/t/helpers/nginx-asan",
+            'TEST_INFER_MODULE=build/asan/ngx_http_infer_module.so' if $file =~ s/^asan://;
         return [ @limit, 'perl', '-It/lib', $file ] if $file =~ /\.t$/;
         return [ @limit, 'build/venv/bin/python', $file ] if $file =~ /\.py$/;
+        return [ @limit, 'perl', $file ] if $file =~ /\.pl$/;
         return [ @limit, $file ];
     },
 });

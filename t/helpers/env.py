@@ -105,13 +105,8 @@ class Stack:
              *self.serve_args], stdout=log, stderr=log)
 
     def start_nginx(self):
-        env = dict(os.environ)
-        if BUILD.endswith("asan"):
-            lib = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
-            env["LD_PRELOAD"] = lib
-            env["ASAN_OPTIONS"] = "detect_odr_violation=0:detect_leaks=0"
-        self.nginx = subprocess.Popen(["nginx", "-p", self.dir, "-c", self.dir + "/nginx.conf",
-                                       "-g", "daemon off;"], env=env)
+        self.nginx = subprocess.Popen([os.environ.get("TEST_NGINX_BINARY", "nginx"), "-p", self.dir,
+                                       "-c", self.dir + "/nginx.conf", "-g", "daemon off;"])
 
     def wait_ready(self, limit=20):
         end = time.time() + limit
