@@ -8,6 +8,7 @@
 #define API_URI_BYTES_MAX      1024          /* 414 */
 #define API_JSON_DEPTH_MAX     64
 #define API_JSON_NODES_MAX     (4u << 20)    /* a prompt of token ids has a node an id */
+#define API_TEXT_BYTES_MAX     (4u << 20)    /* text that one request may have tokenised: 0.8 s */
 #define API_MESSAGE_MAX        4096
 #define API_N_MAX              128           /* n, choices of one prompt */
 #define API_PROMPT_MAX         256           /* prompts of one completion request */

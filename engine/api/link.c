@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -213,6 +214,16 @@ static bool is(struct wire_str s, const char *lit)
     return s.n == strlen(lit) && memcmp(s.p, lit, s.n) == 0;
 }
 
+/* "application/json" in any case, parameters aside. */
+static bool is_json(struct wire_str v)
+{
+    static const char want[] = "application/json";
+    size_t            n = sizeof(want) - 1;
+
+    return v.n >= n && strncasecmp(v.p, want, n) == 0
+           && (v.n == n || v.p[n] == ';' || v.p[n] == ' ' || v.p[n] == '\t');
+}
+
 static void fresh_request_id(char *id)
 {
     uint8_t rnd[16] = { 0 };
@@ -236,7 +247,7 @@ static int read_headers(struct stream *st, struct wire_hdr_iter *it)
             st->request_id[value.n] = '\0';
         }
         if (is(name, "content-type"))
-            st->json_body = memmem(value.p, value.n, "json", 4) != NULL;
+            st->json_body = is_json(value);
     }
     return rc;
 }

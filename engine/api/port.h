@@ -130,6 +130,7 @@ void gen_drop_all(struct port *p);            /* at close: the core does not run
 struct prompt_set {
     struct ids ids;                           /* all of them, one after the other */
     int32_t    n;
+    size_t     text_bytes;                    /* tokenised so far, <= API_TEXT_BYTES_MAX */
     size_t     end[API_PROMPT_MAX];           /* where each ends in ids */
 };
 int  prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,

@@ -14,6 +14,31 @@ static int no_tokenizer(const char *param, struct api_err *e)
                        "tokenizer.json: only prompts of token ids to /v1/completions are served.");
 }
 
+/* The template would print any role as it is, control tokens too. */
+static int check_roles(const struct json *messages, struct api_err *e)
+{
+    static const char *const roles[] = { "system", "developer", "user", "assistant", "tool",
+                                         "function" };
+    char param[64];
+    int  i = 0;
+
+    for (const struct json *m = messages->child; m != NULL; m = m->next, i++) {
+        const struct json *role = json_get(m, "role");
+        size_t             k = 0;
+
+        if (role == NULL || role->type != JSON_STRING)
+            continue;                       /* chat_render says what is wrong with it */
+        while (k < sizeof(roles) / sizeof(roles[0]) && !slice_is(role->text, roles[k]))
+            k++;
+        if (k < sizeof(roles) / sizeof(roles[0]))
+            continue;
+        snprintf(param, sizeof(param), "messages.%d.role", i);
+        return api_err_400(e, "invalid_value", param, "messages[%d].role must be system, "
+                           "developer, user or assistant.", i);
+    }
+    return 0;
+}
+
 int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
                      struct api_err *e)
 {
@@ -28,6 +53,8 @@ int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *tex
     struct err err;
     char       param[64] = "";
 
+    if (check_roles(ask->messages, e) != 0)
+        return E_INVALID;
     if (chat_render(ask->messages, NULL, &opts, text, param, &err) != 0)
         return err.code == E_INVALID
                ? api_err_400(e, "invalid_value", param[0] != '\0' ? param : "messages", "%s",
@@ -44,6 +71,11 @@ static int put_text(const struct api *a, struct slice s, bool bos, const char *p
 
     if (a->tok == NULL)
         return no_tokenizer(param, e);
+    /* The thread that tokenises also writes the streams: it must be back before they are missed. */
+    out->text_bytes += s.n;
+    if (out->text_bytes > API_TEXT_BYTES_MAX)
+        return api_err_400(e, "context_length_exceeded", param, "The text of '%s' is longer than "
+                           "%u bytes.", param, API_TEXT_BYTES_MAX);
     if (bos && ids_put(&out->ids, a->mc->bos) != 0)
         return no_memory(e);
     if (tok_encode(a->tok, s.p, s.n, true, &out->ids, &err) != 0)
