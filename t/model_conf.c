@@ -97,6 +97,40 @@ static void test_26b(void)
     remove_file("generation_config.json");
 }
 
+/* The dense sizes: parameters as published, the 31B's less its vision tower and projector. */
+static void test_dense(void)
+{
+    static const struct {
+        const char *kind;
+        int hidden, layer, head, kv, full_kv, ffn;
+        long long n;
+    }
+    row[] = {
+        { "gemma4_unified", 3840, 48, 16, 8, 1, 15360, 11907350320 },
+        { "gemma4", 5376, 60, 32, 16, 4, 21504, 31273088876 - 569550384 - 5376 * 1152 },
+    };
+    char text[2048];
+    struct model_conf c;
+    struct model_size s;
+    struct err e;
+
+    for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+        snprintf(text, sizeof(text),
+                 "{\"model_type\": \"%s\", \"text_config\": {\"model_type\": \"%s_text\","
+                 " \"vocab_size\": 262144, \"hidden_size\": %d, \"num_hidden_layers\": %d,"
+                 " \"num_attention_heads\": %d, \"num_key_value_heads\": %d,"
+                 " \"num_global_key_value_heads\": %d, \"head_dim\": 256, \"global_head_dim\": 512,"
+                 " \"attention_k_eq_v\": true, \"sliding_window\": 1024, \"intermediate_size\": %d,"
+                 " \"hidden_size_per_layer_input\": 0, \"max_position_embeddings\": 262144,"
+                 " \"final_logit_softcapping\": 30.0, " ROPE "}}",
+                 row[i].kind, row[i].kind, row[i].hidden, row[i].layer, row[i].head, row[i].kv,
+                 row[i].full_kv, row[i].ffn);
+        is_int(load(&c, text, &e), 0, "%d layers of %d %s", row[i].layer, row[i].hidden, e.msg);
+        model_size(&c, &s);
+        is_int(s.total, row[i].n, "its text parameters");
+    }
+}
+
 static void test_e2b(void)
 {
     char types[2048] = "", text[4096];
@@ -192,6 +226,7 @@ int main(void)
     if (mkdtemp(dir) == NULL)
         return 1;
     test_26b();
+    test_dense();
     test_e2b();
     test_fixtures();
     test_refused();

@@ -22,7 +22,7 @@ p = run("make -s demo")
 ok(p.returncode == 0, "make demo")
 answer = re.search(r"What is inferd\?\n(.+)", p.stdout)
 ok(answer and len(answer[1]) > 10, f"it answers: {answer[1] if answer else p.stdout + p.stderr}")
-said = re.findall(r"^  (\S.*(?:\\\n.*)*)", demo, re.M)
+said = re.findall(r"^  (\S(?:[^\n]*\\\n)*[^\n]*)", demo, re.M)
 ok(len(said) >= 4, "it says how to go on")
 for cmd in said:
     if cmd.startswith("make demo-stop"):
@@ -39,7 +39,7 @@ for cmd in re.findall(r"^build/inferd .*$", readme, re.M):
     ok(p.returncode == (1 if "render" in cmd else 0) and p.stdout.strip(), cmd)
 
 help_text = run("build/inferd serve --help").stdout
-for opt in set(re.findall(r"(--[a-z-]+)", readme)):
+for opt in set(re.findall(r"(--[a-z][a-z-]+)", readme)):
     ok(opt in help_text, f"{opt} is an option of serve")
 
 # the nginx.conf of the README, with this tree's module, a free port and a throw-away certificate
@@ -51,7 +51,7 @@ with tempfile.TemporaryDirectory() as d:
     conf = conf.replace("listen 443 ssl http2;", f"listen 127.0.0.1:{free_port()} ssl http2;"
                         f" ssl_certificate {d}/c; ssl_certificate_key {d}/k;")
     with open(f"{d}/nginx.conf", "w") as f:
-        f.write(f"events {{}} pid {d}/pid; error_log {d}/log;\n" + conf)
+        f.write(conf + f"events {{}} pid {d}/pid; error_log {d}/log;\n")
     p = run(f"nginx -t -p {d} -c {d}/nginx.conf")
     ok(p.returncode == 0, "nginx -t takes the README's configuration: " + p.stderr.strip()[-200:])
 

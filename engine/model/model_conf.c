@@ -370,14 +370,20 @@ static int load(const char *dir, const char *file, bool optional, struct json_do
     return rc;
 }
 
+static bool type_is(const struct json *j, const char *a, const char *b)
+{
+    return j != NULL && j->type == JSON_STRING && (slice_is(j->text, a) || slice_is(j->text, b));
+}
+
+/* The 12B is "unified": other ways in for images and sound, the same text model. */
 static int read_model_type(const struct obj *o, bool *multi)
 {
     const struct json *j = get(o, "model_type");
 
-    *multi = j != NULL && j->type == JSON_STRING && slice_is(j->text, "gemma4");
-    if (*multi || (j != NULL && j->type == JSON_STRING && slice_is(j->text, "gemma4_text")))
+    *multi = type_is(j, "gemma4", "gemma4_unified");
+    if (*multi || type_is(j, "gemma4_text", "gemma4_unified_text"))
         return 0;
-    return bad(o, "model_type", "neither \"gemma4\" nor \"gemma4_text\"");
+    return bad(o, "model_type", "none of gemma4, gemma4_text, gemma4_unified, gemma4_unified_text");
 }
 
 static int read_config(struct model_conf *c, const struct json *root, struct err *e)
@@ -394,8 +400,8 @@ static int read_config(struct model_conf *c, const struct json *root, struct err
         text.path = "text_config.";
         if (text.j == NULL || text.j->type != JSON_OBJECT)
             return bad(&top, "text_config", "missing or not an object");
-        if ((rc = must_be(&text, "model_type", "gemma4_text")) < 0)
-            return rc;
+        if (!type_is(get(&text, "model_type"), "gemma4_text", "gemma4_unified_text"))
+            return bad(&text, "model_type", "neither gemma4_text nor gemma4_unified_text");
         c->has_vision = get(&top, "vision_config") != NULL;
         c->has_audio = get(&top, "audio_config") != NULL;
         if (get(&top, "quantization_config") != NULL)

@@ -88,6 +88,7 @@ static const char *prefixes[] = { "model.language_model.", "language_model.model
 
 static const char *ignored[] = {                   /* the towers that we do not run */
     "model.vision_tower.", "model.embed_vision.", "model.audio_tower.", "model.embed_audio.",
+    "model.vision_embedder.", "model.audio_embedder.",
     "vision_tower.", "embed_vision.", "audio_tower.", "embed_audio.",
 };
 
