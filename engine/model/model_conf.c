@@ -160,7 +160,7 @@ static int read_moe(struct model_conf *c, const struct obj *o)
     return get_int(o, "moe_intermediate_size", 1, CONF_FFN_MAX, -1, &c->expert_ffn);
 }
 
-/* What would change the computation and is not implemented. */
+/* Variants that would change the computation: each is refused here by its name. */
 static int read_refused(const struct model_conf *c, const struct obj *o)
 {
     int32_t ple_vocab;

@@ -223,8 +223,8 @@ static void beat(struct link *k)
 /* All that has come. Replies are made when nothing more is there. */
 static int drain(struct link *k)
 {
-    static uint32_t  todo[WIRE_SLOT_MAX];
-    static int       n_todo, depth;
+    static uint32_t  ended[WIRE_SLOT_MAX];
+    static int       n_ended, depth;
     struct wire_rec  r;
     int              rc;
 
@@ -236,7 +236,7 @@ static int drain(struct link *k)
             } else if (r.type == WIRE_REQ_BODY) {
                 on_body(&k->req[r.slot], r.len);
             } else if (r.type == WIRE_REQ_END) {
-                todo[n_todo++] = r.slot;
+                ended[n_ended++] = r.slot;
             } else {
                 k->req[r.slot].cancelled = 1;
             }
@@ -245,8 +245,8 @@ static int drain(struct link *k)
             }
         }
         beat(k);
-        while (depth == 1 && n_todo > 0) {
-            on_end(k, todo[--n_todo]);
+        while (depth == 1 && n_ended > 0) {
+            on_end(k, ended[--n_ended]);
         }
     } while (rc >= 0 && wire_ring_arm(&k->l.ring) == 1);
     depth--;
