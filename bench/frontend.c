@@ -242,32 +242,35 @@ static int conn_read(struct conn *c)
     return 0;
 }
 
+/* The first numbers of a file of /proc. */
+static void proc_read(int pid, const char *name, uint64_t *a, uint64_t *b)
+{
+    char                path[64];
+    FILE               *f;
+    unsigned long long  x, y;
+
+    snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+    f = fopen(path, "r");
+    if (f == NULL || fscanf(f, "%llu %llu", &x, &y) != 2) {
+        die(path);
+    }
+
+    fclose(f);
+    *a = x;
+    *b = y;
+}
+
 /* CPU seconds and resident MB of the workers. */
 static void workers(double *cpu_s, double *rss_mb)
 {
+    uint64_t ns, pages, ignored;
+
     *cpu_s = *rss_mb = 0;
 
     for (int i = 0; i < opt.n_pid; i++) {
-        long           pages = 0;
-        char           path[64], line[1024] = "", *p;
-        unsigned long  ut = 0, st = 0;
-        FILE          *f;
-
-        snprintf(path, sizeof(path), "/proc/%d/stat", opt.pid[i]);
-        f = fopen(path, "r");
-        if (f == NULL || fgets(line, sizeof(line), f) == NULL) {
-            die(path);
-        }
-        fclose(f);
-
-        p = strrchr(line, ')');               /* the name may hold anything */
-        if (p == NULL || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu"
-                                " %*d %*d %*d %*d %*d %*d %*u %*u %ld", &ut, &st, &pages) != 3)
-        {
-            die(path);
-        }
-
-        *cpu_s += (double) (ut + st) / (double) sysconf(_SC_CLK_TCK);
+        proc_read(opt.pid[i], "schedstat", &ns, &ignored);
+        proc_read(opt.pid[i], "statm", &ignored, &pages);
+        *cpu_s += (double) ns / 1e9;
         *rss_mb += (double) pages * (double) sysconf(_SC_PAGESIZE) / 1e6;
     }
 }
@@ -380,6 +383,15 @@ static int report(const struct conn *c, double wall_s, double cpu_s, double rss0
     return t.ok != opt.streams;
 }
 
+__attribute__((noreturn))
+static void usage(void)
+{
+    fprintf(stderr, "usage: frontend [--host IPV4] [--port N] [--path URI] [--streams N]"
+            " [--tokens N] [--timeout S]\n                [--pid WORKER,...] [--label TEXT]"
+            " [--csv FILE]\n");
+    exit(2);
+}
+
 static void parse_args(int argc, char **argv)
 {
     int  c;
@@ -408,15 +420,12 @@ static void parse_args(int argc, char **argv)
             }
             break;
         default:
-            optind = argc + 1;
+            usage();
         }
     }
 
     if (optind != argc || opt.streams == 0) {
-        fprintf(stderr, "usage: frontend [--host IPV4] [--port N] [--path URI] [--streams N]"
-                " [--tokens N] [--timeout S]\n                [--pid WORKER,...] [--label TEXT]"
-                " [--csv FILE]\n");
-        exit(2);
+        usage();
     }
 }
 
