@@ -82,7 +82,14 @@ struct kv_store {
     int32_t         n_rot;
 };
 
-/* Rows lo .. hi-1 (tokens, for the last three). */
+/* Page from_to[i * stride + 1] becomes a copy of page from_to[i * stride]. */
+struct kv_copy {
+    struct kv_layer kv;
+    const int32_t  *from_to;
+    int32_t         n, stride;
+};
+
+/* Rows lo .. hi-1 (tokens for norm_rope and kv_store, pages for kv_copy). */
 void embed_ref(const struct embed *a, int64_t lo, int64_t hi);
 void norm_ref(const struct norm *a, int64_t lo, int64_t hi);
 void gather_ref(const struct gather *a, int64_t lo, int64_t hi);
@@ -91,6 +98,7 @@ void geglu_row_ref(float *y, const float *gate, const float *up, int32_t dim);
 void rope_table_ref(const struct rope_table *a, int64_t lo, int64_t hi);
 void norm_rope_ref(const struct norm_rope *a, int64_t lo, int64_t hi);
 void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi);
+void kv_copy_ref(const struct kv_copy *a, int64_t lo, int64_t hi);
 
 /* First float of a token's slot in kv_layer.k and .v. */
 static inline size_t kv_slot(const struct kv_layer *kv, const struct kv_map *m, int32_t seq,

@@ -140,3 +140,16 @@ void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi)
         }
     }
 }
+
+void kv_copy_ref(const struct kv_copy *a, int64_t lo, int64_t hi)
+{
+    size_t page = (size_t) a->kv.page_tok * (size_t) (a->kv.n_kv * a->kv.head_dim);
+
+    for (int64_t i = lo; i < hi; i++) {
+        size_t from = (size_t) a->from_to[i * a->stride] * page;
+        size_t to = (size_t) a->from_to[i * a->stride + 1] * page;
+
+        memcpy(a->kv.k + to, a->kv.k + from, page * sizeof(float));
+        memcpy(a->kv.v + to, a->kv.v + from, page * sizeof(float));
+    }
+}

@@ -22,6 +22,11 @@ struct model {
     int32_t full[PAGE_CAP][TOK_CAP][2], sliding[PAGE_CAP][TOK_CAP][2];    /* id, position */
     int     n_step, fail_at;
     const char *wrong;
+    struct { struct batch *b; struct step_out *o; struct err e; bool done; }
+            flight[MODEL_FLIGHT_MAX];    /* the first n_flight are under way */
+    int     n_flight;
+    bool    late;                /* a step runs when it is waited for, else at its launch */
+    const int32_t *sampled;      /* by the step before */
 };
 
 static uint64_t mix(uint64_t h, uint64_t v)
@@ -72,18 +77,29 @@ static uint64_t look(struct model *m, const struct batch *b, int32_t t)
     return h;
 }
 
-int model_step(struct model *m, const struct batch *b, struct step_out *o, struct err *e)
+static int step(struct model *m, struct batch *b, struct step_out *o, struct err *e)
 {
     int32_t pt = m->kv.page_tok;
 
-    if (++m->n_step == m->fail_at)
+    if (m->fail_at != 0 && ++m->n_step >= m->fail_at)
         return err_set(e, E_GPU, "the device is lost");
+
+    for (int32_t i = 0; i < b->n_copy; i++) {
+        const struct page_copy *c = &b->copy[i];
+
+        memcpy(m->full[c->full_to], m->full[c->full_from], sizeof(m->full[0]));
+        memcpy(m->sliding[c->sliding_to], m->sliding[c->sliding_from], sizeof(m->sliding[0]));
+    }
 
     for (int32_t t = 0; t < b->n_tok; t++) {
         int32_t at = b->seq[t] * b->page_max + b->pos[t] / pt;
         int32_t *f = m->full[b->page_full[at]][b->pos[t] % pt];
         int32_t *s = m->sliding[b->page_sliding[at]][b->pos[t] % pt];
 
+        if (b->from != NULL && b->from[t] >= 0)
+            b->tok[t] = m->sampled[b->from[t]];
+        if (b->tok[t] < 0 || b->tok[t] >= VOCAB)
+            m->wrong = "an id that is not known";
         if (t > 0 && b->seq[t] == b->seq[t - 1] && b->pos[t] != b->pos[t - 1] + 1)
             m->wrong = "tokens out of order";
         if (b->seq[t] < 0 || b->seq[t] >= b->n_seq)
@@ -102,7 +118,37 @@ int model_step(struct model *m, const struct batch *b, struct step_out *o, struc
         for (int v = 0; o->logits != NULL && o->logits[i] != NULL && v < VOCAB; v++)
             o->logits[i][v] = logprob(h, v);
     }
+    m->sampled = o->tok;
     return 0;
+}
+
+static void run_flight(struct model *m, int i)
+{
+    if (!m->flight[i].done) {
+        m->flight[i].done = true;
+        m->flight[i].e.code = 0;
+        step(m, m->flight[i].b, m->flight[i].o, &m->flight[i].e);
+    }
+}
+
+void model_launch(struct model *m, struct batch *b, struct step_out *o)
+{
+    int i = m->n_flight++;
+
+    m->flight[i].b = b;
+    m->flight[i].o = o;
+    m->flight[i].done = false;
+    if (!m->late)
+        run_flight(m, i);
+}
+
+int model_wait(struct model *m, struct err *e)
+{
+    run_flight(m, 0);
+    *e = m->flight[0].e;
+    m->flight[0] = m->flight[1];
+    m->n_flight--;
+    return e->code;
 }
 
 /* --- the definition: one request by itself, straight from its text --- */
@@ -180,9 +226,8 @@ static struct serve_conf usual(void)
 static void make(struct req *r, int32_t n_prompt, int32_t max_new)
 {
     memset(r, 0, sizeof(*r));
-    r->tok = malloc((size_t) (n_prompt + max_new) * sizeof(int32_t));
-    r->n_prompt = n_prompt;
-    r->max_new = max_new;
+    if (req_alloc(r, n_prompt, max_new, 1) != 0)     /* keys for pages of any size */
+        exit(1);
     r->sample.top_p = 1;
     for (int32_t i = 0; i < n_prompt; i++)
         r->tok[i] = rnd(VOCAB);
@@ -190,7 +235,7 @@ static void make(struct req *r, int32_t n_prompt, int32_t max_new)
 
 static void drop(struct req *r)
 {
-    free(r->tok);
+    req_free(r);
     free(r->logprob);
     free(r->last_logits);
 }
@@ -295,8 +340,46 @@ static void no_allocation(void) { }
 
 /* --- tests --- */
 
+/* Some begin as others did, answers and all; some are twins, so their prompts are the same. */
+static void random_friend(struct req *r, int i, const struct req *others)
+{
+    const struct req *o = i > 0 ? &others[rnd(i)] : NULL;
+    int32_t n, n_known;
+
+    random_req(r);
+    r->tenant = (uint64_t) rnd(3);
+    r->class = (enum req_class) rnd(REQ_CLASS_N);
+    r->n_salt = rnd(8) == 0;
+    if (o == NULL || rnd(4) == 0)
+        return;
+
+    n_known = o->n_prompt + atomic_load(&o->n_pub);
+    n = rnd((n_known < r->n_prompt ? n_known : r->n_prompt) + 1);
+    memcpy(r->tok, o->tok, (size_t) n * sizeof(int32_t));
+    if (n < r->n_prompt || n != o->n_prompt || rnd(2) == 0)
+        return;
+    r->twin = o;
+    r->tenant = o->tenant;
+    r->class = o->class;
+}
+
+static void random_twin(struct req *r, const struct req *o)
+{
+    drop(r);
+    make(r, o->n_prompt, rnd(LEN_MAX - o->n_prompt));
+    memcpy(r->tok, o->tok, (size_t) o->n_prompt * sizeof(int32_t));
+    r->sample.temperature = 1;
+    r->sample.seed = (uint64_t) rnd(1000);
+    r->tenant = o->tenant;
+    r->class = o->class;
+    r->port = o->port;
+    r->twin = o;
+}
+
+struct seen { uint64_t cached, preempted, evicted, stopped; };
+
 /* One seed: requests come and go in any mix; whoever was not cancelled is right to the last id. */
-static const char *load(int seed)
+static const char *load(int seed, struct seen *seen)
 {
     enum { N = 40 };
     struct req r[N];
@@ -304,22 +387,36 @@ static const char *load(int seed)
     struct serve *s;
     const char *wrong = NULL;
     int n_in = 0, n_done = 0;
+    int32_t need;
     struct err e;
 
     rng = 0x2545f4914f6cdd1dull + (uint64_t) seed;
-    c.seq_max = 1 + rnd(12);
+    c.seq_max = rnd(5) == 0 ? 1 : 1 + rnd(12);
     c.step_tok_max = rnd(4) == 0 ? 1 + rnd(3) : 1 + rnd(100);
-    c.kv = (struct kv_shape) { 1 + rnd(20), 150 + rnd(100), 150 + rnd(100) };
+    c.kv.page_tok = 1 + rnd(20);
+    need = (LEN_MAX - 1) / c.kv.page_tok + 1;
+    c.kv.n_page_full = need + rnd(3) * rnd(need);
+    c.kv.n_page_sliding = need + rnd(3) * rnd(need);
+    c.overlap = rnd(2);
+    c.cache = rnd(5) != 0;
+    c.point_tok = rnd(2) * rnd(50);
+    c.itl_target_ns = (uint64_t) (rnd(2) * rnd(5)) * 1000000;
     s = open_serve(&c);
+    fake.late = rnd(2);
 
-    for (int i = 0; i < N; i++)
-        random_req(&r[i]);
+    memset(r, 0, sizeof(r));
     while (n_done < N && wrong == NULL) {
-        while (n_in < N && rnd(4) != 0)
+        while (n_in < N && rnd(4) != 0) {
+            random_friend(&r[n_in], n_in, r);
+            if (n_in > 0 && rnd(4) == 0)
+                random_twin(&r[n_in], &r[n_in - 1]);
             if (serve_submit(s, &r[n_in++], &e) != 0)
                 wrong = "refused";
+        }
         if (n_in > 0 && rnd(30) == 0)
             serve_cancel(s, &r[rnd(n_in)]);
+        if (rnd(200) == 0)
+            serve_reset_cache(s);
         if (!serve_once(s, &e) && n_in == N)
             wrong = wrong != NULL ? wrong : "nothing to do though somebody is unfinished";
         n_done = 0;
@@ -329,13 +426,22 @@ static const char *load(int seed)
             n_done += fin_of(&r[i]) != FIN_NONE;
         }
     }
-    for (int i = 0; i < n_in; i++)
+    for (int i = 0; i < n_in; i++) {
         if (fin_of(&r[i]) != FIN_CANCEL && !as_expected(&r[i]))
             wrong = wrong != NULL ? wrong : "an answer differs from the same request alone";
+        if (r[i].n_cached >= r[i].n_prompt)
+            wrong = "more cached than there can be";
+        seen->stopped += fin_of(&r[i]) == FIN_STOP;
+    }
     if (fake.wrong != NULL)
         wrong = fake.wrong;
+    while (serve_once(s, &e))
+        ;
     if (wrong == NULL && !pages_are_free(s))
         wrong = "pages are held after everybody left";
+    seen->cached += serve_metrics(s)->cached_tok;
+    seen->preempted += serve_metrics(s)->preempted;
+    seen->evicted += serve_metrics(s)->evicted;
 
     serve_close(s);
     for (int i = 0; i < N; i++)
@@ -346,13 +452,19 @@ static const char *load(int seed)
 static void random_loads(void)
 {
     const char *wrong = NULL;
+    struct seen seen = { 0 };
     int n = 0;
 
-    for (; n < 1000 && wrong == NULL; n++)
-        wrong = load(n);
+    for (; n < 2000 && wrong == NULL; n++)
+        wrong = load(n, &seen);
     ok(wrong == NULL, "random loads: every answer is that of the request alone");
     if (wrong != NULL)
         printf("# load %d: %s\n", n - 1, wrong);
+    printf("# %lu tokens cached, %lu preempted, %lu reuse points evicted, %lu stopped\n",
+           (unsigned long) seen.cached, (unsigned long) seen.preempted,
+           (unsigned long) seen.evicted, (unsigned long) seen.stopped);
+    ok(seen.cached > 10000 && seen.preempted > 1000 && seen.evicted > 1000 && seen.stopped > 1000,
+       "through hits, preemption, eviction and stops");
 }
 
 static void refusals(void)
@@ -546,11 +658,9 @@ static void *own(void *arg)
             int32_t n = 1 + (int32_t) ((x = mix(x, 7)) % 50);
 
             memset(&r[i], 0, sizeof(r[i]));
-            r[i].n_prompt = n;
-            r[i].max_new = 20;
+            req_alloc(&r[i], n, 20, 1);
             r[i].port = o->port;
             r[i].sample.top_p = 1;
-            r[i].tok = malloc((size_t) (n + 20) * sizeof(int32_t));
             for (int32_t k = 0; k < n; k++)
                 r[i].tok[k] = (int32_t) ((x = mix(x, 3)) % VOCAB);
             if (serve_submit(o->s, &r[i], &e) != 0)

@@ -28,6 +28,7 @@ struct backend_ops {
     void (*rope_table)(struct backend *be, const struct rope_table *a);
     void (*norm_rope) (struct backend *be, const struct norm_rope *a);
     void (*kv_store)  (struct backend *be, const struct kv_store *a);
+    void (*kv_copy)   (struct backend *be, const struct kv_copy *a);
     void (*attn)      (struct backend *be, const struct attn *a);
     void (*moe_route) (struct backend *be, const struct moe_route *a);
     void (*moe)       (struct backend *be, const struct moe *a);     /* scratch: backend's own */
@@ -79,6 +80,7 @@ BE_OP(geglu, geglu)
 BE_OP(rope_table, rope_table)
 BE_OP(norm_rope, norm_rope)
 BE_OP(kv_store, kv_store)
+BE_OP(kv_copy, kv_copy)
 BE_OP(attn, attn)
 BE_OP(moe_route, moe_route)
 BE_OP(moe, moe)

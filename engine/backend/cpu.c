@@ -79,6 +79,7 @@ CPU_OP(geglu, geglu, a->n_row, 8 * a->dim)
 CPU_OP(rope_table, rope_table, a->n_tok, 40 * a->n_rot)
 CPU_OP(norm_rope, norm_rope, a->n_tok, 4 * a->n_head * a->head_dim)
 CPU_OP(kv_store, kv_store, a->map.n_tok, 8 * a->kv.n_kv * a->kv.head_dim)
+CPU_OP(kv_copy, kv_copy, a->n, (int64_t) a->kv.page_tok * a->kv.n_kv * a->kv.head_dim)
 CPU_OP(moe_route, moe_route, a->n_tok, a->n_expert * a->top_k)
 
 static void gemm_part(void *arg, int64_t lo, int64_t hi, int thread)
@@ -185,8 +186,9 @@ static const struct backend_ops cpu_ops = {
     .alloc = cpu_alloc,           .close = cpu_close,
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
     .gemm = cpu_gemm,             .geglu = cpu_geglu,         .rope_table = cpu_rope_table,
-    .norm_rope = cpu_norm_rope,   .kv_store = cpu_kv_store,   .attn = cpu_attn,
-    .moe_route = cpu_moe_route,   .moe = cpu_moe,             .sample = cpu_sample,
+    .norm_rope = cpu_norm_rope,   .kv_store = cpu_kv_store,
+    .kv_copy = cpu_kv_copy,       .attn = cpu_attn,           .moe_route = cpu_moe_route,
+    .moe = cpu_moe,               .sample = cpu_sample,
 };
 
 int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e)

@@ -14,6 +14,7 @@ int batch_open(struct batch_mem *m, int32_t step_tok_max, int32_t seq_max, int32
     m->seq_max = seq_max;
 
     m->tok = calloc(n, sizeof(*m->tok));
+    m->from = calloc(n, sizeof(*m->from));
     m->pos = calloc(n, sizeof(*m->pos));
     m->seq = calloc(n, sizeof(*m->seq));
     m->out_row = calloc(n, sizeof(*m->out_row));
@@ -24,20 +25,23 @@ int batch_open(struct batch_mem *m, int32_t step_tok_max, int32_t seq_max, int32
     m->logprob = calloc(n, sizeof(*m->logprob));
     m->logits = calloc(n, sizeof(*m->logits));
     m->out = calloc(n, sizeof(*m->out));
+    m->item = calloc((size_t) seq_max, sizeof(*m->item));
+    m->row = calloc((size_t) seq_max, sizeof(*m->row));
+    m->copy = calloc((size_t) seq_max, sizeof(*m->copy));
     m->page_full = calloc(n_page, sizeof(*m->page_full));
     m->page_sliding = calloc(n_page, sizeof(*m->page_sliding));
 
-    if (m->tok == NULL || m->pos == NULL || m->seq == NULL || m->out_row == NULL
+    if (m->tok == NULL || m->from == NULL || m->pos == NULL || m->seq == NULL || m->out_row == NULL
         || m->target == NULL || m->sampled == NULL || m->sample == NULL || m->ban_eos == NULL
-        || m->logprob == NULL || m->logits == NULL || m->out == NULL || m->page_full == NULL
-        || m->page_sliding == NULL) {
+        || m->logprob == NULL || m->logits == NULL || m->out == NULL || m->item == NULL
+        || m->row == NULL || m->copy == NULL || m->page_full == NULL || m->page_sliding == NULL) {
         batch_close(m);
         return err_set(e, E_IO, "step arrays: out of memory for %d tokens of %d requests",
                        step_tok_max, seq_max);
     }
 
     m->b = (struct batch) {
-        .tok = m->tok, .pos = m->pos, .seq = m->seq,
+        .tok = m->tok, .pos = m->pos, .seq = m->seq, .n_seq = seq_max, .copy = m->copy,
         .page_full = m->page_full, .page_sliding = m->page_sliding, .page_max = page_max,
         .out_row = m->out_row, .sample = m->sample,
     };
@@ -48,6 +52,7 @@ int batch_open(struct batch_mem *m, int32_t step_tok_max, int32_t seq_max, int32
 void batch_close(struct batch_mem *m)
 {
     free(m->tok);
+    free(m->from);
     free(m->pos);
     free(m->seq);
     free(m->out_row);
@@ -58,27 +63,33 @@ void batch_close(struct batch_mem *m)
     free(m->logprob);
     free(m->logits);
     free(m->out);
+    free(m->item);
+    free(m->row);
+    free(m->copy);
     free(m->page_full);
     free(m->page_sliding);
     memset(m, 0, sizeof(*m));
 }
 
-static void add_out(struct batch_mem *m, struct req *r, int32_t pos, int32_t row)
+/* The row of position pos of r. samples: its token is wanted. */
+static void add_out(struct batch_mem *m, struct req *r, int32_t pos, bool samples)
 {
     static const struct sample greedy = { .top_p = 1 };
     int32_t i = m->b.n_out++;
-    bool last = pos == r->want_tok - 1;
+    bool scores = !samples && pos < r->n_prompt - 1;
 
-    m->out[i] = (struct batch_out) { r, pos };
-    m->out_row[i] = row;
-    m->sample[i] = last ? r->sample : greedy;         /* what comes of the others is dropped */
-    m->ban_eos[i] = last && r->want_tok - r->n_prompt < r->min_new;
-    m->target[i] = last ? -1 : r->tok[pos + 1];
+    m->out[i] = (struct batch_out) { r, pos, samples };
+    m->out_row[i] = m->b.n_tok;
+    m->sample[i] = samples ? r->sample : greedy;       /* what comes of the others is dropped */
+    m->ban_eos[i] = samples && pos + 1 - r->n_prompt < r->min_new;
+    m->target[i] = scores ? r->tok[pos + 1] : -1;
     m->logits[i] = pos == r->n_prompt - 1 ? r->last_logits : NULL;
 
+    if (samples)
+        r->row = i;
     if (m->ban_eos[i])
         m->b.ban_eos = m->ban_eos;
-    if (!last) {
+    if (scores) {
         m->b.target = m->target;
         m->o.target_logprob = m->logprob;
     }
@@ -86,11 +97,47 @@ static void add_out(struct batch_mem *m, struct req *r, int32_t pos, int32_t row
         m->o.logits = m->logits;
 }
 
-static bool wants_out(const struct req *r, int32_t pos)
+/* The id at pos is known, or it is what the step before samples. */
+static void add_tok(struct batch_mem *m, struct req *r, int32_t pos)
 {
-    if (pos < r->want_tok - 1)
-        return r->logprob != NULL && pos < r->n_prompt - 1;
-    return r->max_new > 0 || r->last_logits != NULL;
+    struct batch *b = &m->b;
+    bool known = pos < r->n_known;
+
+    m->tok[b->n_tok] = known ? r->tok[pos] : -1;
+    m->from[b->n_tok] = known ? -1 : r->row;
+    m->pos[b->n_tok] = pos;
+    m->seq[b->n_tok] = r->seq.slot;
+    if (!known)
+        b->from = m->from;
+}
+
+static void copy_tables(struct batch_mem *m, const struct kv_seq *s)
+{
+    struct table_row *have = &m->row[s->slot];
+    size_t at = (size_t) s->slot * (size_t) m->b.page_max;
+    int32_t first = have->rev == s->rev ? have->n_page : 0;
+    size_t bytes = (size_t) (s->n_page - first) * sizeof(int32_t);
+
+    memcpy(m->page_full + at + first, s->page_full + first, bytes);
+    memcpy(m->page_sliding + at + first, s->page_sliding + first, bytes);
+    *have = (struct table_row) { s->rev, s->n_page };
+}
+
+static void add_item(struct batch_mem *m, const struct step_item *it)
+{
+    struct req *r = it->r;
+    int32_t end = r->seq.n_tok;
+
+    copy_tables(m, &r->seq);
+    for (int32_t pos = end - it->n; pos < end; pos++) {
+        bool last = pos == end - 1;
+
+        add_tok(m, r, pos);
+        if ((last && it->samples) || (r->logprob != NULL && pos < r->n_prompt - 1)
+            || (r->last_logits != NULL && pos == r->n_prompt - 1))
+            add_out(m, r, pos, last && it->samples);
+        m->b.n_tok++;
+    }
 }
 
 void batch_fill(struct batch_mem *m, const struct step_plan *p)
@@ -99,29 +146,28 @@ void batch_fill(struct batch_mem *m, const struct step_plan *p)
 
     assert(p->n_tok <= m->step_tok_max && p->n_item <= m->seq_max);
     b->n_tok = b->n_out = 0;
-    b->n_seq = p->n_item;
+    b->from = NULL;
     b->ban_eos = NULL;
     b->target = NULL;
     m->o.target_logprob = NULL;
     m->o.logits = NULL;
 
-    for (int32_t i = 0; i < p->n_item; i++) {
-        struct req *r = p->item[i].r;
-        size_t row = (size_t) i * (size_t) b->page_max;
-        size_t bytes = (size_t) r->seq.n_page * sizeof(int32_t);
+    m->n_item = p->n_item;
+    m->n_fill_tok = p->n_fill_tok;
+    memcpy(m->item, p->item, (size_t) p->n_item * sizeof(*p->item));
+    b->n_copy = p->n_copy;
+    memcpy(m->copy, p->copy, (size_t) p->n_copy * sizeof(*p->copy));
 
-        memcpy(m->page_full + row, r->seq.page_full, bytes);
-        memcpy(m->page_sliding + row, r->seq.page_sliding, bytes);
+    for (int32_t i = 0; i < p->n_item; i++)
+        add_item(m, &p->item[i]);
+}
 
-        for (int32_t k = 0; k < p->item[i].n; k++) {
-            int32_t pos = r->seq.n_tok + k;
-
-            m->tok[b->n_tok] = r->tok[pos];
-            m->pos[b->n_tok] = pos;
-            m->seq[b->n_tok] = i;
-            if (wants_out(r, pos))
-                add_out(m, r, pos, b->n_tok);
-            b->n_tok++;
-        }
-    }
+void batch_forget(struct batch_mem *m, const struct req *r)
+{
+    for (int32_t i = 0; i < m->b.n_out; i++)
+        if (m->out[i].r == r)
+            m->out[i].r = NULL;
+    for (int32_t i = 0; i < m->n_item; i++)
+        if (m->item[i].r == r)
+            m->item[i].r = NULL;
 }

@@ -1,20 +1,28 @@
-/* batch.h - the plan of a step as the flat arrays that the model takes.
+/* batch.h - the plan of a step as the flat arrays that the model takes, and who is in it.
  *
- * Owns the arrays, reserved at open; borrows the requests for the time of the step. */
+ * Owns the arrays, reserved at open; borrows the requests while the step is under way. The page
+ * tables stay from step to step, so that a step writes only what has changed. */
 #ifndef CORE_BATCH_H
 #define CORE_BATCH_H
 
 #include "scheduler.h"
 
-struct batch_out { struct req *r; int32_t pos; };    /* what row i of the output belongs to */
+struct batch_out { struct req *r; int32_t pos; bool samples; };  /* what row i of the output belongs to */
+
+struct table_row { uint32_t rev; int32_t n_page; };  /* what of a slot's tables is here */
 
 struct batch_mem {
     struct batch      b;
     struct step_out   o;
-    struct batch_out *out;       /* [step_tok_max] */
+    struct batch_out *out;       /* [step_tok_max]; r NULL: nobody wants it any more */
+    struct step_item *item;      /* [seq_max] of the plan; r NULL: as above */
+    int32_t           n_item, n_fill_tok;
+    uint64_t          launch_ns;
     int32_t           step_tok_max, seq_max;
-    int32_t          *tok, *pos, *seq, *out_row, *target, *sampled;    /* [step_tok_max] */
+    int32_t          *tok, *from, *pos, *seq, *out_row, *target, *sampled;    /* [step_tok_max] */
     int32_t          *page_full, *page_sliding;                        /* [seq_max, page_max] */
+    struct table_row *row;       /* [seq_max] */
+    struct page_copy *copy;      /* [seq_max] */
     struct sample    *sample;    /* [step_tok_max] */
     bool             *ban_eos;
     float            *logprob, **logits;
@@ -24,8 +32,11 @@ int  batch_open(struct batch_mem *m, int32_t step_tok_max, int32_t seq_max, int3
                 struct err *e);
 void batch_close(struct batch_mem *m);
 
-/* m->b, m->o and m->out for this plan. An output row is asked for at the newest token of a request
- * (unless nothing is to come of it) and, for a score, at every prompt token before. */
+/* m->b, m->o, m->out and m->item for this plan. A row is asked for where a token is sampled, at the
+ * last prompt token if its logits are wanted, and, for a score, at every prompt token before. */
 void batch_fill(struct batch_mem *m, const struct step_plan *p);
+
+/* r is over: what the step brings for it goes nowhere. */
+void batch_forget(struct batch_mem *m, const struct req *r);
 
 #endif

@@ -19,6 +19,10 @@ struct metrics {
     _Atomic uint64_t pages_full_used, pages_full_total;
     _Atomic uint64_t pages_sliding_used, pages_sliding_total;
     _Atomic uint64_t prompt_tok, generation_tok;   /* counters */
+    _Atomic uint64_t cached_tok;                   /* of prompt_tok: from the prefix cache */
+    _Atomic uint64_t preempted, evicted;
+    _Atomic uint64_t refused_busy, refused_quota;
+    _Atomic uint64_t pages_full_cached, points;    /* gauges: idle prefixes, reuse points */
     _Atomic uint64_t done_stop, done_length, done_abort, done_error;
     _Atomic uint64_t steps;
     struct histogram ttft, itl, tpot, e2e, queue, prefill, decode, inference;

@@ -8,26 +8,42 @@
 #define CORE_REQ_H
 
 #include <stdatomic.h>
+#include "hash.h"
 #include "model.h"
 
 #define REQ_STOP_MAX 80          /* the model's stop ids and the request's */
+#define REQ_SALT_MAX 128         /* bytes that keep tenants' prefixes apart */
 
-enum req_finish { FIN_NONE, FIN_STOP, FIN_LENGTH, FIN_CANCEL, FIN_ERROR };
+enum req_finish {
+    FIN_NONE, FIN_STOP, FIN_LENGTH, FIN_CANCEL, FIN_ERROR,
+    FIN_BUSY,                    /* never started: it would have waited too long; see retry_ms */
+    FIN_QUOTA,                   /* never started: its tenant has too many */
+};
+
+enum req_class { REQ_INTERACTIVE, REQ_BATCH, REQ_CLASS_N };
 
 struct kv_seq {                  /* one request's view of the two pools; filled by kv.c */
     int32_t *page_full;          /* [page_max] in the slot's memory; NULL: not admitted */
     int32_t *page_sliding;       /* [page_max], -1 behind the window */
     int32_t  slot;
-    int32_t  promised_full;      /* pages it may come to hold at once, set at admission */
+    uint32_t rev;                /* changes when entries that were there already change */
+    int32_t  n_fill;             /* tokens that were known at admission: pages are promised for them */
+    int32_t  promised_full;      /* pages that these will still take */
     int32_t  promised_sliding;
     int32_t  n_page;             /* entries in use, the same in both tables */
     int32_t  n_sliding_freed;    /* leading entries of page_sliding that went back */
-    int32_t  n_tok;              /* tokens whose K and V are stored */
+    int32_t  n_tok;              /* tokens whose K and V are stored or in a step under way */
+    int32_t  n_whole;            /* leading pages that are full of known tokens */
+    int32_t  node;               /* of the last of them in the prefix cache, or NO_NODE */
+    int32_t  taken;              /* the reuse point that it started from, or NO_NODE */
+    int32_t  branch;             /* make a reuse point after so many pages: others came here too */
 };
 
 struct req {
     /* the owner's, constant after serve_submit */
     int32_t      *tok;           /* [n_prompt + max_new]; the prompt filled in */
+    struct hash128 *key;         /* [n_prompt / page_tok] for the core, which fills it at submit; NULL:
+                                    it has to hash in its own time */
     int32_t       n_prompt;      /* >= 1 */
     int32_t       max_new;       /* >= 0; 0: prefill only (score) */
     struct sample sample;
@@ -38,6 +54,13 @@ struct req {
     float        *last_logits;   /* [vocab] of the last prompt position, or NULL */
     void         *user;          /* the owner's */
     int           port;          /* which serve_port is woken */
+    uint64_t      tenant;        /* who asks: shares of the engine go by it */
+    enum req_class class;
+    char          salt[REQ_SALT_MAX];    /* prefixes are shared only under the same one */
+    int32_t       n_salt;
+    uint64_t      identity[2];   /* of images and adapters that the token ids do not tell; 0: none */
+    const struct req *twin;      /* the same prompt, submitted before: its pages may be shared. Lives
+                                    as long as this one. NULL: none */
 
     /* owner -> core */
     atomic_bool   cancel;
@@ -46,14 +69,29 @@ struct req {
     atomic_int    n_pub;         /* generated tokens valid at tok[n_prompt ..] */
     atomic_int    finish;        /* enum req_finish; last word of the core */
     int32_t       stop_at;       /* the stop id that ended it (not published in tok), or -1 */
+    int32_t       retry_ms;      /* of FIN_BUSY and FIN_QUOTA: when it may fare better */
     int32_t       n_cached;      /* prompt tokens that came from the prefix cache */
     uint64_t      submit_ns, start_ns, first_ns, done_ns;   /* the core's clock hook; 0: not yet */
 
     /* the core's */
+    struct hash128 root;
     struct kv_seq seq;
-    int32_t       want_tok;      /* prompt + sampled: where seq.n_tok is heading */
+    int32_t       n_known;       /* ids known: prompt + sampled and read */
+    int32_t       want_tok;      /* n_known + those sampled and not read yet: where seq.n_tok is
+                                    heading */
+    int32_t       n_flight;      /* launched steps that it is part of */
+    int32_t       row;           /* of its sampled token in the step before */
+    int32_t       leaving;       /* enum req_finish, once the steps under way are back */
+    bool          started;       /* n_cached and start_ns are set */
+    int32_t       item;          /* in the plan being made, or -1 */
+    int32_t       at;            /* in the running array */
+    struct flow  *flow;
     uint64_t      last_ns;       /* when its newest token came */
     struct req   *next;
 };
+
+/* Room for the tokens and keys, one block: req_free gives it back. 0 or E_FULL. */
+int  req_alloc(struct req *r, int32_t n_prompt, int32_t max_new, int32_t page_tok);
+void req_free(struct req *r);
 
 #endif

@@ -9,17 +9,23 @@ static int32_t min_i32(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
+static int32_t max_i32(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
 int sched_open(struct sched *s, struct kv *kv, int32_t step_tok_max, int32_t seq_max,
                struct err *e)
 {
     memset(s, 0, sizeof(*s));
     s->kv = kv;
-    s->step_tok_max = step_tok_max;
+    s->step_tok_max = s->fill_tok_max = step_tok_max;
     s->run_max = min_i32(seq_max, step_tok_max);
-    s->wait_tail = &s->wait_head;
     s->run = calloc((size_t) s->run_max, sizeof(*s->run));
     s->plan.item = calloc((size_t) s->run_max, sizeof(*s->plan.item));
-    if (s->run == NULL || s->plan.item == NULL) {
+    s->plan.copy = calloc((size_t) s->run_max, sizeof(*s->plan.copy));
+    if (s->run == NULL || s->plan.item == NULL || s->plan.copy == NULL
+        || queue_open(&s->queue, max_i32(step_tok_max / 2, 1)) != 0) {
         sched_close(s);
         return err_set(e, E_IO, "scheduler: out of memory");
     }
@@ -28,108 +34,278 @@ int sched_open(struct sched *s, struct kv *kv, int32_t step_tok_max, int32_t seq
 
 void sched_close(struct sched *s)
 {
+    queue_close(&s->queue);
     free(s->run);
     free(s->plan.item);
+    free(s->plan.copy);
     memset(s, 0, sizeof(*s));
 }
 
 void sched_add(struct sched *s, struct req *r)
 {
-    r->want_tok = r->n_prompt;
-    r->next = NULL;
-    *s->wait_tail = r;
-    s->wait_tail = &r->next;
-    s->n_wait++;
+    r->n_known = r->want_tok = r->n_prompt;
+    r->item = -1;
+    queue_add(&s->queue, r);
 }
 
-static void wait_pop(struct sched *s)
+/* --- leaving the running array --- */
+
+static void plan_drop(struct step_plan *p, struct req *r)
 {
-    s->wait_head = s->wait_head->next;
-    if (s->wait_head == NULL)
-        s->wait_tail = &s->wait_head;
-    s->n_wait--;
+    struct step_item *last = &p->item[p->n_item - 1];
+
+    if (r->item < 0)
+        return;
+    p->n_tok -= p->item[r->item].n;
+    last->r->item = r->item;
+    p->item[r->item] = *last;
+    p->n_item--;
+    r->item = -1;
 }
 
-static int32_t plan_add(struct sched *s, struct req *r, int32_t budget)
+static void leave(struct sched *s, struct req *r)
 {
-    int32_t n = min_i32(r->want_tok - r->seq.n_tok, budget);
+    int32_t i = r->at;
 
-    assert(n > 0);
-    kv_grow(s->kv, &r->seq, n);
-    s->plan.item[s->plan.n_item++] = (struct step_item) { r, n };
-    s->plan.n_tok += n;
-    return n;
-}
-
-/* A request is two counters: seq.n_tok (in the KV cache) and want_tok (prompt + sampled). Each step
- * moves the first towards the second within one token budget: prefill, chunks and decode are one
- * case. Who runs comes first. Somebody is admitted only with budget left over, so all before the
- * last in s->run want exactly one token, and only the last can be in the middle of its prompt. */
-void sched_plan(struct sched *s)
-{
-    int32_t budget = s->step_tok_max;
-    struct req *r;
-
-    s->plan.n_item = s->plan.n_tok = 0;
-
-    for (int32_t i = 0; i < s->n_run; i++)
-        budget -= plan_add(s, s->run[i], budget);
-
-    while (budget > 0 && s->n_run < s->run_max && (r = s->wait_head) != NULL) {
-        if (kv_admit(s->kv, &r->seq, r->n_prompt + r->max_new) != 0)
-            break;                  /* first come, first served: nobody overtakes */
-        wait_pop(s);
-        s->run[s->n_run++] = r;
-        budget -= plan_add(s, r, budget);
+    assert(i < s->n_run && s->run[i] == r);
+    plan_drop(&s->plan, r);
+    kv_release(s->kv, r);
+    r->flow->n_run--;
+    if (r->flow->filling == r)
+        r->flow->filling = NULL;
+    for (s->n_run--; i < s->n_run; i++) {
+        s->run[i] = s->run[i + 1];
+        s->run[i]->at = i;
     }
 }
 
 void sched_remove(struct sched *s, struct req *r)
 {
-    int32_t i = 0;
-
-    while (i < s->n_run && s->run[i] != r)
-        i++;
-    assert(i < s->n_run);
-    kv_release(s->kv, &r->seq);
-    s->n_run--;
-    memmove(s->run + i, s->run + i + 1, (size_t) (s->n_run - i) * sizeof(*s->run));
+    if (r->seq.page_full != NULL)
+        leave(s, r);
+    else
+        queue_remove(&s->queue, r);
 }
 
-static bool goes(struct req *r, bool only_cancelled)
+static void preempt(struct sched *s, struct req *r)
 {
-    return !only_cancelled || atomic_load_explicit(&r->cancel, memory_order_relaxed);
+    leave(s, r);
+    queue_return(&s->queue, r);
+    s->n_preempted++;
 }
+
+/* The last to come goes first, batch before interactive; the oldest of the class goes last, so
+ * somebody always gets done. */
+static struct req *youngest(const struct sched *s)
+{
+    for (int32_t i = s->n_run - 1; i >= 0; i--)
+        if (s->run[i]->class == REQ_BATCH)
+            return s->run[i];
+    return s->run[s->n_run - 1];
+}
+
+/* --- the plan --- */
+
+/* Tokens that may be computed for r: the last of its answer is sampled, but never looked at. */
+static int32_t left(const struct req *r)
+{
+    int32_t end = r->n_prompt + max_i32(r->max_new - 1, 0);
+
+    return min_i32(r->want_tok, end) - r->seq.n_tok;
+}
+
+/* n more tokens of r, which runs. false: it was itself the youngest when pages ran out. */
+static bool plan_add(struct sched *s, struct req *r, int32_t n)
+{
+    struct step_plan *p = &s->plan;
+    int32_t before = r->item >= 0 ? p->item[r->item].n : 0;
+
+    while (kv_grow(s->kv, r, before + n) != 0) {
+        struct req *v = youngest(s);
+
+        preempt(s, v);
+        if (v == r)
+            return false;
+    }
+    if (r->item < 0) {
+        r->item = p->n_item++;
+        p->item[r->item] = (struct step_item) { .r = r };
+    }
+    p->item[r->item].n += n;
+    p->n_tok += n;
+    return true;
+}
+
+static void plan_decodes(struct sched *s)
+{
+    for (int32_t i = 0; i < s->n_run; i++) {
+        struct req *r = s->run[i];
+
+        if (r->item >= 0 || r->flow->filling == r || left(r) == 0)
+            continue;
+        i = plan_add(s, r, 1) ? r->at : -1;        /* others may have left the array */
+    }
+}
+
+/* One flow's worth of pages and a slot must not be kept by another's second request. */
+static struct req *victim_for(const struct sched *s, const struct flow *f)
+{
+    struct req *v = NULL;
+
+    if (f->n_run > 0)
+        return NULL;
+    for (int32_t i = 0; i < s->n_run; i++) {
+        struct req *r = s->run[i];
+        bool lower = r->class > f->class, many = r->flow->n_run > 1 && r->class == f->class;
+
+        if ((lower || many) && (v == NULL || r->class > v->class
+                                || (r->class == v->class && r->flow->n_run >= v->flow->n_run)))
+            v = r;
+    }
+    return v;
+}
+
+static int come_in_once(struct sched *s, struct req *r)
+{
+    int32_t spare = s->n_run;
+    struct step_plan *p = &s->plan;
+    int rc = E_AGAIN;
+
+    if (s->n_run == s->run_max)
+        return E_FULL;
+    if (r->twin != NULL && r->twin->seq.page_full != NULL) {
+        rc = kv_fork(s->kv, r, r->twin, spare, &p->copy[p->n_copy]);
+        if (rc == 0 && p->copy[p->n_copy].full_to >= 0)
+            p->n_copy++;
+    }
+    return rc == E_AGAIN ? kv_admit(s->kv, r, spare) : rc;
+}
+
+/* A twin that is about to store the same prompt is worth waiting for. */
+static bool must_wait(const struct req *r)
+{
+    return r->n_flight > 0 || (r->twin != NULL && r->twin->flow == r->flow
+                               && r->twin->seq.page_full != NULL
+                               && r->twin->seq.n_tok < r->n_prompt && r->n_known == r->n_prompt
+                               && r->twin->max_new > 1);
+}
+
+/* The first of the flow runs. false: there is no room for it. */
+static bool come_in(struct sched *s, struct flow *f)
+{
+    struct req *r = f->head, *v;
+
+    while (come_in_once(s, r) != 0) {
+        v = victim_for(s, f);
+        if (v == NULL)
+            return false;
+        preempt(s, v);
+    }
+
+    queue_pop(&s->queue, f);
+    r->at = s->n_run;
+    s->run[s->n_run++] = r;
+    s->n_admitted++;
+    f->n_run++;
+    f->filling = r;
+    return true;
+}
+
+/* At most budget tokens more of the request that its flow is at. Returns how many. */
+static int32_t fill(struct sched *s, struct flow *f, int32_t budget)
+{
+    struct req *r = f->filling;
+    int32_t n = left(r) - (r->item >= 0 ? s->plan.item[r->item].n : 0);
+    bool all = n <= budget;
+
+    n = min_i32(n, budget);
+    if (!plan_add(s, r, n))
+        return 0;
+    if (all)
+        f->filling = NULL;
+    f->credit -= n;
+    s->plan.n_fill_tok += n;
+    return n;
+}
+
+/* Nobody comes in any more, so those who are at their prompts have the rest. */
+static void fill_rest(struct sched *s, int32_t budget)
+{
+    for (int32_t i = 0; i < s->n_run && budget > 0; i++) {
+        struct flow *f = s->run[i]->flow;
+
+        if (f->filling == s->run[i])
+            budget -= fill(s, f, budget);
+    }
+}
+
+/* Prompts share what the decodes left of the step. Who is next and finds no room waits at the front:
+ * nobody comes in before it. */
+static void plan_fills(struct sched *s, int32_t budget)
+{
+    uint64_t preempted_before = s->n_preempted;
+    int32_t stuck = 0;               /* flows in a row that wait for a twin */
+    struct flow *f;
+
+    while (budget > 0 && stuck < s->queue.n_ring && (f = queue_turn(&s->queue)) != NULL) {
+        if (f->filling == NULL && must_wait(f->head)) {
+            stuck++;
+            queue_rotate(&s->queue);
+            continue;
+        }
+        if ((f->filling == NULL && !come_in(s, f)) || s->n_preempted != preempted_before) {
+            break;
+        }
+        stuck = 0;
+        budget -= fill(s, f, min_i32(budget, (int32_t) f->credit));
+    }
+    fill_rest(s, budget);
+}
+
+/* From here on the step will be computed: later plans build on it. */
+static void commit(struct sched *s)
+{
+    for (int32_t i = 0; i < s->plan.n_item; i++) {
+        struct step_item *it = &s->plan.item[i];
+        struct req *r = it->r;
+
+        it->ends_prompt = r->seq.n_tok < r->n_prompt && r->seq.n_tok + it->n >= r->n_prompt;
+        kv_advance(s->kv, r, it->n);
+        it->samples = r->seq.n_tok == r->want_tok && r->want_tok - r->n_prompt < r->max_new;
+        r->want_tok += it->samples;
+        r->item = -1;
+    }
+}
+
+/* A request is two counters: seq.n_tok (in the KV cache) and want_tok (prompt + sampled). Each step
+ * moves the first towards the second within one token budget: prefill, chunks, resumed requests and
+ * decodes are one case. Who decodes comes first. */
+void sched_plan(struct sched *s)
+{
+    s->plan.n_item = s->plan.n_tok = s->plan.n_copy = s->plan.n_fill_tok = 0;
+    for (int32_t i = 0; i < s->n_run; i++)
+        kv_settle(s->kv, s->run[i]);
+
+    plan_decodes(s);
+    plan_fills(s, min_i32(s->step_tok_max - s->plan.n_tok, s->fill_tok_max));
+    commit(s);
+}
+
+/* --- */
 
 struct req *sched_take(struct sched *s, bool only_cancelled)
 {
-    struct req *out = NULL, **end = &out, *r, **link;
-    int32_t n = 0;
+    struct req *out = NULL, **end = &out;
 
-    for (int32_t i = 0; i < s->n_run; i++) {
-        r = s->run[i];
-        if (!goes(r, only_cancelled)) {
-            s->run[n++] = r;
+    for (int32_t i = s->n_run - 1; i >= 0; i--) {
+        struct req *r = s->run[i];
+
+        if (only_cancelled && !atomic_load_explicit(&r->cancel, memory_order_relaxed))
             continue;
-        }
-        kv_release(s->kv, &r->seq);
+        leave(s, r);
         *end = r;
         end = &r->next;
     }
-    s->n_run = n;
-
-    for (link = &s->wait_head; (r = *link) != NULL; ) {
-        if (!goes(r, only_cancelled)) {
-            link = &r->next;
-            continue;
-        }
-        *link = r->next;
-        s->n_wait--;
-        *end = r;
-        end = &r->next;
-    }
-    s->wait_tail = link;
-
-    *end = NULL;
+    queue_take(&s->queue, only_cancelled, end);
     return out;
 }

@@ -1,26 +1,36 @@
 /* scheduler.h (sched_) - who gets how many tokens of the next step. Pure: no GPU, no clock, no I/O.
  *
- * Borrows requests and the KV pools; owns the running array and the waiting list. One thread. */
+ * Borrows requests and the KV pools; owns the running array and the queue. One thread. A plan may be
+ * made while the step before is under way: then the last token of a request is sampled, not known. */
 #ifndef CORE_SCHEDULER_H
 #define CORE_SCHEDULER_H
 
 #include "kv.h"
+#include "queue.h"
 
-struct step_item { struct req *r; int32_t n; };   /* r's next n tokens are computed */
+struct step_item {
+    struct req *r;
+    int32_t     n;               /* r's next n tokens are computed, to r->seq.n_tok */
+    bool        samples;         /* and the one after them sampled */
+    bool        ends_prompt;     /* the prompt is stored after this */
+};
 
 struct step_plan {
     struct step_item *item;      /* [run_max] */
-    int32_t n_item, n_tok;
+    struct page_copy *copy;      /* [run_max] pages to copy before the step */
+    int32_t n_item, n_tok, n_copy;
+    int32_t n_fill_tok;          /* of n_tok: not decodes */
 };
 
 struct sched {
     struct kv       *kv;
+    struct queue     queue;
     int32_t          step_tok_max;
-    int32_t          run_max;    /* at most step_tok_max: all that run get a token in each step */
-    struct req     **run;        /* [run_max] in order of admission */
+    int32_t          fill_tok_max;   /* of a step for prompts; at most step_tok_max. May be set anew */
+    int32_t          run_max;        /* at most step_tok_max: all that run get a token in each step */
+    struct req     **run;            /* [run_max] in order of admission */
     int32_t          n_run;
-    struct req      *wait_head, **wait_tail;      /* linked by next, in order of arrival */
-    int32_t          n_wait;
+    uint64_t         n_admitted, n_preempted;
     struct step_plan plan;
 };
 
@@ -28,9 +38,10 @@ int  sched_open(struct sched *s, struct kv *kv, int32_t step_tok_max, int32_t se
                 struct err *e);
 void sched_close(struct sched *s);
 
-void sched_add(struct sched *s, struct req *r);   /* to the end of the waiting list */
+void sched_add(struct sched *s, struct req *r);   /* to the end of its flow */
 
-/* Fill s->plan. Empty only if nobody runs or waits (a request that fits alone always comes in). */
+/* Fill s->plan; the one before has been launched. Empty only if nobody runs or waits, or all that could move wait for the result of a
+ * step under way. */
 void sched_plan(struct sched *s);
 
 /* r has run and is done: its pages are free, nothing here refers to it any more. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "batch.h"
+#include "rate.h"
 #include "serve.h"
 
 /* One producer (the port's thread), one consumer (the core). It has room for every request that
@@ -21,13 +22,19 @@ struct serve {
     struct serve_conf c;
     struct kv        *kv;
     struct sched      sched;
-    struct batch_mem  batch;
+    struct batch_mem  batch[MODEL_FLIGHT_MAX];
+    int32_t           n_flight;            /* launched steps: batch[first_flight], then the other */
+    int32_t           first_flight;
+    struct rate       rate;
+    uint64_t          done_ns;             /* when the last step came back */
+    double            decode_ns, fill_ns;  /* of a step without prompts; of a prompt token. Means */
     struct metrics    metrics;
     int32_t           vocab;
     uint32_t          ring_mask;
     struct port       port[SERVE_PORT_MAX];
     _Atomic int32_t   n_live;              /* submitted and not finished */
     atomic_bool       any_cancel;          /* somebody's cancel was set since the last pass */
+    atomic_bool       reset_cache;
     atomic_bool       stop;
     atomic_bool       closed;              /* no more requests are taken */
 };
@@ -53,6 +60,8 @@ static int check_conf(const struct serve_conf *c, struct err *e)
                        c->model_len_max, c->queue_max);
     if (c->n_port < 1 || c->n_port > SERVE_PORT_MAX)
         return err_set(e, E_INVALID, "core: %d ports, not 1 to %d", c->n_port, SERVE_PORT_MAX);
+    if (c->queue_tok_max < 0 || c->tenant_max < 0)
+        return err_set(e, E_INVALID, "core: a negative limit of the queue");
     if (c->kv.page_tok < 1)
         return err_set(e, E_INVALID, "core: pages of %d tokens", c->kv.page_tok);
     return 0;
@@ -95,10 +104,12 @@ int serve_open(struct serve **out, struct model *m, const struct serve_conf *c, 
         .step_tok_max = c->step_tok_max,
         .seq_max = c->seq_max,
         .page_max = (c->model_len_max - 1) / c->kv.page_tok + 1,
+        .cache = c->cache, .point_tok = c->point_tok, .key = c->key, .hash_mask = ~0ull,
     };
     if ((rc = kv_open(&s->kv, &kc, e)) != 0
         || (rc = sched_open(&s->sched, s->kv, c->step_tok_max, c->seq_max, e)) != 0
-        || (rc = batch_open(&s->batch, c->step_tok_max, c->seq_max, kc.page_max, e)) != 0
+        || (rc = batch_open(&s->batch[0], c->step_tok_max, c->seq_max, kc.page_max, e)) != 0
+        || (rc = batch_open(&s->batch[1], c->step_tok_max, c->seq_max, kc.page_max, e)) != 0
         || (rc = open_ports(s, e)) != 0) {
         serve_close(s);
         return rc;
@@ -158,6 +169,8 @@ static int check_req(const struct serve *s, const struct req *r, struct err *e)
 
     if (r->port < 0 || r->port >= s->c.n_port)
         return err_set(e, E_INVALID, "port %d of %d", r->port, s->c.n_port);
+    if (r->n_salt < 0 || r->n_salt > REQ_SALT_MAX)
+        return err_set(e, E_INVALID, "a salt of %d bytes, at most %d", r->n_salt, REQ_SALT_MAX);
     if (r->n_stop_id < 0 || r->n_stop_id > REQ_STOP_MAX)
         return err_set(e, E_INVALID, "%d stop ids, at most %d", r->n_stop_id, REQ_STOP_MAX);
     if ((rc = check_fit(s, r, e)) != 0 || (rc = check_sample(&r->sample, e)) != 0)
@@ -198,10 +211,13 @@ int serve_submit(struct serve *s, struct req *r, struct err *e)
     atomic_init(&r->n_pub, 0);
     atomic_init(&r->finish, FIN_NONE);
     r->stop_at = -1;
-    r->n_cached = 0;
+    r->n_cached = r->retry_ms = r->n_flight = 0;
+    r->started = false;
+    r->leaving = FIN_NONE;
     r->start_ns = r->first_ns = r->done_ns = r->last_ns = 0;
     r->seq = (struct kv_seq) { 0 };
     r->submit_ns = s->c.now_ns(s->c.arg);
+    kv_keys(s->kv, r);
 
     /* Either we see that the core has closed, or it sees us busy and waits for what we push. */
     p = &s->port[r->port];
@@ -220,6 +236,12 @@ void serve_cancel(struct serve *s, struct req *r)
     s->c.kick(s->c.arg);
 }
 
+void serve_reset_cache(struct serve *s)
+{
+    atomic_store(&s->reset_cache, true);
+    s->c.kick(s->c.arg);
+}
+
 void serve_stop(struct serve *s)
 {
     atomic_store(&s->stop, true);
@@ -228,23 +250,14 @@ void serve_stop(struct serve *s)
 
 /* --- the core --- */
 
-static void drain(struct serve *s)
-{
-    for (int32_t i = 0; i < s->c.n_port; i++) {
-        struct port *p = &s->port[i];
-        uint32_t head = atomic_load_explicit(&p->head, memory_order_relaxed);
-        uint32_t tail = atomic_load_explicit(&p->tail, memory_order_acquire);
-
-        for (; head != tail; head++)
-            sched_add(&s->sched, p->ring[head & s->ring_mask]);
-        atomic_store_explicit(&p->head, head, memory_order_relaxed);
-    }
-}
-
 static void count_done(struct metrics *m, const struct req *r, int fin, uint64_t now)
 {
-    int32_t n_new = r->want_tok - r->n_prompt;
+    int32_t n_new = r->n_known - r->n_prompt;
 
+    if (fin == FIN_BUSY || fin == FIN_QUOTA) {
+        count(fin == FIN_BUSY ? &m->refused_busy : &m->refused_quota, 1);
+        return;
+    }
     count(fin == FIN_STOP ? &m->done_stop : fin == FIN_LENGTH ? &m->done_length
           : fin == FIN_CANCEL ? &m->done_abort : &m->done_error, 1);
     histogram_add(&m->e2e, HIST_E2E, now - r->submit_ns);
@@ -270,6 +283,15 @@ static void finish(struct serve *s, struct req *r, enum req_finish fin, uint64_t
     atomic_store_explicit(&r->finish, fin, memory_order_release);
 }
 
+/* With pages free already, but perhaps in a step under way that writes to its memory. */
+static void finish_later(struct serve *s, struct req *r, enum req_finish fin, uint64_t now)
+{
+    if (r->n_flight > 0)
+        r->leaving = fin;
+    else
+        finish(s, r, fin, now);
+}
+
 static bool finish_taken(struct serve *s, bool only_cancelled, enum req_finish fin)
 {
     struct req *r = sched_take(&s->sched, only_cancelled), *next;
@@ -278,19 +300,67 @@ static bool finish_taken(struct serve *s, bool only_cancelled, enum req_finish f
 
     for (; r != NULL; r = next) {
         next = r->next;
-        finish(s, r, fin, now);
+        finish_later(s, r, fin, now);
     }
     return any;
+}
+
+/* --- arrival --- */
+
+/* Nobody waits long in silence: who would is told at once when to come again. */
+static void arrive(struct serve *s, struct req *r, uint64_t now)
+{
+    struct queue_ahead a = queue_ahead(&s->sched.queue, r);
+    uint64_t wait = rate_wait_ns(&s->rate, a.n_tok), limit = s->c.wait_max_ns;
+    int64_t over = s->sched.queue.wait_tok + r->n_prompt - s->c.queue_tok_max;
+    enum req_finish fin = FIN_NONE;
+
+    r->n_known = r->n_prompt;
+    if (s->c.tenant_max > 0 && a.n_own >= s->c.tenant_max) {
+        fin = FIN_QUOTA;
+        r->retry_ms = rate_retry_ms(wait);
+    } else if (limit > 0 && wait > limit) {
+        fin = FIN_BUSY;
+        r->retry_ms = rate_retry_ms(wait - limit);
+    } else if (s->c.queue_tok_max > 0 && s->sched.queue.n_wait > 0 && over > 0) {
+        fin = FIN_BUSY;
+        r->retry_ms = rate_retry_ms(rate_wait_ns(&s->rate, over));
+    }
+
+    if (fin == FIN_NONE)
+        sched_add(&s->sched, r);
+    else
+        finish(s, r, fin, now);
+}
+
+static void drain(struct serve *s)
+{
+    uint64_t now = s->c.now_ns(s->c.arg);
+
+    for (int32_t i = 0; i < s->c.n_port; i++) {
+        struct port *p = &s->port[i];
+        uint32_t head = atomic_load_explicit(&p->head, memory_order_relaxed);
+        uint32_t tail = atomic_load_explicit(&p->tail, memory_order_acquire);
+
+        for (; head != tail; head++)
+            arrive(s, p->ring[head & s->ring_mask], now);
+        atomic_store_explicit(&p->head, head, memory_order_relaxed);
+    }
 }
 
 /* Once a pass: the gauges and one wake-up for each port that something came for. */
 static void report(struct serve *s)
 {
     struct kv_count used = kv_used(s->kv);
+    struct prefix_count cached = kv_cached(s->kv);
     struct metrics *m = &s->metrics;
 
     gauge(&m->running, (uint64_t) s->sched.n_run);
-    gauge(&m->waiting, (uint64_t) s->sched.n_wait);
+    gauge(&m->waiting, (uint64_t) s->sched.queue.n_wait);
+    gauge(&m->points, (uint64_t) cached.n_point);
+    gauge(&m->evicted, cached.n_evicted);
+    gauge(&m->preempted, s->sched.n_preempted);
+    gauge(&m->pages_full_cached, (uint64_t) cached.n_node);
     gauge(&m->pages_full_used, (uint64_t) used.full);
     gauge(&m->pages_sliding_used, (uint64_t) used.sliding);
 
@@ -301,27 +371,57 @@ static void report(struct serve *s)
         }
 }
 
+/* Those who left while a step was under way are done when it is back. */
+static void land(struct serve *s, struct batch_mem *b, uint64_t now)
+{
+    s->n_flight--;
+    s->first_flight ^= 1;
+    for (int32_t i = 0; i < b->n_item; i++) {
+        struct req *r = b->item[i].r;
+
+        if (r != NULL && --r->n_flight == 0 && r->leaving != FIN_NONE) {
+            batch_forget(b, r);
+            finish(s, r, r->leaving, now);
+        }
+    }
+}
+
 /* No request is taken from here on, and all that were get fin. */
 static void shut(struct serve *s, enum req_finish fin)
 {
+    struct err e;
+
     atomic_store(&s->closed, true);
     for (int32_t i = 0; i < s->c.n_port; i++)
         while (atomic_load(&s->port[i].busy))
             sched_yield();
     drain(s);
     finish_taken(s, false, fin);
+    while (s->n_flight > 0) {
+        (void) model_wait(s->model, &e);
+        land(s, &s->batch[s->first_flight], s->c.now_ns(s->c.arg));
+    }
     report(s);
 }
 
+/* The first step of these requests is launched now. */
 static void note_start(struct serve *s, uint64_t now)
 {
-    for (int32_t i = 0; i < s->sched.plan.n_item; i++) {
-        struct req *r = s->sched.plan.item[i].r;
+    struct metrics *m = &s->metrics;
 
-        if (r->seq.n_tok == 0) {
-            r->start_ns = now;
-            histogram_add(&s->metrics.queue, HIST_E2E, now - r->submit_ns);
-        }
+    for (int32_t i = 0; i < s->sched.plan.n_item; i++) {
+        struct step_item *it = &s->sched.plan.item[i];
+        struct req *r = it->r;
+
+        r->n_flight++;
+        if (r->started)
+            continue;
+        r->started = true;
+        r->start_ns = now;
+        r->n_cached = r->seq.n_tok - it->n;
+        histogram_add(&m->queue, HIST_E2E, now - r->submit_ns);
+        count(&m->prompt_tok, (uint64_t) r->n_prompt);
+        count(&m->cached_tok, (uint64_t) r->n_cached);
     }
 }
 
@@ -333,11 +433,11 @@ static bool is_stop(const struct req *r, int32_t id)
     return false;
 }
 
-/* A sampled token: r's end, or published and the next to compute. */
+/* A sampled token: r's end, or published and, perhaps, in the next step already. */
 static enum req_finish take_token(struct serve *s, struct req *r, int32_t id, uint64_t now)
 {
     struct metrics *m = &s->metrics;
-    int32_t n_new = r->want_tok - r->n_prompt;
+    int32_t n_new = r->n_known - r->n_prompt;
 
     if (n_new >= r->min_new && is_stop(r, id)) {
         r->stop_at = id;
@@ -354,86 +454,135 @@ static enum req_finish take_token(struct serve *s, struct req *r, int32_t id, ui
     r->last_ns = now;
     count(&m->generation_tok, 1);
 
-    r->tok[r->want_tok++] = id;
+    r->tok[r->n_known++] = id;
     s->port[r->port].touched = true;
     atomic_store_explicit(&r->n_pub, n_new + 1, memory_order_release);
     return n_new + 1 == r->max_new ? FIN_LENGTH : FIN_NONE;
 }
 
-static void end_if(struct serve *s, struct req *r, enum req_finish fin, uint64_t now)
+/* It may be in the step behind this one; what that brings is not wanted. */
+static void end(struct serve *s, struct req *r, enum req_finish fin, uint64_t now)
 {
-    if (fin != FIN_NONE) {
-        sched_remove(&s->sched, r);
-        finish(s, r, fin, now);
+    sched_remove(&s->sched, r);
+    for (int i = 0; i < MODEL_FLIGHT_MAX; i++)
+        batch_forget(&s->batch[i], r);
+    finish(s, r, fin, now);
+}
+
+static void take_row(struct serve *s, struct batch_mem *b, int32_t i, uint64_t now)
+{
+    struct req *r = b->out[i].r;
+    enum req_finish fin;
+
+    if (r == NULL || r->leaving != FIN_NONE)
+        return;
+    if (b->target[i] >= 0) {
+        r->logprob[b->out[i].pos] = b->logprob[i];
+    } else if (b->out[i].samples) {
+        fin = take_token(s, r, b->sampled[i], now);
+        if (fin != FIN_NONE)
+            end(s, r, fin, now);
     }
 }
 
-/* What the step brought: K and V of every item, a logprob or a token for every row asked for. */
+/* With a target for the time between two tokens prompts get what is left of it beside the decodes. */
+static void tune(struct serve *s, const struct batch_mem *b, double ns)
+{
+    double *mean = b->n_fill_tok == 0 ? &s->decode_ns : &s->fill_ns, budget;
+
+    if (s->c.itl_target_ns == 0)
+        return;
+    if (b->n_fill_tok > 0)
+        ns = fmax(ns - s->decode_ns, 0) / b->n_fill_tok;
+    *mean = *mean == 0 ? ns : *mean + (ns - *mean) / 8;
+    if (s->fill_ns == 0)
+        return;
+
+    budget = ((double) s->c.itl_target_ns - s->decode_ns) / s->fill_ns;
+    s->sched.fill_tok_max = (int32_t) fmin(fmax(budget, s->c.kv.page_tok), s->c.step_tok_max);
+}
+
+/* What the oldest step brought: K and V of every item, a logprob or a token for every row. */
 static void take_step(struct serve *s, uint64_t now)
 {
-    const struct step_plan *p = &s->sched.plan;
-    struct batch_mem *b = &s->batch;
-    uint64_t n_prompt = 0;
+    struct batch_mem *b = &s->batch[s->first_flight];
+    uint64_t since = b->launch_ns > s->done_ns ? b->launch_ns : s->done_ns;
 
-    for (int32_t i = 0; i < p->n_item; i++) {
-        struct req *r = p->item[i].r;
-        int32_t left = r->n_prompt - r->seq.n_tok;
-
-        if (left > 0)
-            n_prompt += (uint64_t) (left < p->item[i].n ? left : p->item[i].n);
-        kv_advance(s->kv, &r->seq, p->item[i].n);
-    }
-    count(&s->metrics.prompt_tok, n_prompt);
     count(&s->metrics.steps, 1);
-    histogram_add(&s->metrics.step_tok, HIST_STEP, (uint64_t) p->n_tok);
+    histogram_add(&s->metrics.step_tok, HIST_STEP, (uint64_t) b->b.n_tok);
+    tune(s, b, (double) (now - since));
+    s->done_ns = now;
 
-    for (int32_t i = 0; i < b->b.n_out; i++) {
-        struct req *r = b->out[i].r;
+    land(s, b, now);
+    for (int32_t i = 0; i < b->b.n_out; i++)
+        take_row(s, b, i, now);
+    for (int32_t i = 0; i < b->n_item; i++) {
+        struct req *r = b->item[i].r;
 
-        if (b->target[i] >= 0)
-            r->logprob[b->out[i].pos] = b->logprob[i];
-        else if (r->max_new > 0)
-            end_if(s, r, take_token(s, r, b->sampled[i], now), now);
-    }
-
-    /* Requests above may be gone; those that want no token have had none of it. */
-    for (int32_t i = s->sched.n_run - 1; i >= 0; i--) {
-        struct req *r = s->sched.run[i];
-
-        if (r->max_new == 0 && r->seq.n_tok == r->n_prompt)
-            end_if(s, r, FIN_LENGTH, now);
+        if (r != NULL && r->max_new == 0 && b->item[i].ends_prompt)
+            end(s, r, FIN_LENGTH, now);
     }
 }
 
-bool serve_once(struct serve *s, struct err *e)
+static void launch(struct serve *s)
 {
-    struct err own;
-    bool worked = false, cancelled;
+    struct batch_mem *b = &s->batch[s->first_flight ^ s->n_flight];
+    uint64_t now = s->c.now_ns(s->c.arg);
 
-    e = e != NULL ? e : &own;
-    e->code = 0;
+    note_start(s, now);
+    batch_fill(b, &s->sched.plan);
+    b->launch_ns = now;
+    s->n_flight++;
+    model_launch(s->model, &b->b, &b->o);
+}
+
+static bool arrivals(struct serve *s)
+{
+    bool cancelled, worked = false;
 
     /* In this order: a request whose cancel we are told of is in our lists after the drain. */
     cancelled = atomic_exchange_explicit(&s->any_cancel, false, memory_order_acquire);
     drain(s);
     if (cancelled)
         worked = finish_taken(s, true, FIN_CANCEL);
+    if (atomic_exchange(&s->reset_cache, false))
+        kv_reset_cache(s->kv);
+    return worked;
+}
+
+static void plan(struct serve *s)
+{
+    int64_t wait_tok = s->sched.queue.wait_tok;
+    int32_t n_wait = s->sched.queue.n_wait;
 
     sched_plan(&s->sched);
-    if (s->sched.plan.n_item == 0) {
-        report(s);
-        return worked;
-    }
+    rate_note(&s->rate, s->c.now_ns(s->c.arg), n_wait > 0, wait_tok - s->sched.queue.wait_tok);
+}
 
-    note_start(s, s->c.now_ns(s->c.arg));
-    batch_fill(&s->batch, &s->sched.plan);
-    if (model_step(s->model, &s->batch.b, &s->batch.o, e) != 0) {
-        shut(s, FIN_ERROR);
-        return true;
+bool serve_once(struct serve *s, struct err *e)
+{
+    struct err own;
+    bool worked;
+
+    e = e != NULL ? e : &own;
+    e->code = 0;
+
+    worked = arrivals(s);
+    plan(s);
+    if (s->sched.plan.n_item > 0) {
+        launch(s);
+        worked = true;
     }
-    take_step(s, s->c.now_ns(s->c.arg));
+    if (s->n_flight > (s->sched.plan.n_item > 0 && s->c.overlap)) {
+        if (model_wait(s->model, e) != 0) {
+            shut(s, FIN_ERROR);
+            return true;
+        }
+        take_step(s, s->c.now_ns(s->c.arg));
+        worked = true;
+    }
     report(s);
-    return true;
+    return worked;
 }
 
 int serve_run(struct serve *s, struct err *e)
@@ -453,10 +602,11 @@ int serve_run(struct serve *s, struct err *e)
 
 void serve_close(struct serve *s)
 {
-    if (s->batch.tok != NULL)
+    if (s->batch[1].tok != NULL)
         shut(s, FIN_CANCEL);
     sched_close(&s->sched);
-    batch_close(&s->batch);
+    batch_close(&s->batch[0]);
+    batch_close(&s->batch[1]);
     kv_close(s->kv);
     for (int32_t i = 0; i < s->c.n_port; i++)
         free(s->port[i].ring);

@@ -17,6 +17,14 @@ struct serve_conf {
     int32_t step_tok_max;        /* --max-num-batched-tokens: budget of a step */
     int32_t model_len_max;       /* --max-model-len: prompt + generated of one request */
     int32_t queue_max;           /* unfinished requests beyond seq_max, all ports together */
+    int64_t queue_tok_max;       /* prompt tokens that wait; 0: no limit */
+    int32_t tenant_max;          /* unfinished requests of one tenant; 0: no limit */
+    uint64_t wait_max_ns;        /* who would wait longer is refused; 0: nobody is */
+    uint64_t itl_target_ns;      /* prompts get only so much of a step that it takes so long; 0: off */
+    bool    overlap;             /* plan a step while the one before runs */
+    bool    cache;               /* keep prefixes */
+    int32_t point_tok;           /* a reuse point every so many prompt tokens; 0: none */
+    struct hash_key key;         /* of the prefix cache: random */
     int32_t n_port;
     struct kv_shape kv;
     /* hooks: the core has no clock and no descriptors of its own */
@@ -33,16 +41,19 @@ int  serve_open(struct serve **out, struct model *m, const struct serve_conf *c,
 void serve_close(struct serve *s);                /* after serve_run returned */
 
 /* Any time, by the port's own thread. E_INVALID: it could never fit (numbers in e). E_FULL: the
- * queue is full, try later. E_GONE: the core has stopped. Not 0: r is still the caller's. */
+ * queue is full, try later. E_GONE: the core has stopped. Not 0: r is still the caller's. Who waits
+ * too long or has too many already is told by finish. */
 int  serve_submit(struct serve *s, struct req *r, struct err *e);
 void serve_cancel(struct serve *s, struct req *r);    /* finish becomes FIN_CANCEL within a step */
 
 /* The loop, until serve_stop. 0, or E_GPU when a step was lost (every request got FIN_ERROR). */
 int  serve_run(struct serve *s, struct err *e);
 void serve_stop(struct serve *s);                 /* any thread: cancel everything and return */
+void serve_reset_cache(struct serve *s);          /* any thread: forget idle prefixes, soon */
 
-/* One pass: drain, plan, step. false: there was nothing to do. serve_run is this and sleep. e->code
- * is 0 unless the step was lost; then every request got FIN_ERROR and no more are taken. */
+/* One pass: drain, plan, launch, and the results of the step before. false: there was nothing to do.
+ * serve_run is this and sleep. e->code is 0 unless a step was lost; then every request got FIN_ERROR
+ * and no more are taken. */
 bool serve_once(struct serve *s, struct err *e);
 
 const struct metrics *serve_metrics(const struct serve *s);

@@ -183,10 +183,23 @@ static void sample(struct step *s, struct step_out *o)
     }
 }
 
+/* Requests that begin alike part in the middle of a page. */
+static void copy_pages(struct step *s)
+{
+    const struct page_copy *c = s->b->copy;
+
+    for (int32_t il = 0; il < s->f->c->n_layer && s->b->n_copy > 0; il++)
+        if (model_kv_layer(s->f->c, il) == il)
+            op_kv_copy(s->f->be, &(struct kv_copy) {
+                .kv = s->f->kv[il], .n = s->b->n_copy, .stride = sizeof(*c) / sizeof(int32_t),
+                .from_to = s->f->c->is_full[il] ? &c->full_from : &c->sliding_from });
+}
+
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
 {
     struct step s = { f, b, b->n_tok };
 
+    copy_pages(&s);
     op_embed(f->be, &(struct embed) { f->x, b->tok, f->w->embed, embed_scale(f->c->hidden),
                                       s.n_tok });
     for (int full = 0; full < 2; full++)

@@ -1,6 +1,7 @@
 /* model.c - open, check each batch, step, close. */
 #include "model.h"
 #include "forward.h"
+#include "runner.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -10,6 +11,9 @@ struct model {
     struct weights    w;
     struct fwd        fwd;
     struct backend   *be;
+    struct runner    *runner;
+    const int32_t    *sampled;           /* by the step before: what batch.from points into */
+    int32_t           n_sampled;
 };
 
 size_t model_kv_page_bytes(const struct model_conf *c, bool full, int32_t page_tok,
@@ -52,6 +56,8 @@ static int open_backend(struct model *m, const struct model_limits *lim, struct 
     return be_open_cpu(&m->be, &bl, e);
 }
 
+static runner_fn step;
+
 int model_open(struct model **out, const char *dir, const struct model_conf *c,
                const struct model_limits *lim, model_progress *progress, void *arg,
                struct err *e)
@@ -72,6 +78,8 @@ int model_open(struct model **out, const char *dir, const struct model_conf *c,
         m->fwd = (struct fwd) { .c = &m->conf, .w = &m->w, .lim = *lim, .be = m->be };
         rc = forward_open(&m->fwd, e);
     }
+    if (rc == 0)
+        rc = runner_open(&m->runner, step, m, e);
     if (rc < 0) {
         model_close(m);
         return rc;
@@ -84,6 +92,7 @@ void model_close(struct model *m)
 {
     if (m == NULL)
         return;
+    runner_close(m->runner);
     be_close(m->be);
     weights_free(&m->w);
     free(m);
@@ -144,12 +153,25 @@ static int check_rows(const struct model *m, const struct batch *b, struct err *
     return 0;
 }
 
+static bool copy_ok(const struct kv_shape *kv, const struct page_copy *c)
+{
+    return c->full_from >= 0 && c->full_from < kv->n_page_full && c->full_to >= 0
+           && c->full_to < kv->n_page_full && c->sliding_from >= 0
+           && c->sliding_from < kv->n_page_sliding && c->sliding_to >= 0
+           && c->sliding_to < kv->n_page_sliding;
+}
+
 static int check_batch(const struct model *m, const struct batch *b, struct err *e)
 {
     const struct model_limits *lim = &m->fwd.lim;
     int32_t first = 0;
     int rc;
 
+    if (b->n_copy < 0 || b->n_copy > lim->seq_max)
+        return err_set(e, E_INVALID, "batch: %d pages to copy", (int) b->n_copy);
+    for (int32_t i = 0; i < b->n_copy; i++)
+        if (!copy_ok(&lim->kv, &b->copy[i]))
+            return err_set(e, E_INVALID, "batch: copy %d: a page is out of range", (int) i);
     if (b->n_tok < 1 || b->n_tok > lim->step_tok_max || b->n_seq < 1 || b->n_seq > lim->seq_max
         || b->page_max < 1 || b->page_max > lim->page_max || b->n_out < 0)
         return err_set(e, E_INVALID, "batch: %d tokens of %d sequences: beyond the limits",
@@ -168,12 +190,44 @@ static int check_batch(const struct model *m, const struct batch *b, struct err 
     return check_rows(m, b, e);
 }
 
-int model_step(struct model *m, const struct batch *b, struct step_out *o, struct err *e)
+/* The ids that were not known at the launch. */
+static int fill_in(const struct model *m, struct batch *b, struct err *e)
 {
+    for (int32_t i = 0; b->from != NULL && i < b->n_tok; i++) {
+        if (b->from[i] < 0)
+            continue;
+        if (b->from[i] >= m->n_sampled)
+            return err_set(e, E_INVALID, "batch: row %d of the step before: it had %d",
+                           (int) b->from[i], (int) m->n_sampled);
+        b->tok[i] = m->sampled[b->from[i]];
+    }
+    return 0;
+}
+
+/* The runner's thread. A failed step makes every later one fail: its ids are not there. */
+static int step(void *arg, struct batch *b, struct step_out *o, struct err *e)
+{
+    struct model *m = arg;
     int rc = be_step_end(m->be, e);
 
-    if (rc < 0 || (rc = check_batch(m, b, e)) < 0)
+    if (rc < 0)
         return rc;
+    if ((rc = fill_in(m, b, e)) < 0 || (rc = check_batch(m, b, e)) < 0) {
+        m->be->err = *e;
+        return rc;
+    }
     forward_step(&m->fwd, b, o);
+    m->sampled = o->tok;
+    m->n_sampled = b->n_out;
     return be_step_end(m->be, e);
+}
+
+void model_launch(struct model *m, struct batch *b, struct step_out *o)
+{
+    runner_push(m->runner, b, o);
+}
+
+int model_wait(struct model *m, struct err *e)
+{
+    return runner_pop(m->runner, e);
 }

@@ -82,19 +82,25 @@ struct sample {                           /* one row's sampling, all fields vali
     uint64_t seed;                        /* with the position: the whole state of the RNG */
 };
 
+struct page_copy { int32_t full_from, full_to, sliding_from, sliding_to; };
+
 /* One step, flat. Tokens of a sequence are contiguous, in order, and end at its newest token. */
 struct batch {
     int32_t        n_tok, n_seq, n_out;
-    const int32_t *tok;                   /* [n_tok] ids */
+    int32_t       *tok;                   /* [n_tok] ids */
+    const int32_t *from;                  /* [n_tok] or -1: tok is what row from[i] of the step
+                                             launched before sampled, filled in here; NULL: none */
     const int32_t *pos;                   /* [n_tok] absolute position in the sequence */
     const int32_t *seq;                   /* [n_tok] row in the page tables */
     const int32_t *page_full;             /* [n_seq, page_max] page of pos is at pos/page_tok */
-    const int32_t *page_sliding;          /* [n_seq, page_max], -1 where freed behind the window */
+    const int32_t *page_sliding;          /* [n_seq, page_max], anything behind the window */
     int32_t        page_max;
     const int32_t *out_row;               /* [n_out] index into tok: rows whose logits are wanted */
     const struct sample *sample;          /* [n_out] */
     const bool    *ban_eos;               /* [n_out] mask the stop ids (min_tokens), NULL: none */
     const int32_t *target;                /* [n_out] id whose logprob is wanted or -1; NULL: none */
+    const struct page_copy *copy;         /* [n_copy] pages copied before all else */
+    int32_t        n_copy;
 };
 
 struct step_out {                         /* the caller's memory */
@@ -104,7 +110,12 @@ struct step_out {                         /* the caller's memory */
                                              suppression) or NULL each; NULL: none wanted */
 };
 
-/* Blocking on the CPU backend. E_GPU is sticky. */
-int  model_step(struct model *m, const struct batch *b, struct step_out *o, struct err *e);
+#define MODEL_FLIGHT_MAX 2
+
+/* Queue a step; they run one after the other. b, o and what they point to stay the model's until
+ * model_wait has returned for it. At most MODEL_FLIGHT_MAX are under way. */
+void model_launch(struct model *m, struct batch *b, struct step_out *o);
+/* Wait for the oldest step. E_GPU is sticky; steps launched behind a failed one fail too. */
+int  model_wait(struct model *m, struct err *e);
 
 #endif

@@ -1,0 +1,239 @@
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "err.h"
+#include "queue.h"
+
+static const int32_t weight[REQ_CLASS_N] = { [REQ_INTERACTIVE] = 8, [REQ_BATCH] = 1 };
+
+int queue_open(struct queue *q, int32_t quantum)
+{
+    memset(q, 0, sizeof(*q));
+    q->quantum = quantum;
+    q->last = &q->turn;
+    q->flow = calloc(FLOW_MAX, sizeof(*q->flow));
+    return q->flow != NULL ? 0 : E_IO;
+}
+
+void queue_close(struct queue *q)
+{
+    free(q->flow);
+    memset(q, 0, sizeof(*q));
+}
+
+static int64_t quantum(const struct queue *q, const struct flow *f)
+{
+    int64_t n = (int64_t) q->quantum * weight[f->class] / weight[REQ_INTERACTIVE];
+
+    return n > 0 ? n : 1;
+}
+
+/* --- flows --- */
+
+static bool idle(const struct flow *f)
+{
+    return f->n_wait == 0 && f->n_run == 0;
+}
+
+static struct flow *flow_of(struct queue *q, uint64_t tenant, enum req_class class)
+{
+    struct flow *free_one = NULL;
+
+    for (int32_t i = 0; i < q->n_flow; i++) {
+        struct flow *f = &q->flow[i];
+
+        if (f->tenant == tenant && f->class == class && !idle(f))
+            return f;
+        if (idle(f) && !f->in_ring)
+            free_one = f;
+    }
+    if (free_one == NULL && q->n_flow == FLOW_MAX)
+        return &q->flow[FLOW_MAX - 1];
+    if (free_one == NULL)
+        free_one = &q->flow[q->n_flow++];
+    *free_one = (struct flow) { .tenant = tenant, .class = class, .tail = &free_one->head };
+    return free_one;
+}
+
+static void ring_push_front(struct queue *q, struct flow *f)
+{
+    f->next = q->turn;
+    q->turn = f;
+    if (f->next == NULL)
+        q->last = &f->next;
+    f->in_ring = true;
+    q->n_ring++;
+}
+
+static void ring_push_back(struct queue *q, struct flow *f)
+{
+    f->next = NULL;
+    *q->last = f;
+    q->last = &f->next;
+    f->in_ring = true;
+    q->n_ring++;
+}
+
+static struct flow *ring_pop(struct queue *q)
+{
+    struct flow *f = q->turn;
+
+    q->turn = f->next;
+    if (q->turn == NULL)
+        q->last = &q->turn;
+    f->in_ring = false;
+    q->n_ring--;
+    return f;
+}
+
+/* Whoever comes anew gets its turn first, but not again before it had none to do for a round: its
+ * credit stays used up while it is known. */
+void queue_wake(struct queue *q, struct flow *f)
+{
+    if (f->in_ring)
+        return;
+    if (idle(f) || f->credit > 0) {
+        f->credit = f->credit > 0 ? f->credit : quantum(q, f);
+        ring_push_front(q, f);
+    } else {
+        ring_push_back(q, f);
+    }
+}
+
+struct flow *queue_turn(struct queue *q)
+{
+    struct flow *f;
+
+    while ((f = q->turn) != NULL) {
+        if (f->head == NULL && f->filling == NULL) {
+            ring_pop(q);
+        } else if (f->credit <= 0) {
+            f->credit += quantum(q, f);
+            queue_rotate(q);
+        } else {
+            return f;
+        }
+    }
+    return NULL;
+}
+
+void queue_rotate(struct queue *q)
+{
+    if (q->n_ring > 1)
+        ring_push_back(q, ring_pop(q));
+}
+
+/* --- requests --- */
+
+static void note_wait(struct queue *q, struct req *r, int sign)
+{
+    r->flow->n_wait += sign;
+    q->n_wait += sign;
+    r->flow->wait_tok += (int64_t) sign * r->n_known;
+    q->wait_tok += (int64_t) sign * r->n_known;
+}
+
+void queue_add(struct queue *q, struct req *r)
+{
+    struct flow *f = flow_of(q, r->tenant, r->class);
+
+    r->flow = f;
+    r->next = NULL;
+    queue_wake(q, f);
+    *f->tail = r;
+    f->tail = &r->next;
+    note_wait(q, r, 1);
+}
+
+void queue_return(struct queue *q, struct req *r)
+{
+    struct flow *f = r->flow;
+
+    r->next = f->head;
+    f->head = r;
+    if (r->next == NULL)
+        f->tail = &r->next;
+    note_wait(q, r, 1);
+    queue_wake(q, f);
+}
+
+static void unlink_req(struct queue *q, struct req **link)
+{
+    struct req *r = *link;
+
+    *link = r->next;
+    if (r->next == NULL)
+        r->flow->tail = link;
+    note_wait(q, r, -1);
+}
+
+struct req *queue_pop(struct queue *q, struct flow *f)
+{
+    struct req *r = f->head;
+
+    unlink_req(q, &f->head);
+    return r;
+}
+
+void queue_remove(struct queue *q, struct req *r)
+{
+    struct req **link = &r->flow->head;
+
+    while (*link != r)
+        link = &(*link)->next;
+    unlink_req(q, link);
+}
+
+/* Each other flow gets at most as many turns as this one needs for what it has to do. */
+struct queue_ahead queue_ahead(const struct queue *q, const struct req *r)
+{
+    struct queue_ahead a = { 0 };
+    const struct flow *own = NULL;
+    int64_t own_tok;
+
+    for (int32_t i = 0; i < q->n_flow; i++) {
+        const struct flow *f = &q->flow[i];
+
+        if (!idle(f) && f->tenant == r->tenant) {
+            a.n_own += f->n_wait + f->n_run;
+            if (f->class == r->class)
+                own = f;
+        }
+    }
+
+    own_tok = r->n_prompt + (own != NULL ? own->wait_tok : 0);
+    for (int32_t i = 0; i < q->n_flow; i++) {
+        const struct flow *f = &q->flow[i];
+        int64_t share = own_tok * weight[f->class] / weight[r->class];
+
+        if (f != own)
+            a.n_tok += f->wait_tok < share ? f->wait_tok : share;
+    }
+    a.n_tok += own_tok - r->n_prompt;
+    return a;
+}
+
+static bool goes(struct req *r, bool only_cancelled)
+{
+    return !only_cancelled || atomic_load_explicit(&r->cancel, memory_order_relaxed);
+}
+
+struct req **queue_take(struct queue *q, bool only_cancelled, struct req **end)
+{
+    for (int32_t i = 0; i < q->n_flow; i++) {
+        struct req **link = &q->flow[i].head, *r;
+
+        while ((r = *link) != NULL) {
+            if (!goes(r, only_cancelled)) {
+                link = &r->next;
+                continue;
+            }
+            unlink_req(q, link);
+            *end = r;
+            end = &r->next;
+        }
+    }
+    *end = NULL;
+    return end;
+}
