@@ -135,6 +135,12 @@ static void put(struct run *r, int32_t seq, const int32_t *tok, int32_t from, in
     }
 }
 
+static int run_step(struct model *m, struct batch *b, struct step_out *o, struct err *e)
+{
+    model_launch(m, b, o);
+    return model_wait(m, e);
+}
+
 static int step(struct run *r, struct err *e)
 {
     float *logits[TOK_MAX];
@@ -147,7 +153,7 @@ static int step(struct run *r, struct err *e)
     for (int i = 0; i < TOK_MAX; i++)
         logits[i] = r->logits[i];
     r->n_tok = r->n_out = 0;
-    return model_step(r->m, &b, &o, e);
+    return run_step(r->m, &b, &o, e);
 }
 
 /* All logits of a prompt, computed in chunks of `chunk` tokens: [n, vocab]. */
@@ -375,10 +381,10 @@ static void test_bans(const char *dir)
         .page_full = r->page_full, .page_sliding = r->page_sliding, .page_max = PAGE_MAX,
         .out_row = r->out_row, .sample = r->sample, .ban_eos = &ban };
     o = (struct step_out) { .tok = r->got, .logits = &logits };
-    model_step(m, &b, &o, &e);
+    run_step(m, &b, &o, &e);
     ok(r->got[0] != w->greedy[0], "ban_eos masks the stop ids");
     ban = false;
-    model_step(m, &b, &o, &e);
+    run_step(m, &b, &o, &e);
     is_int(r->got[0], w->greedy[0], "and without it they are drawn");
     model_close(m);
     free(r);

@@ -125,12 +125,11 @@ void kv_keys(const struct kv *kv, struct req *r)
 
 /* --- promises --- */
 
-/* Pages that what was known at admission, and one token more, will take beyond those held. */
+/* Pages that the promised tokens will take beyond those held. */
 static void promise(struct kv *kv, struct kv_seq *s)
 {
-    int64_t n_fill = (int64_t) s->n_fill + 1;
-    int32_t left = max_i32(ceil_page(kv, n_fill) - s->n_page, 0);
-    int32_t most = kv_need(kv, n_fill).sliding;
+    int32_t left = max_i32(ceil_page(kv, s->n_fill) - s->n_page, 0);
+    int32_t most = kv_need(kv, s->n_fill).sliding;
     int32_t sliding = max_i32(min_i32(left, most - (s->n_page - s->n_sliding_freed)), 0);
 
     kv->promised_full += left - s->promised_full;
@@ -161,7 +160,7 @@ static void take_slot(struct kv *kv, struct req *r)
     size_t page_max = (size_t) kv->c.page_max;
 
     *s = (struct kv_seq) { .slot = kv->free_slot[--kv->n_slot_free], .rev = ++kv->rev,
-                           .node = NO_NODE, .taken = NO_NODE, .n_fill = r->n_known };
+                           .node = NO_NODE, .taken = NO_NODE, .n_fill = min_i32(r->n_known + 1, r->n_prompt + r->max_new) };
     s->page_full = kv->table + (size_t) s->slot * 2 * page_max;
     s->page_sliding = s->page_full + page_max;
 }
@@ -227,8 +226,7 @@ int kv_admit(struct kv *kv, struct req *r, int32_t spare)
     }
 
     r->seq.branch = hit.n_known > hit.n_page ? hit.n_known : 0;
-    if (hit.node != NO_NODE)
-        prefix_touch(kv->prefix, hit.node);
+    r->seq.habit = prefix_admit(kv->prefix, &hit);
     return 0;
 }
 
@@ -327,21 +325,38 @@ static void make_known(struct kv *kv, struct req *r)
     }
 }
 
-static void point_here(struct kv *kv, struct kv_seq *s)
+static void point_here(struct kv *kv, struct kv_seq *s, enum point_kind kind)
 {
+    struct prefix_habit h = s->habit;
     int32_t n = min_i32(n_window_page(kv), s->n_whole);
 
+    h.old = h.old || (kind == POINT_ANSWER && h.next == POINT_PROMPT);
     if (s->node != NO_NODE && s->n_sliding_freed <= s->n_whole - n)
-        prefix_point(kv->prefix, s->node, s->page_sliding + s->n_whole - n, n);
+        prefix_point(kv->prefix, s->node, s->page_sliding + s->n_whole - n, n, h, kind);
 }
 
-static bool is_point(const struct kv *kv, const struct req *r)
+static void point_of_prompt(struct kv *kv, struct req *r)
 {
-    int32_t n = r->seq.n_whole;
+    int32_t n = r->seq.n_whole, page = kv->c.shape.page_tok;
 
-    return n == r->seq.branch || n == (r->n_prompt - 1) / kv->c.shape.page_tok
-           || (kv->point_page > 0 && n % kv->point_page == 0
-               && (int64_t) n * kv->c.shape.page_tok < r->n_prompt);
+    if (n == (r->n_prompt - 1) / page)
+        point_here(kv, &r->seq, POINT_PROMPT);
+    else if (n == r->seq.branch || (kv->point_page > 0 && n % kv->point_page == 0
+                                    && (int64_t) n * page < r->n_prompt))
+        point_here(kv, &r->seq, POINT_OTHER);
+}
+
+/* What this chat has used so far, the next turn will not. */
+static void point_of_answer(struct kv *kv, struct kv_seq *s)
+{
+    int32_t used = s->taken;
+
+    if (s->node == NO_NODE || s->node == s->taken)
+        return;
+    point_here(kv, s, POINT_ANSWER);
+    if (s->habit.next == POINT_ANSWER)
+        used = prefix_parent(kv->prefix, s->node);
+    prefix_age(kv->prefix, used);
 }
 
 static void note_whole(struct kv *kv, struct req *r)
@@ -354,8 +369,7 @@ static void note_whole(struct kv *kv, struct req *r)
             continue;
         }
         make_known(kv, r);
-        if (is_point(kv, r))
-            point_here(kv, &r->seq);
+        point_of_prompt(kv, r);
     }
 }
 
@@ -390,11 +404,7 @@ void kv_release(struct kv *kv, struct req *r)
     if (s->page_full == NULL)
         return;
     note_whole(kv, r);
-    if (kv->c.cache) {
-        point_here(kv, s);
-        if (s->taken != s->node)
-            prefix_age(kv->prefix, s->taken);
-    }
+    point_of_answer(kv, s);
     let_go(kv, r);
 }
 
@@ -402,6 +412,16 @@ void kv_reset_cache(struct kv *kv)
 {
     while (prefix_evict(kv->prefix))
         ;
+}
+
+const struct page_pool *kv_pool(const struct kv *kv, bool full)
+{
+    return full ? &kv->full : &kv->sliding;
+}
+
+const struct prefix *kv_prefix(const struct kv *kv)
+{
+    return kv->prefix;
 }
 
 struct kv_count kv_used(const struct kv *kv)

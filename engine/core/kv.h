@@ -65,6 +65,10 @@ void kv_release(struct kv *kv, struct req *r);
 /* Forget all cached prefixes that nobody runs on. */
 void kv_reset_cache(struct kv *kv);
 
+/* For whoever wants to count pages by himself. */
+const struct page_pool *kv_pool(const struct kv *kv, bool full);
+const struct prefix *kv_prefix(const struct kv *kv);
+
 struct kv_count kv_used(const struct kv *kv);    /* held by running requests */
 struct prefix_count kv_cached(const struct kv *kv);
 

@@ -13,8 +13,12 @@ struct node {                    /* of the page with the same number */
     int32_t n_kept;              /* of a point */
     int32_t n_used;              /* times that the point was taken up */
     bool    point;
+    enum point_kind kind, habit; /* of the point; of the chat that made it */
     int32_t newer, older;        /* of a point, in the order of use */
 };
+
+#define GHOST_LOOK_MAX  512      /* pages of a prompt that are looked up among the ghosts, last first */
+#define THRASH_MIN      0.1      /* share of requests that would have hit a ghost */
 
 struct prefix {
     struct prefix_conf c;
@@ -24,6 +28,9 @@ struct prefix {
     int32_t           *kept;     /* [full->n, keep_max] */
     int32_t           *bucket;   /* [bucket_mask + 1] first node, or NO_NODE */
     uint64_t           bucket_mask;
+    uint64_t          *ghost;    /* [bucket_mask + 1] key.a of evicted points, at key.b */
+    double             thrash;   /* share of the last requests that would have hit one */
+    uint32_t           n_lost;   /* such requests */
     int32_t            newest, oldest;
     struct prefix_count count;
 };
@@ -41,8 +48,10 @@ int prefix_open(struct prefix **out, const struct prefix_conf *c, struct page_po
         p->tok = calloc(n, (size_t) c->page_tok * sizeof(int32_t));
         p->kept = calloc(n, ((size_t) c->keep_max + 1) * sizeof(int32_t));
         p->bucket = malloc(n_bucket * sizeof(int32_t));
+        p->ghost = calloc(n_bucket, sizeof(uint64_t));
     }
-    if (p == NULL || p->node == NULL || p->tok == NULL || p->kept == NULL || p->bucket == NULL) {
+    if (p == NULL || p->node == NULL || p->tok == NULL || p->kept == NULL || p->bucket == NULL
+        || p->ghost == NULL) {
         prefix_close(p);
         return err_set(e, E_IO, "prefix cache: out of memory for %d pages", full->n);
     }
@@ -65,6 +74,7 @@ void prefix_close(struct prefix *p)
     free(p->tok);
     free(p->kept);
     free(p->bucket);
+    free(p->ghost);
     free(p);
 }
 
@@ -112,6 +122,21 @@ static struct hash128 key_above(const struct prefix *p, int32_t parent, struct h
     return parent != NO_NODE ? p->node[parent].key : root;
 }
 
+static uint64_t *ghost_of(const struct prefix *p, struct hash128 key)
+{
+    return &p->ghost[key.b & p->bucket_mask];
+}
+
+static bool had_more(const struct prefix *p, const struct hash128 *key, int32_t n_key, int32_t n_hit)
+{
+    int32_t first = n_key - GHOST_LOOK_MAX > n_hit ? n_key - GHOST_LOOK_MAX : n_hit;
+
+    for (int32_t i = n_key - 1; i >= first; i--)
+        if (*ghost_of(p, key[i]) == key[i].a)
+            return true;
+    return false;
+}
+
 struct prefix_hit prefix_match(const struct prefix *p, struct hash128 root, const int32_t *tok,
                                int32_t n_page, const struct hash128 *key, int32_t n_key)
 {
@@ -129,6 +154,7 @@ struct prefix_hit prefix_match(const struct prefix *p, struct hash128 root, cons
             hit.n_page = i + 1;
         }
     }
+    hit.ghost = had_more(p, key, n_key < n_page ? n_key : n_page, hit.n_page);
     return hit;
 }
 
@@ -176,11 +202,32 @@ static void link_oldest(struct prefix *p, int32_t n)
     p->oldest = n;
 }
 
-void prefix_touch(struct prefix *p, int32_t node)
+/* Whoever takes up the end of a prompt though an answer follows there does not send it as it was. If
+ * the answer was evicted nothing is learned. */
+static enum point_kind habit(const struct prefix *p, const struct prefix_hit *hit)
 {
-    p->node[node].n_used++;
-    unlink_point(p, node);
-    link_newest(p, node);
+    const struct node *v = &p->node[hit->node];
+
+    if (v->kind == POINT_PROMPT && v->n_child == 0)
+        return v->habit;
+    if (v->kind == POINT_PROMPT && (v->n_child > 1 || hit->n_known > hit->n_page))
+        return POINT_OTHER;
+    return v->kind;
+}
+
+struct prefix_habit prefix_admit(struct prefix *p, const struct prefix_hit *hit)
+{
+    struct prefix_habit h = { POINT_OTHER, false };
+
+    p->thrash += (hit->ghost - p->thrash) / 64;
+    if (hit->node != NO_NODE) {
+        h.next = habit(p, hit);
+        p->node[hit->node].n_used++;
+        unlink_point(p, hit->node);
+        link_newest(p, hit->node);
+    }
+    h.old = hit->ghost && p->thrash > THRASH_MIN && ++p->n_lost % PREFIX_ADOPT != 0;
+    return h;
 }
 
 void prefix_age(struct prefix *p, int32_t node)
@@ -251,25 +298,30 @@ void prefix_trim(struct prefix *p, int32_t node)
     }
 }
 
-void prefix_point(struct prefix *p, int32_t node, const int32_t *sliding, int32_t n)
+void prefix_point(struct prefix *p, int32_t node, const int32_t *sliding, int32_t n,
+                  struct prefix_habit habit, enum point_kind kind)
 {
     struct node *v = &p->node[node];
 
     assert(v->depth > 0 && n <= p->c.keep_max);
     if (v->point) {
-        unlink_point(p, node);
-        link_newest(p, node);
+        v->kind = kind == v->kind ? kind : POINT_OTHER;
         return;
     }
 
     v->point = true;
+    v->kind = kind;
+    v->habit = habit.next;
     v->n_used = 0;
     v->n_kept = n;
     for (int32_t i = 0; i < n; i++) {
         node_kept(p, node)[i] = sliding[i];
         page_keep(p->sliding, sliding[i]);
     }
-    link_newest(p, node);
+    if (habit.old)
+        link_oldest(p, node);
+    else
+        link_newest(p, node);
     p->count.n_point++;
 }
 
@@ -281,12 +333,18 @@ bool prefix_evict(struct prefix *p)
         return false;
     unlink_point(p, n);
     p->node[n].point = false;
+    *ghost_of(p, p->node[n].key) = p->node[n].key.a;
     for (int32_t i = 0; i < p->node[n].n_kept; i++)
         page_unkeep(p->sliding, node_kept(p, n)[i]);
     p->count.n_point--;
     p->count.n_evicted++;
     prefix_trim(p, n);
     return true;
+}
+
+int32_t prefix_next_point(const struct prefix *p, int32_t node)
+{
+    return node == NO_NODE ? p->newest : p->node[node].older;
 }
 
 struct prefix_count prefix_count(const struct prefix *p)

@@ -8,8 +8,8 @@
 #define CORE_REQ_H
 
 #include <stdatomic.h>
-#include "hash.h"
 #include "model.h"
+#include "prefix.h"
 
 #define REQ_STOP_MAX 80          /* the model's stop ids and the request's */
 #define REQ_SALT_MAX 128         /* bytes that keep tenants' prefixes apart */
@@ -27,8 +27,8 @@ struct kv_seq {                  /* one request's view of the two pools; filled 
     int32_t *page_sliding;       /* [page_max], -1 behind the window */
     int32_t  slot;
     uint32_t rev;                /* changes when entries that were there already change */
-    int32_t  n_fill;             /* tokens that were known at admission: pages are promised for them */
-    int32_t  promised_full;      /* pages that these will still take */
+    int32_t  n_fill;             /* tokens known at admission, and one more: pages are promised */
+    int32_t  promised_full;      /* of these, those not taken yet */
     int32_t  promised_sliding;
     int32_t  n_page;             /* entries in use, the same in both tables */
     int32_t  n_sliding_freed;    /* leading entries of page_sliding that went back */
@@ -36,6 +36,7 @@ struct kv_seq {                  /* one request's view of the two pools; filled 
     int32_t  n_whole;            /* leading pages that are full of known tokens */
     int32_t  node;               /* of the last of them in the prefix cache, or NO_NODE */
     int32_t  taken;              /* the reuse point that it started from, or NO_NODE */
+    struct prefix_habit habit;
     int32_t  branch;             /* make a reuse point after so many pages: others came here too */
 };
 

@@ -25,7 +25,7 @@ int sched_open(struct sched *s, struct kv *kv, int32_t step_tok_max, int32_t seq
     s->plan.item = calloc((size_t) s->run_max, sizeof(*s->plan.item));
     s->plan.copy = calloc((size_t) s->run_max, sizeof(*s->plan.copy));
     if (s->run == NULL || s->plan.item == NULL || s->plan.copy == NULL
-        || queue_open(&s->queue, max_i32(step_tok_max / 2, 1)) != 0) {
+        || queue_open(&s->queue, step_tok_max) != 0) {
         sched_close(s);
         return err_set(e, E_IO, "scheduler: out of memory");
     }
