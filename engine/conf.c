@@ -11,7 +11,7 @@
 struct conf_opt;
 typedef int conf_set(struct conf *c, const struct conf_opt *o, const char *v, struct err *e);
 
-static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_double, set_word, set_name;
+static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_off, set_double, set_word, set_name;
 
 #define AT(field)  offsetof(struct conf, field)
 #define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT)
@@ -49,6 +49,26 @@ static const struct conf_opt {
     "threads that parse requests and write answers" },
   { "--max-queue", set_i32, AT(max_queue), 1, 65536, "1024", NULL, CONF_SERVE,
     "requests that may wait; more are answered 503" },
+  { "--max-queue-tokens", set_i32, AT(max_queue_tokens), 0, 1 << 30, "2097152", NULL, CONF_SERVE,
+    "prompt tokens that may wait; more are answered 503. 0: no limit" },
+  { "--max-queue-wait", set_i32, AT(max_queue_wait_s), 0, 3600, "60", NULL, CONF_SERVE,
+    "seconds: who would wait longer is answered 503 at once. 0: no limit" },
+  { "--max-requests-per-key", set_i32, AT(max_requests_per_key), 0, 65536, "0", NULL, CONF_SERVE,
+    "unfinished requests of one API key; more are answered 429. 0: no limit" },
+  { "--itl-target-ms", set_i32, AT(itl_target_ms), 0, 10000, "0", NULL, CONF_SERVE,
+    "time between two tokens that prompts of others may not spoil. 0: off" },
+  { "--enable-prefix-caching", set_off, AT(no_prefix_cache), 0, 0, NULL, NULL, ALL_MODEL,
+    "keep the KV cache of prompts for requests that begin alike [on]" },
+  { "--no-enable-prefix-caching", set_flag, AT(no_prefix_cache), 0, 0, NULL, NULL, ALL_MODEL,
+    "do not" },
+  { "--reuse-point-tokens", set_i32, AT(reuse_point_tokens), 0, 1 << 24, "4096", NULL, ALL_MODEL,
+    "prompts can be taken up every so many tokens, besides at their ends. 0: not" },
+  { "--kv-session-tokens", set_i32, AT(kv_session_tokens), 1, 1 << 24, NULL, NULL, ALL_MODEL,
+    "expected length of a chat: the KV pools are split by it [8192]" },
+  { "--async-scheduling", set_off, AT(no_overlap), 0, 0, NULL, NULL, CONF_SERVE | CONF_SCORE,
+    "plan a step while the one before runs [on]" },
+  { "--no-async-scheduling", set_flag, AT(no_overlap), 0, 0, NULL, NULL, CONF_SERVE | CONF_SCORE,
+    "do not" },
   { "--uds", set_str, AT(uds), 0, 107, NULL, NULL, CONF_SERVE,
     "unix socket for nginx [/run/inferd/NAME.sock]" },
   { "--uds-mode", set_octal, AT(uds_mode), 0, 0777, "0600", NULL, CONF_SERVE,
@@ -178,6 +198,14 @@ static int set_flag(struct conf *c, const struct conf_opt *o, const char *v, str
     (void) v;
     (void) e;
     FIELD(c, o, bool) = true;
+    return 0;
+}
+
+static int set_off(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    (void) v;
+    (void) e;
+    FIELD(c, o, bool) = false;
     return 0;
 }
 
