@@ -1,5 +1,6 @@
-/* bare.c - the floor under bench/frontend: the same events over HTTP/1.1, from a process that does
- * nothing but epoll and one write for each. What nginx, the module and the wire add is the distance.
+/* bare.c - the floor under bench/frontend: the same events over HTTP/1.1, from a process that
+ * does nothing but epoll and one write for each. What nginx, the module and the wire add is the
+ * distance.
  *
  *     bare --port 8098 --tokens 100 --interval-ms 50 [--burst]
  *
@@ -73,7 +74,7 @@ static void start(struct conn *c, int ep)
     epoll_ctl(ep, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
-/* One event as one chunk: size, data, end, as nginx's chunked filter hands them to writev. In a burst
+/* One event as one chunk: size, data, end, as the chunked filter hands them to writev. In a burst
  * all events of a step are as old as the step. */
 static void emit(struct conn *c, uint64_t now)
 {

@@ -73,23 +73,24 @@ static int open_tokenizer(struct engine *en, const char *dir, struct err *e)
     return rc;
 }
 
-int engine_open(struct engine *en, const struct conf *c, struct err *e)
+int engine_config(struct engine *en, const struct conf *c, struct err *e)
 {
-    const char *dir = c->pos[0];
-    int rc;
-
     memset(en, 0, sizeof(*en));
-    en->kick_fd = -1;
-
+    en->kick_fd = eventfd(0, EFD_CLOEXEC);
+    if (en->kick_fd == -1)
+        return err_set(e, E_IO, "eventfd: %s", strerror(errno));
     if (c->backend != BACKEND_CPU)
         return err_set(e, E_INVALID, "--backend: this build has the cpu backend only");
-    if ((rc = model_conf_load(&en->mc, dir, e)) != 0
-        || (rc = plan_make(&en->plan, &en->mc, c, e)) != 0
-        || (rc = open_tokenizer(en, dir, e)) != 0)
-        return rc;
+    return model_conf_load(&en->mc, c->pos[0], e);
+}
 
-    en->kick_fd = eventfd(0, EFD_CLOEXEC);
-    return en->kick_fd == -1 ? err_set(e, E_IO, "eventfd: %s", strerror(errno)) : 0;
+int engine_open(struct engine *en, const struct conf *c, struct err *e)
+{
+    int rc;
+
+    if ((rc = engine_config(en, c, e)) != 0 || (rc = plan_make(&en->plan, &en->mc, c, e)) != 0)
+        return rc;
+    return open_tokenizer(en, c->pos[0], e);
 }
 
 static int32_t n_core(void)

@@ -28,9 +28,11 @@ struct engine {
     void            (*on_fail)(struct engine *en);  /* called in the core's thread; may be NULL */
 };
 
-/* config.json, the plan and the tokenizer: quick, no weights. */
+/* config.json alone; whatever it returns, engine_close ends it. */
+int  engine_config(struct engine *en, const struct conf *c, struct err *e);
+/* That, the plan and the tokenizer: quick, no weights. */
 int  engine_open(struct engine *en, const struct conf *c, struct err *e);
-/* The weights and the core. progress may be NULL. */
+/* The weights and the core, once en->plan is made. progress may be NULL. */
 int  engine_load(struct engine *en, const struct conf *c, int32_t n_port, int32_t queue_max,
                  model_progress *progress, void *arg, struct err *e);
 int  engine_start(struct engine *en, struct err *e);  /* the core's thread */

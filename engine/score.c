@@ -2,14 +2,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "buf.h"
+#include "engine.h"
 #include "json.h"
-#include "plan.h"
 #include "score.h"
-#include "serve.h"
 
 #define N_MAX  (1 << 24)
 
@@ -20,13 +17,11 @@ struct job {
 };
 
 struct score {
-    const char   *file;
-    struct job   *job;
-    int32_t       n_job, cap;
-    int32_t       len_max;               /* tokens of the longest */
-    struct model *model;
-    struct serve *serve;
-    int32_t       vocab;
+    const char    *file;
+    struct job    *job;
+    int32_t        n_job, cap;
+    int32_t        len_max;              /* tokens of the longest */
+    struct engine  en;
 };
 
 /* --- the file --- */
@@ -136,67 +131,23 @@ static int read_file(struct score *s, struct err *e)
     return rc;
 }
 
-/* --- the engine: the core is driven by hand, so it never sleeps and wakes nobody --- */
-
-static uint64_t now_ns(void *arg)
-{
-    struct timespec ts;
-
-    (void) arg;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t) ts.tv_sec * 1000000000u + (uint64_t) ts.tv_nsec;
-}
-
-static void ignore_wake(void *arg, int port)
-{
-    (void) arg;
-    (void) port;
-}
-
-static void ignore(void *arg)
-{
-    (void) arg;
-}
-
-static int32_t n_thread(const struct conf *c)
-{
-    long n = c->threads != 0 ? c->threads : sysconf(_SC_NPROCESSORS_ONLN);
-
-    return n < 1 ? 1 : n > 256 ? 256 : (int32_t) n;
-}
+/* --- the engine: the core is driven by hand, no thread of its own --- */
 
 static int open_engine(struct score *s, const struct conf *conf, struct err *e)
 {
+    struct engine *en = &s->en;
     struct conf c = *conf;
-    struct model_conf mc;
-    struct plan plan;
     int rc;
 
-    if (c.backend != BACKEND_CPU)
-        return err_set(e, E_INVALID, "--backend: this build has the cpu backend only");
-    if ((rc = model_conf_load(&mc, c.pos[0], e)) != 0)
+    if ((rc = engine_config(en, &c, e)) != 0)
         return rc;
-
     if (c.max_num_seqs > c.batch)
         c.max_num_seqs = c.batch;
     if (c.max_model_len == 0)
-        c.max_model_len = s->len_max < mc.max_pos ? s->len_max : mc.max_pos;
-    if ((rc = plan_make(&plan, &mc, &c, e)) != 0)
+        c.max_model_len = s->len_max < en->mc.max_pos ? s->len_max : en->mc.max_pos;
+    if ((rc = plan_make(&en->plan, &en->mc, &c, e)) != 0)
         return rc;
-
-    struct model_limits lim = {
-        .kv = plan.kv, .step_tok_max = c.max_num_batched_tokens, .seq_max = c.max_num_seqs,
-        .page_max = plan.full_pages_each, .n_thread = n_thread(&c),
-    };
-    struct serve_conf sc = {
-        .seq_max = c.max_num_seqs, .step_tok_max = c.max_num_batched_tokens,
-        .model_len_max = plan.model_len, .queue_max = c.batch, .n_port = 1, .kv = plan.kv,
-        .now_ns = now_ns, .wake = ignore_wake, .sleep = ignore, .kick = ignore,
-    };
-    s->vocab = mc.vocab;
-    if ((rc = model_open(&s->model, c.pos[0], &mc, &lim, NULL, NULL, e)) != 0)
-        return rc;
-    return serve_open(&s->serve, s->model, &sc, e);
+    return engine_load(en, &c, 1, c.batch, NULL, NULL, e);
 }
 
 static int submit(struct score *s, struct job *j, struct err *e)
@@ -207,13 +158,13 @@ static int submit(struct score *s, struct job *j, struct err *e)
 
     r->tok = malloc(((size_t) r->n_prompt + (size_t) r->max_new) * sizeof(int32_t));
     r->logprob = malloc((size_t) r->n_prompt * sizeof(float));
-    r->last_logits = malloc((size_t) s->vocab * sizeof(float));
+    r->last_logits = malloc((size_t) s->en.mc.vocab * sizeof(float));
     if (r->tok == NULL || r->logprob == NULL || r->last_logits == NULL)
         return err_set(e, E_IO, "%s:%d: out of memory", s->file, j->line);
 
     memcpy(r->tok, j->prompt, (size_t) r->n_prompt * sizeof(int32_t));
     r->sample = (struct sample) { .temperature = 0, .top_p = 1 };
-    rc = serve_submit(s->serve, r, &why);
+    rc = serve_submit(s->en.serve, r, &why);
     return rc == 0 ? 0 : err_set(e, rc, "%.80s:%d: %.140s", s->file, j->line, why.msg);
 }
 
@@ -239,7 +190,7 @@ static int write_job(struct score *s, const struct job *j, FILE *out, struct err
 
     buf_str(&b, "{");
     finite = put_floats(&b, "logprob_of_next", r->logprob, r->n_prompt - 1)
-             && put_floats(&b, "last_logits", r->last_logits, s->vocab);
+             && put_floats(&b, "last_logits", r->last_logits, s->en.mc.vocab);
     buf_str(&b, "\"greedy\":[");
     for (int32_t i = 0; i < r->max_new; i++)
         buf_fmt(&b, i == 0 ? "%d" : ",%d", r->tok[r->n_prompt + i]);
@@ -273,7 +224,7 @@ static int run(struct score *s, int32_t batch, FILE *out, struct err *e)
             if ((rc = submit(s, &s->job[tail], e)) != 0)
                 return rc;
 
-        serve_once(s->serve, e);
+        serve_once(s->en.serve, e);
         if (e->code != 0)
             return e->code;
 
@@ -288,7 +239,7 @@ static int run(struct score *s, int32_t batch, FILE *out, struct err *e)
 
 int score_file(const struct conf *c, FILE *out, struct err *e)
 {
-    struct score s = { .file = c->pos[1] };
+    struct score s = { .file = c->pos[1], .en.kick_fd = -1 };
     int rc;
 
     rc = read_file(&s, e);
@@ -297,10 +248,7 @@ int score_file(const struct conf *c, FILE *out, struct err *e)
     if (rc == 0 && s.n_job > 0)
         rc = run(&s, c->batch, out, e);
 
-    if (s.serve != NULL)
-        serve_close(s.serve);
-    if (s.model != NULL)
-        model_close(s.model);
+    engine_close(&s.en);
     for (int32_t i = 0; i < s.n_job; i++)
         free_job(&s.job[i]);
     free(s.job);

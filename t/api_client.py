@@ -1,16 +1,18 @@
-"""The API over the wire, without nginx: shapes, errors with param, limits, cancel, slow readers.
+"""The API over the wire: shapes, errors with param, limits, cancel, slow readers, a full engine.
 
-A real inferd on the demo checkpoint; wire_client stands in for an nginx worker."""
+A real inferd on the demo checkpoint; wire_client stands in for an nginx worker, but for what only
+both together can show."""
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import BUILD, done, ok, same
+from env import BUILD, Stack, done, ok, same
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HI = [{"role": "user", "content": "Hello!"}]
@@ -59,6 +61,10 @@ def chat(**body):
     return post(CHAT, **{"messages": HI, "temperature": 0, "max_tokens": 16, **body})
 
 
+def chat_with(header):
+    return post(CHAT, h=[header], messages=HI, max_tokens=1)
+
+
 def metric(name):
     m = re.search(rf"^{re.escape(name)}(?:{{.*?}})? (\S+)$", call("GET", "/metrics").body.decode(),
                   re.M)
@@ -82,6 +88,8 @@ def routes():
     refused((414, None, None), call("GET", "/" + "x" * 1024), "URI of 1025 bytes")
     refused((404, "unknown_url", None), call("GET", "/" + "x" * 1023), "URI of 1024 bytes")
     same(post(TEXT, h=["content-type:text/plain"]).status, 415, "another content type")
+    refused((415, None, None), chat_with("content-encoding:gzip"), "a content encoding")
+    same(chat_with("content-encoding:Identity").status, 200, "identity is none")
     same(set(call("GET", "/version").json), {"version"}, "/version")
     ok(metric("vllm:num_requests_running") == 0, "/metrics has vLLM's names")
 
@@ -199,7 +207,9 @@ def limits():
     refused((400, big, "max_tokens"), r, "max_tokens one over the context")
     same((r.json["error"]["n_prompt_tokens"], r.json["error"]["n_ctx"]), (n, n_ctx), "in numbers")
     refused((400, big, "prompt"), post(TEXT, prompt=[5] * n_ctx), "a prompt that fills the context")
-    same(post(TEXT, prompt=[5] * (n_ctx - 1), max_tokens=1).status, 200, "one token less fits")
+    refused((400, big, "max_tokens"), post(TEXT, prompt=[5] * (n_ctx - 1), max_tokens=2),
+            "one token less leaves room for one, not for two")
+    same(chat(max_tokens=n_ctx - n).status, 200, "max_tokens that just fits")
     for f, good, no in (
             ("temperature", (0, 2, 1e-9), (-0.01, 2.01, 1e999, "1")),
             ("top_p", (0, 1), (-0.1, 1.1)), ("top_k", (-1, 0, 2**31 - 1), (-2, 2**31, 1.5)),
@@ -241,6 +251,20 @@ def limits():
     same(metric("inferd_unknown_fields_total"), before + 1, "and counted")
 
 
+def messages():
+    for m, param in (({"role": "user"}, "content"), ({"role": "user", "content": None}, "content"),
+                     ({"role": "system", "content": []}, "content"), ({"content": "x"}, "role"),
+                     ({"role": "assistant", "content": None, "tool_calls": [{}]}, "tool_calls"),
+                     ({"role": "tool", "content": "x", "tool_call_id": "1"}, "role"),
+                     ({"role": "user", "content": [{"type": "image_url"}]}, "content[0].type")):
+        r = chat(messages=HI + [m])
+        same((r.status, r.json["error"]["param"]), (400, "messages[1]." + param), f"message {m}")
+    before = metric("inferd_unknown_fields_total")
+    thought = {"role": "assistant", "content": None, "reasoning": "Hm.", "mood": "good"}
+    same(chat(messages=HI + [thought] + HI, max_tokens=1).status, 200, "a thought without content")
+    same(metric("inferd_unknown_fields_total"), before + 1, "a message's unknown field is counted")
+
+
 def bad_json():
     good = json.dumps({"messages": HI}).encode()
     for name, body in (("nothing", b""), ("half", good[:-3]), ("a tail", good + b"x"),
@@ -279,25 +303,163 @@ def cut_and_slow():
     ok(re.fullmatch("[0-9a-f]{32}", r.headers["x-request-id"]), "an unfit one is replaced")
 
 
+def start(uri, body):
+    f = tempfile.TemporaryFile()
+    f.write(json.dumps(body).encode())
+    f.seek(0)
+    out = tempfile.TemporaryFile()
+    p = subprocess.Popen([f"{BUILD}/t/helpers/wire_client", SOCK, "POST", uri, "-"], stdin=f,
+                         stdout=out, stderr=subprocess.PIPE)
+    return p, out
+
+
+def finish(p, out):
+    note = p.communicate(timeout=300)[1]
+    out.seek(0)
+    return out.read(), note
+
+
+def long_bodies():
+    """One api thread writes all streams: a body that takes it 0.5 s must not be read on it."""
+    big = {"prompt": "hi, " * (1 << 20)}
+    n_done, four = 0, [start("/tokenize", big) for _ in range(4)]
+    while n_done < 20 and any(os.fstat(out.fileno()).st_size == 0 for _, out in four):
+        n_done += call("GET", "/health").status == 200
+    ok(n_done == 20, f"{n_done} requests are answered while 4 times 4 MiB are tokenised")
+    ok(all(b'{"count":' in finish(*x)[0] for x in four), "which also come back")
+    for _ in range(3):
+        p, out = start("/tokenize", big)
+        settled("inferd_streams", 2)
+        p.kill()
+        finish(p, out)
+    ok(settled("inferd_streams", 1), "clients that leave meanwhile leave nothing")
+    text = "Hello, world. " * 700
+    one, two = (post("/tokenize", prompt=text[:n]).json["tokens"] for n in (8000, len(text)))
+    same(two[:1000], one[:1000], "the same tokens on both ways")
+    r = post(CHAT, h=["x-request-id:long"], messages=[{"role": "user", "content": "a " * 5000}])
+    same((r.status, r.error[1]), (400, "context_length_exceeded"), "an error on the long way")
+
+
+def settled(name, want):
+    for _ in range(200):
+        if metric(name) == want:
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def overload():
-    procs = [subprocess.Popen([f"{BUILD}/t/helpers/wire_client", SOCK, "POST", TEXT, json.dumps(
-        {"prompt": "a", "n": 128, "max_tokens": 20, "ignore_eos": True, "stream": True})],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(8)]
-    out = [p.communicate(timeout=300)[0].decode() for p in procs]
-    full = [x for x in out if x.startswith("status 503")]
-    ok(full and all("retry-after: 1" in x and "server_is_overloaded" in x for x in full),
-       f"{len(full)} of 8 x 128 choices shed with 503 and Retry-After")
-    ok(all(x.endswith("data: [DONE]\n\n") for x in out if x not in full) and len(full) < 8,
-       "the others finish")
+    body = {"prompt": "a", "n": 32, "max_tokens": 20, "ignore_eos": True, "stream": True}
+    out = [finish(*p) for p in [start(TEXT, body) for _ in range(8)]]
+    full = [o for o, note in out if note.startswith(b"end 3 ")]
+    ok(full and not any(full) and len(full) < 8, f"{len(full)} of 8 x 32 choices handed back")
+    same(metric("inferd_busy_total"), len(full), "and counted")
+    ok(sum(o.endswith(b"data: [DONE]\n\n") for o, _ in out) == 8 - len(full), "the others finish")
     same(chat(max_tokens=1).status, 200, "and the server goes on")
+
+
+def draining(engine):
+    p, out = start(TEXT, {"prompt": "a", "max_tokens": 4000, "ignore_eos": True, "stream": True})
+    ok(settled("vllm:num_requests_running", 1), "a stream runs")
+    engine.terminate()
+    for _ in range(200):
+        if call("GET", "/ready").json["state"] == "draining":
+            break
+        time.sleep(0.02)
+    ok(chat().note.startswith("end 3 "), "a draining engine hands requests back")
+    same(call("GET", "/health").status, 200, "and still answers for itself")
+    p.kill()
+    finish(p, out)
+
+
+class Client:
+    """One connection to nginx, kept alive."""
+    def __init__(self, port):
+        self.s = socket.create_connection(("127.0.0.1", port))
+        self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, body, line=f"POST {CHAT}", *h):
+        head = [f"{line} HTTP/1.1", "Host: x", "Content-Type: application/json",
+                f"Content-Length: {len(body)}", *h, "", ""]
+        self.s.sendall("\r\n".join(head).encode() + body)
+
+    def read(self):
+        """Status, lower-case header text, body."""
+        got = b""
+        while b"\r\n\r\n" not in got:
+            got += self.s.recv(65536)
+        head, _, body = got.partition(b"\r\n\r\n")
+        head = head.decode().lower()
+        n = int(re.search(r"content-length: (\d+)", head).group(1))
+        while len(body) < n:
+            body += self.s.recv(65536)
+        return int(head.split()[1]), head, body
+
+    def ask(self, *args):
+        self.send(*args)
+        return self.read()
+
+
+def quick(c):
+    """From the last byte of the request to the last of the answer, nginx and client included."""
+    limit = 0.010 if "asan" in BUILD else 0.001
+    good = {"messages": HI}
+    for name, want, body in (
+            ("cut short", "invalid_json", json.dumps(good).encode()[:-3]),
+            ("not UTF-8", "invalid_json", b'{"messages":"\xff"}'),
+            ("depth 1000", "invalid_json", b"[" * 1000),
+            ("a wrong type", "invalid_type", json.dumps({"messages": 7}).encode()),
+            ("another model", "model_not_found", json.dumps({**good, "model": "x"}).encode()),
+            ("n", "invalid_value", json.dumps({**good, "n": 129}).encode()),
+            ("max_tokens", "invalid_value", json.dumps({**good, "max_tokens": 0}).encode()),
+            ("over the context", "context_length_exceeded",
+             json.dumps({**good, "max_tokens": 1 << 20}).encode()),
+            ("ids over the context", "context_length_exceeded",
+             json.dumps({"prompt": [5] * 4096}).encode()),
+            ("text over the context", "context_length_exceeded",
+             json.dumps({"messages": [{"role": "user", "content": "word " * 20000}]}).encode())):
+        took = []
+        for _ in range(45):
+            t = time.perf_counter()
+            status, _, answer = c.ask(body, f"POST {TEXT if b'prompt' in body else CHAT}")
+            took.append(time.perf_counter() - t)
+        median = min(sorted(took[i:i + 9])[4] for i in range(0, 45, 9))    # of a quiet moment
+        ok(400 <= status < 500 and json.loads(answer)["error"]["code"] == want and median < limit,
+           f"{name}: {status} {want} in {median * 1e6:.0f} us")
+
+
+def through_nginx():
+    with Stack(serve_args=["--max-num-seqs", "1", "--max-queue", "1"]) as s:
+        c, one, two = Client(s.port), Client(s.port), Client(s.port)
+        quick(c)
+        body = json.dumps({"messages": HI, "max_tokens": 4000}).encode()
+        same(c.ask(body, f"POST {CHAT}", "Content-Encoding: gzip")[0], 415, "gzip through nginx")
+        same(c.ask(json.dumps({"messages": HI, "n": 3}).encode())[0], 400, "n that never fits")
+        for other in (one, two):
+            other.send(json.dumps({"prompt": "a", "max_tokens": 4000, "ignore_eos": True,
+                                   "stream": True}).encode(), f"POST {TEXT}")
+        ok(b"data: " in one.s.recv(65536), "one runs")
+        for _ in range(200):
+            if s.metric("vllm:num_requests_waiting") == 1:
+                break
+            time.sleep(0.01)
+        status, head, answer = c.ask(body)
+        same((status, json.loads(answer)["error"]["code"]), (503, "engine_busy"), "another: 503")
+        ok(re.search(r"\r\nretry-after: \d", head), "with Retry-After")
+        c.send(b"", "HEAD /health")
+        head = c.s.recv(65536).lower()
+        ok(head.startswith(b"http/1.1 405 ") and b"\r\nallow: get" in head, "HEAD is 405, with Allow")
+        same(c.ask(b"", "GET /health")[0], 200, "and the connection goes on")
+        one.s.close()
+        two.s.close()
 
 
 with tempfile.TemporaryDirectory() as d:
     SOCK = f"{d}/s"
     with open(f"{d}/log", "w") as log:
         p = subprocess.Popen([f"{BUILD}/inferd", "serve", "models/demo", "--uds", SOCK,
-                              "--served-model-name", "demo", "--max-num-seqs", "256",
-                              "--max-queue", "256"], stderr=log)
+                              "--served-model-name", "demo", "--max-num-seqs", "32",
+                              "--max-queue", "96"], stderr=log)
     for _ in range(200):
         if os.path.exists(SOCK) and call("GET", "/ready").status == 200:
             break
@@ -308,13 +470,17 @@ with tempfile.TemporaryDirectory() as d:
         completions()
         think()
         limits()
+        messages()
         bad_json()
         cut_and_slow()
         overload()
+        long_bodies()
+        draining(p)
     except Exception:
         print("# " + open(f"{d}/log").read().replace("\n", "\n# "))
         raise
     finally:
         p.terminate()
         same(p.wait(20), 0, "SIGTERM ends it cleanly")
+through_nginx()
 done()

@@ -3,6 +3,8 @@
 #include "stop.h"
 #include "tap.h"
 
+#define M "[{\"role\":\"user\",\"content\":\"x\"}]"
+
 static struct json_doc *doc;
 static struct ask       a;
 static struct api_err   e;
@@ -22,7 +24,7 @@ static int read_as(enum ask_kind kind, const char *body)
 
 static void fields(void)
 {
-    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"n\":3,\"stop\":[\"a\",\"b\"],\"zz\":1,\"yy\":2,"
+    is_int(read_as(ASK_CHAT, "{\"messages\":" M ",\"n\":3,\"stop\":[\"a\",\"b\"],\"zz\":1,\"yy\":2,"
                    "\"seed\":-1,\"top_k\":-1,\"chat_template_kwargs\":{\"enable_thinking\":false},"
                    "\"reasoning_effort\":\"low\",\"temperature\":null}"), 0, "a chat request");
     is_int(a.n, 3, "n");
@@ -36,26 +38,78 @@ static void fields(void)
     is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"messages\":7,\"max_tokens\":0}"), 0,
            "a field of another route is unknown here");
     is_int(a.n_unknown, 1, "and counted");
-    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"max_tokens\":0}"), E_INVALID,
+    is_int(read_as(ASK_CHAT, "{\"messages\":" M ",\"max_tokens\":0}"), E_INVALID,
            "chat needs a token");
     is_str(e.param, "max_tokens", "its name");
 
-    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"stream_options\":{\"include_usage\":1}}"),
+    is_int(read_as(ASK_CHAT, "{\"messages\":" M ",\"stream_options\":{\"include_usage\":1}}"),
            E_INVALID, "a nested field");
     is_str(e.param, "stream_options.include_usage", "is named with its path");
-    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"chat_template_kwargs\":"
+    is_int(read_as(ASK_CHAT, "{\"messages\":" M ",\"chat_template_kwargs\":"
                    "{\"\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
                    "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
                    "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\":1}}"), E_INVALID, "a foreign variable");
     ok(utf8_valid(e.param, strlen(e.param)) && utf8_valid(e.msg, strlen(e.msg)),
        "errors that quote it stay valid UTF-8");
-    is_int(read_as(ASK_CHAT, "{\"messages\":[1],\"continue_final_message\":true,"
+    is_int(read_as(ASK_CHAT, "{\"messages\":" M ",\"continue_final_message\":true,"
                    "\"add_generation_prompt\":true}"), E_INVALID, "two that exclude each other");
     is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"n\":2,\"best_of\":2}"), 0, "best_of = n");
     is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"best_of\":2}"), E_INVALID, "best_of > n");
     is_str(e.code, "unsupported_parameter", "is not built");
     ok(!api_request_id_ok(SLICE("")) && !api_request_id_ok(SLICE("a\r\nb"))
        && api_request_id_ok(SLICE("a-1.B_:")), "request ids");
+}
+
+/* One message of a chat; what of it is wrong stands in param. */
+static void message(const char *m, const char *param, const char *code)
+{
+    char body[300];
+    int  rc;
+
+    snprintf(body, sizeof(body), "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},%s]}", m);
+    rc = read_as(ASK_CHAT, body);
+    if (param == NULL) {
+        is_int(rc, 0, "%s", m);
+        return;
+    }
+    is_int(rc, E_INVALID, "%s", m);
+    is_str(e.param, param, "its place");
+    is_str(e.code, code, "its code");
+}
+
+static void messages(void)
+{
+    static const char missing[] = "missing_required_parameter", no[] = "unsupported_parameter";
+
+    message("7", "messages[1]", "invalid_type");
+    message("{}", "messages[1].role", missing);
+    message("{\"role\":null}", "messages[1].role", missing);
+    message("{\"role\":[]}", "messages[1].role", "invalid_type");
+    message("{\"role\":\"critic\",\"content\":\"x\"}", "messages[1].role", "invalid_value");
+    message("{\"role\":\"tool\",\"content\":\"x\"}", "messages[1].role", no);
+    message("{\"role\":\"user\"}", "messages[1].content", missing);
+    message("{\"role\":\"user\",\"content\":null}", "messages[1].content", missing);
+    message("{\"role\":\"user\",\"content\":[]}", "messages[1].content", missing);
+    message("{\"role\":\"user\",\"content\":null,\"reasoning\":\"r\"}", "messages[1].content",
+            missing);
+    message("{\"role\":\"assistant\",\"content\":null,\"reasoning\":\"\"}", "messages[1].content",
+            missing);
+    message("{\"role\":\"assistant\",\"content\":null,\"reasoning\":\"r\",\"refusal\":null}", NULL,
+            NULL);
+    message("{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[],\"annotations\":[]}", NULL,
+            NULL);
+    message("{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]}",
+            "messages[1].tool_calls", no);
+    message("{\"role\":\"user\",\"content\":\"x\",\"tool_call_id\":\"1\"}",
+            "messages[1].tool_call_id", no);
+    message("{\"role\":\"assistant\",\"content\":\"x\",\"audio\":{\"id\":\"1\"}}",
+            "messages[1].audio", no);
+    message("{\"role\":\"user\",\"content\":\"x\",\"name\":7}", "messages[1].name", "invalid_type");
+    is_int(a.n_unknown, 0, "what is known is not counted");
+
+    message("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\",\"cache\":1}],"
+            "\"name\":\"u\",\"mood\":\"good\"}", NULL, NULL);
+    is_int(a.n_unknown, 2, "unknown fields of a message and of its parts are counted");
 }
 
 /* Feed text in two pieces, cut at every byte, and byte by byte. */
@@ -96,6 +150,7 @@ static void stop_case(const char *text, const char *s0, const char *s1, bool inc
 int main(void)
 {
     fields();
+    messages();
 
     stop_case("hello world", "lo w", NULL, false, "hel", 0);
     stop_case("hello world", "lo w", NULL, true, "hello w", 0);

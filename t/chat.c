@@ -89,26 +89,26 @@ static void refused(void)
     static const char *const rows[][3] = {
         { "{}", "messages", "must be an array" },
         { "{\"messages\":[]}", "messages", "not empty" },
-        { "{\"messages\":[\"x\"]}", "messages.0", "must be an object, not a string" },
-        { "{\"messages\":[{\"content\":\"x\"}]}", "messages.0.role", "must be a string" },
-        { "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":7}]}", "messages.1.role",
+        { "{\"messages\":[\"x\"]}", "messages[0]", "must be an object, not a string" },
+        { "{\"messages\":[{\"content\":\"x\"}]}", "messages[0].role", "must be a string" },
+        { "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":7}]}", "messages[1].role",
           "must be a string" },
-        { "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", "messages.0.content",
+        { "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", "messages[0].content",
           "must be a string or an array, not a number" },
-        { "{\"messages\":[{\"role\":\"user\",\"content\":[\"x\"]}]}", "messages.0.content.0",
+        { "{\"messages\":[{\"role\":\"user\",\"content\":[\"x\"]}]}", "messages[0].content[0]",
           "must be an object" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":[{\"text\":\"x\"}]}]}",
-          "messages.0.content.0.type", "must be a string" },
+          "messages[0].content[0].type", "must be a string" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
-          "{\"type\":\"image_url\"}]}]}", "messages.0.content.1.type", "\"image_url\"" },
+          "{\"type\":\"image_url\"}]}]}", "messages[0].content[1].type", "\"image_url\"" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}",
-          "messages.0.content.0.text", "must be a string" },
+          "messages[0].content[0].text", "must be a string" },
         { "{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]}]}",
-          "messages.0.tool_calls", "not supported" },
-        { "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages.0.role",
+          "messages[0].tool_calls", "not supported" },
+        { "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages[0].role",
           "not supported" },
         { "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\",\"reasoning\":1}]}",
-          "messages.0.reasoning", "must be a string" },
+          "messages[0].reasoning", "must be a string" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}", "tools",
           "not supported" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":{}}", "tools",
@@ -116,10 +116,10 @@ static void refused(void)
         { "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}],"
           "\"continue_final_message\":true}", "continue_final_message", "exclude each other" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"continue_final_message\":true,"
-          "\"add_generation_prompt\":false}", "messages.0.role", "needs an assistant's" },
+          "\"add_generation_prompt\":false}", "messages[0].role", "needs an assistant's" },
         { "{\"messages\":[{\"role\":\"assistant\",\"content\":\" \"}],"
           "\"continue_final_message\":true,\"add_generation_prompt\":false}",
-          "messages.0.content", "no text to continue" },
+          "messages[0].content", "no text to continue" },
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -1,6 +1,8 @@
 /* greedy.c - the real model under the real scheduler, on the three small checkpoints: what a
- * request gets does not depend on who runs beside it, on the size of the chunks or on the pages. */
+ * request gets does not depend on who runs beside it, on the size of the chunks or on the pages. A
+ * logit that is no number ends all of them: no token is better than a wrong one. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "serve.h"
 #include "tap.h"
@@ -176,6 +178,66 @@ static void check(const char *dir, int32_t vocab)
     disconnects(dir, vocab);
 }
 
+/* A copy of a file, with two bytes changed where at is not 0. */
+static void copy(const char *from, const char *to, const char *name, long at, const char *two)
+{
+    char path[128];
+    FILE *in, *out;
+    int c;
+
+    snprintf(path, sizeof(path), "%s/%s", from, name);
+    in = fopen(path, "r");
+    snprintf(path, sizeof(path), "%s/%s", to, name);
+    out = fopen(path, "w");
+    if (in == NULL || out == NULL)
+        exit(1);
+    for (long i = 0; (c = getc(in)) != EOF; i++)
+        putc(at != 0 && (i == at || i == at + 1) ? two[i - at] : c, out);
+    fclose(in);
+    fclose(out);
+}
+
+/* The first weight of the embedding is also the head's: it spoils the logit of id 0 everywhere. */
+static void spoiled(const char *name, const char *bf16)
+{
+    static const struct setup usual = { 32, 2048, 16, 300, 300 };
+    char dir[] = "/tmp/inferd-greedy-XXXXXX", path[64];
+    uint64_t header;
+    FILE *f = fopen("t/golden/dense/model.safetensors", "r");
+    struct req r[N_REQ];
+    struct bench b;
+    struct err e;
+    int n = 0;
+
+    if (f == NULL || fread(&header, 8, 1, f) != 1 || mkdtemp(dir) == NULL)
+        exit(1);
+    fclose(f);
+    copy("t/golden/dense", dir, "config.json", 0, NULL);
+    copy("t/golden/dense", dir, "model.safetensors", 8 + (long) header, bf16);
+
+    b = bring_up(dir, &usual);
+    make(r, 512);
+    r[0].logprob = calloc((size_t) r[0].n_prompt, sizeof(float));
+    for (int i = 0; i < N_REQ; i++)
+        serve_submit(b.serve, &r[i], &e);
+    while (serve_once(b.serve, &e) && e.code == 0)
+        ;
+    is_int(e.code, E_GPU, "%s in the weights: %s", name, e.code != 0 ? e.msg : "nobody noticed");
+    for (int i = 0; i < N_REQ; i++)
+        n += r[i].finish == FIN_ERROR && r[i].n_pub == 0;
+    is_int(n, N_REQ, "%s: every request ends in an error, without a token", name);
+    ok(pages_are_free(b.serve), "%s: and their pages are free", name);
+
+    tear_down(&b);
+    free(r[0].logprob);
+    drop(r);
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
 int main(void)
 {
     static const char *dirs[] = { "t/golden/moe", "t/golden/dense", "t/golden/ple" };
@@ -185,5 +247,7 @@ int main(void)
     for (int i = 0; i < 3; i++)
         if (ok(model_conf_load(&mc, dirs[i], &e) == 0, "%s", dirs[i]))
             check(dirs[i], mc.vocab);
+    spoiled("NaN", "\xc0\x7f");
+    spoiled("an infinity", "\x80\x7f");
     return done_testing();
 }

@@ -66,6 +66,7 @@ static void accept_all(struct api *a)
         struct port *p = least_busy(a);
 
         if (atomic_load(&p->n_link) >= API_LINK_MAX) {
+            wire_link_refuse(fd, WIRE_HELLO_LIMIT, "too many links");
             close(fd);
             continue;
         }
@@ -101,6 +102,7 @@ static void woken(struct port *p)
     (void) !read(p->wake_fd, &v, sizeof(v));
     atomic_store(&p->woken, false);        /* before looking: a later wake writes again */
     take_inbox(p);
+    work_take_done(p);
     for (struct link *l = p->links; l != NULL; l = l->next) {
         if (atomic_load(&p->api->draining))
             link_goaway(l);
@@ -285,7 +287,8 @@ int api_open(struct api **out, const struct api_conf *c, struct api_load *load, 
     for (int i = 0; rc == 0 && i < c->n_thread; i++)
         rc = port_open(a, i, e);
     for (int i = 0; rc == 0 && i < c->n_thread; i++) {
-        if (pthread_create(&a->port[i].thread, NULL, port_main, &a->port[i]) != 0)
+        if (reader_open(&a->port[i]) != 0
+            || pthread_create(&a->port[i].thread, NULL, port_main, &a->port[i]) != 0)
             rc = err_set(e, E_IO, "api: cannot start a thread");
         else
             a->port[i].started = true;
@@ -307,6 +310,10 @@ void api_ready(struct api *a, struct serve *s, const struct model_conf *mc, cons
     a->variant = variant;
     if (tok != NULL)
         channel_ids_find(tok, &a->ids);
+    a->tok_bytes_max = 1;
+    for (int32_t i = 0; tok != NULL && i < tok_n_vocab(tok); i++)
+        if (tok_entry(tok, i).n > a->tok_bytes_max)
+            a->tok_bytes_max = tok_entry(tok, i).n;
     make_fingerprint(a, mc);
     atomic_store_explicit(&a->serve, s, memory_order_release);
     atomic_store(&a->load->state, 1);
@@ -337,6 +344,7 @@ void api_close(struct api *a)
         take_inbox(p);
         gen_drop_all(p);
         link_reap(p, true);
+        reader_close(p);
         if (p->epfd >= 0)
             close(p->epfd);
         if (p->wake_fd >= 0)

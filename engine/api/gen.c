@@ -26,11 +26,6 @@ struct gen {
     struct choice  choice[];
 };
 
-static int overloaded(struct api_err *e, const char *code, const char *msg)
-{
-    return api_err_set(e, 503, "service_unavailable_error", code, NULL, "%s", msg);
-}
-
 static void gen_free(struct gen *g)
 {
     *g->link = g->next;
@@ -113,7 +108,7 @@ void gen_abandon(struct gen *g)
 
 /* Admission */
 
-static const char *alias(const struct api *a, struct slice model)
+const char *gen_alias(const struct api *a, struct slice model)
 {
     for (int32_t i = 0; i < a->c.n_model_name; i++)
         if (model.p == NULL || slice_is(model, a->c.model_name[i]))
@@ -212,7 +207,7 @@ static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struc
 
     c->req.tok = malloc(((size_t) n_prompt + (size_t) max_new) * sizeof(int32_t));
     if (c->req.tok == NULL)
-        return overloaded(e, "server_is_overloaded", "The server has no memory for this request.");
+        return E_FULL;
     memcpy(c->req.tok, prompt, (size_t) n_prompt * sizeof(int32_t));
 
     c->req.n_prompt = (int32_t) n_prompt;
@@ -260,9 +255,11 @@ static int fill_all(struct gen *g, enum ask_kind kind, const struct ask *ask,
         size_t  at = p > 0 ? ps->end[p - 1] : 0;
 
         /* Prompts of one request are alike unless seeds differ: only n needs different ones. */
-        if (choice_fill(g, i, kind, ask, ps->ids.p + at, (int64_t) (ps->end[p] - at),
-                        seed + (uint64_t) (ask->has_seed ? i % g->n_per_prompt : i), e) != 0)
-            return E_INVALID;
+        int     rc = choice_fill(g, i, kind, ask, ps->ids.p + at, (int64_t) (ps->end[p] - at),
+                                 seed + (uint64_t) (ask->has_seed ? i % g->n_per_prompt : i), e);
+
+        if (rc != 0)
+            return rc;
         if (ask->echo)
             echo_prompt(&g->choice[i]);
     }
@@ -280,8 +277,7 @@ static int submit_all(struct gen *g, const char *param, struct api_err *e)
         if (rc == E_INVALID)
             return api_err_400(e, "context_length_exceeded", param, "%s", err.msg);
         if (rc != 0)
-            return overloaded(e, "server_is_overloaded",
-                              "The server has too many requests waiting; try again later.");
+            return E_FULL;                 /* or the core has stopped */
         g->choice[i].submitted = true;
     }
     return 0;
@@ -319,55 +315,36 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     return g;
 }
 
-int gen_start(struct stream *st, enum ask_kind kind, const struct ask *ask, struct api_err *e)
+int gen_start(struct stream *st, const struct work *w, struct api_err *e)
 {
     struct api       *a = st->link->port->api;
-    const char       *model = alias(a, ask->model);
-    struct prompt_set ps;
+    const struct ask *ask = &w->ask;
+    int64_t           n = w->prompts.n * ask->n;
+    int32_t           max = a->c.request_max < API_CHOICE_MAX ? a->c.request_max : API_CHOICE_MAX;
     struct gen       *g;
-    int64_t           n;
+    int               rc;
 
-    if (model == NULL)
-        return api_err_set(e, 404, "invalid_request_error", "model_not_found", "model",
-                           "The model '%.*s' does not exist.",
-                           (int) (ask->model.n < 200 ? ask->model.n : 200), ask->model.p);
-
-    if (prompt_read(a, kind, ask, &ps, e) != 0)
-        goto fail;
-
-    n = ps.n * ask->n;
-    if (n > API_CHOICE_MAX) {
-        api_err_400(e, "invalid_value", "n", "'n' times the number of prompts is %" PRId64
-                    ", over the limit of %d.", n, API_CHOICE_MAX);
-        goto fail;
-    }
+    if (n > max)
+        return api_err_400(e, "invalid_value", "n", "'n' times the number of prompts is %" PRId64
+                           ", over the limit of %d.", n, max);
     if (atomic_fetch_add(&a->n_req, (int) n) + n > a->c.request_max) {
         atomic_fetch_sub(&a->n_req, (int) n);
-        overloaded(e, "server_is_overloaded",
-                   "The server has too many requests; try again later.");
-        goto fail;
+        return E_FULL;
     }
 
-    g = gen_new(st, (int32_t) n, kind, ask, model);
+    g = gen_new(st, (int32_t) n, w->kind, ask, gen_alias(a, ask->model));
     if (g == NULL) {
         atomic_fetch_sub(&a->n_req, (int) n);
-        overloaded(e, "server_is_overloaded", "The server has no memory for this request.");
-        goto fail;
+        return E_FULL;
     }
 
     st->gen = g;
-    if (fill_all(g, kind, ask, &ps, e) != 0
-        || submit_all(g, kind == ASK_CHAT ? "messages" : "prompt", e) != 0) {
+    rc = fill_all(g, w->kind, ask, &w->prompts, e);
+    if (rc == 0)
+        rc = submit_all(g, w->kind == ASK_CHAT ? "messages" : "prompt", e);
+    if (rc != 0)
         gen_leave(g);
-        goto fail;
-    }
-
-    prompt_free(&ps);
-    return 0;
-
-fail:
-    prompt_free(&ps);
-    return E_INVALID;
+    return rc;
 }
 
 /* Answers */
@@ -452,11 +429,19 @@ static void finish_stream(struct gen *g, uint32_t reason)
 
 static void gen_fail(struct gen *g)
 {
-    struct stream *st = g->st;
-    struct api_err e;
+    const struct api *a = g->port->api;
+    struct stream    *st = g->st;
+    bool              closing = atomic_load(&a->draining) || atomic_load(&a->stopping);
+    struct api_err    e;
 
-    if (atomic_load(&g->port->api->draining) || atomic_load(&g->port->api->stopping))
-        overloaded(&e, "draining", "The server is shutting down.");
+    if (closing && !st->head_sent) {
+        gen_leave(g);
+        http_busy(st);
+        return;
+    }
+    if (closing)
+        api_err_set(&e, 503, "service_unavailable_error", "draining", NULL,
+                    "The server is shutting down.");
     else
         api_err_set(&e, 500, "server_error", "internal_error", NULL,
                     "The engine lost this request (%s).", st->request_id);

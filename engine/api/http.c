@@ -8,11 +8,13 @@
 typedef void route_fn(struct stream *st);
 
 struct route {
-    uint16_t    method;
-    const char *path;
-    bool        prefix;              /* path ends in '/', anything may follow */
-    bool        need_model;          /* 503 until the model is loaded */
-    route_fn   *run;
+    uint16_t      method;
+    const char   *path;
+    bool          prefix;            /* path ends in '/', anything may follow */
+    bool          need_model;        /* 503 until the model is loaded */
+    route_fn     *run;               /* answers at once; NULL: work reads the body first */
+    work_fn      *work;
+    enum ask_kind kind;
 };
 
 static struct api *api_of(const struct stream *st)
@@ -60,190 +62,133 @@ void http_error(struct stream *st, const struct api_err *e)
     error_with(st, e, (struct header) { NULL, NULL });
 }
 
-/* The body as an ask; false: the client has been answered. The document is the caller's to free. */
-static bool read_ask(struct stream *st, enum ask_kind kind, struct json_doc **doc,
-                     struct ask *a)
+void http_busy(struct stream *st)
 {
-    static const struct json_limits lim = {
-        .bytes = API_BODY_BYTES_MAX, .depth = API_JSON_DEPTH_MAX, .nodes = API_JSON_NODES_MAX,
-    };
-    const struct json *root;
-    struct api_err     e;
-    struct err         err;
-
-    *doc = NULL;
-    if (!st->json_body) {
-        api_err_set(&e, 415, "invalid_request_error", NULL, NULL,
-                    "The content type must be application/json.");
-        goto fail;
-    }
-    if (json_parse(doc, &root, st->body.p, st->body.n, &lim, &err) != 0) {
-        api_err_400(&e, "invalid_json", NULL, "The request body is not valid JSON: %s", err.msg);
-        goto fail;
-    }
-    if (ask_read(a, kind, root, &e) != 0)
-        goto fail;
-
-    if (a->n_unknown > 0)
-        atomic_fetch_add(&api_of(st)->n_unknown_field, a->n_unknown);
-    if (a->request_id.p != NULL) {
-        memcpy(st->request_id, a->request_id.p, a->request_id.n);
-        st->request_id[a->request_id.n] = '\0';
-    }
-    return true;
-
-fail:
-    json_free(*doc);
-    *doc = NULL;
-    http_error(st, &e);
-    return false;
+    atomic_fetch_add(&api_of(st)->n_busy, 1);
+    stream_end(st, WIRE_END_BUSY);
 }
 
-static void generate(struct stream *st, enum ask_kind kind)
+void http_finish(struct stream *st, struct work *w)
 {
-    struct json_doc *doc;
-    struct api_err   e;
-    struct ask       a;
-    int              rc;
+    struct api_err *e = &w->e;
+    int             rc = w->rc;
 
-    if (!read_ask(st, kind, &doc, &a))
-        return;
+    if (w->ask.request_id.p != NULL) {
+        memcpy(st->request_id, w->ask.request_id.p, w->ask.request_id.n);
+        st->request_id[w->ask.request_id.n] = '\0';
+    }
 
-    rc = gen_start(st, kind, &a, &e);
-    json_free(doc);
-    if (rc != 0)
-        http_error(st, &e);
-    else
-        stream_drop_body(st);
+    if (rc == 0 && (w->kind & (ASK_CHAT | ASK_TEXT)) != 0) {
+        rc = gen_start(st, w, e);
+    } else if (rc == 0) {
+        reply_json(st, 200, &w->out);
+        w->out = (struct buf) { 0 };
+    }
+
+    if (rc == E_FULL)
+        http_busy(st);
+    else if (rc != 0)
+        http_error(st, e);
 }
 
-static void on_chat(struct stream *st)
+/* What the bodies ask for. Perhaps on the reader thread: streams and links are out of reach. */
+
+static int work_generate(struct work *w)
 {
-    generate(st, ASK_CHAT);
+    struct slice m = w->ask.model;
+
+    if (gen_alias(w->api, m) == NULL)
+        return api_err_set(&w->e, 404, "invalid_request_error", "model_not_found", "model",
+                           "The model '%.*s' does not exist.", (int) (m.n < 200 ? m.n : 200),
+                           m.p);
+    return prompt_read(w->api, w->kind, &w->ask, &w->prompts, &w->e);
 }
 
-static void on_completions(struct stream *st)
+static void put_ids(struct buf *b, const struct ids *ids)
 {
-    generate(st, ASK_TEXT);
+    out_ids(b, (struct out_ids) { ids->p, ids->n });
+}
+
+static void put_text(struct buf *b, const char *key, const struct buf *text)
+{
+    buf_str(b, key);
+    buf_json_str(b, text->n > 0 ? text->p : "", text->n);
 }
 
 /* Token ids, and for people the rendered text. */
-static void on_tokenize(struct stream *st)
+static int work_tokenize(struct work *w)
 {
-    struct api       *a = api_of(st);
-    struct json_doc  *doc;
-    struct prompt_set ps;
-    struct api_err    e;
-    struct ask        ask;
-    struct buf        b = { 0 };
+    const struct tok *tok = w->api->tok;
+    const struct ids *ids = &w->prompts.ids;
+    bool              strs = w->ask.return_token_strs && tok != NULL;
 
-    if (!read_ask(st, ASK_TOKENIZE, &doc, &ask))
-        return;
+    if (prompt_read(w->api, w->kind, &w->ask, &w->prompts, &w->e) != 0)
+        return E_INVALID;
 
-    if (prompt_read(a, ASK_TOKENIZE, &ask, &ps, &e) != 0) {
-        prompt_free(&ps);
-        json_free(doc);
-        http_error(st, &e);
-        return;
+    buf_fmt(&w->out, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":", ids->n,
+            w->api->c.model_len_max);
+    put_ids(&w->out, ids);
+    buf_str(&w->out, strs ? ",\"token_strs\":[" : ",\"token_strs\":null}");
+    for (size_t i = 0; strs && i < ids->n; i++) {
+        struct slice s = tok_entry(tok, ids->p[i]);
+
+        buf_str(&w->out, i == 0 ? "" : ",");
+        buf_json_str(&w->out, s.p, s.n);
     }
-
-    buf_fmt(&b, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":", ps.ids.n, a->c.model_len_max);
-    out_ids(&b, (struct out_ids) { ps.ids.p, ps.ids.n });
-    buf_str(&b, ",\"token_strs\":");
-    for (size_t i = 0; ask.return_token_strs && a->tok != NULL && i < ps.ids.n; i++) {
-        struct slice s = tok_entry(a->tok, ps.ids.p[i]);
-
-        buf_str(&b, i == 0 ? "[" : ",");
-        buf_json_str(&b, s.p, s.n);
-    }
-    buf_str(&b, !ask.return_token_strs || a->tok == NULL ? "null}"
-                : ps.ids.n == 0 ? "[]}" : "]}");
-
-    prompt_free(&ps);
-    json_free(doc);
-    reply_json(st, 200, &b);
+    buf_str(&w->out, strs ? "]}" : "");
+    return 0;
 }
 
-static void on_detokenize(struct stream *st)
+static int work_detokenize(struct work *w)
 {
-    struct api       *a = api_of(st);
+    const struct tok *tok = w->api->tok;
     struct tok_stream ts = { 0 };
-    struct json_doc  *doc;
-    struct api_err    e;
-    struct ask        ask;
-    struct buf        text = { 0 }, b = { 0 };
+    struct buf        text = { 0 };
     int64_t           id;
 
-    if (!read_ask(st, ASK_DETOKENIZE, &doc, &ask))
-        return;
+    if (tok == NULL)
+        return api_err_400(&w->e, "unsupported_parameter", "tokens",
+                           "The model directory has no tokenizer.json.");
 
-    if (a->tok == NULL) {
-        api_err_400(&e, "unsupported_parameter", "tokens",
-                    "The model directory has no tokenizer.json.");
-        goto fail;
-    }
-    for (const struct json *v = ask.tokens->child; v != NULL; v = v->next) {
-        if (json_int(v, &id) != 0 || id < 0 || id >= tok_n_vocab(a->tok)) {
-            api_err_400(&e, "invalid_value", "tokens", "'tokens': ids are integers from 0 to %d.",
-                        tok_n_vocab(a->tok) - 1);
-            goto fail;
+    for (const struct json *v = w->ask.tokens->child; v != NULL; v = v->next) {
+        if (json_int(v, &id) != 0 || id < 0 || id >= tok_n_vocab(tok)) {
+            buf_free(&text);
+            return api_err_400(&w->e, "invalid_value", "tokens", "'tokens': ids are integers from "
+                               "0 to %d.", tok_n_vocab(tok) - 1);
         }
-        tok_stream_put(a->tok, &ts, (int32_t) id, &text);
+        tok_stream_put(tok, &ts, (int32_t) id, &text);
     }
     tok_stream_end(&ts, &text);
 
     /* vLLM's clients read prompt, llama.cpp's read content. */
-    buf_str(&b, "{\"prompt\":");
-    buf_json_str(&b, text.n > 0 ? text.p : "", text.n);
-    buf_str(&b, ",\"content\":");
-    buf_json_str(&b, text.n > 0 ? text.p : "", text.n);
-    buf_str(&b, "}");
-
+    put_text(&w->out, "{\"prompt\":", &text);
+    put_text(&w->out, ",\"content\":", &text);
+    buf_str(&w->out, "}");
     buf_free(&text);
-    json_free(doc);
-    reply_json(st, 200, &b);
-    return;
-
-fail:
-    buf_free(&text);
-    json_free(doc);
-    http_error(st, &e);
+    return 0;
 }
 
-static void on_apply_template(struct stream *st)
+static int work_apply_template(struct work *w)
 {
-    struct api       *a = api_of(st);
-    struct prompt_set ps = { 0 };
-    struct json_doc  *doc;
-    struct api_err    e;
-    struct ask        ask;
-    struct buf        text = { 0 }, b = { 0 };
+    const struct api *a = w->api;
+    struct buf        text = { 0 };
+    int               rc = prompt_chat_text(a, &w->ask, &text, &w->e);
 
-    if (!read_ask(st, ASK_TEMPLATE, &doc, &ask))
-        return;
-
-    if (prompt_chat_text(a, &ask, &text, &e) != 0
-        || (a->tok != NULL && prompt_read(a, ASK_TEMPLATE, &ask, &ps, &e) != 0)) {
-        buf_free(&text);
-        prompt_free(&ps);
-        json_free(doc);
-        http_error(st, &e);
-        return;
+    if (rc == 0 && a->tok != NULL)
+        rc = prompt_read(a, w->kind, &w->ask, &w->prompts, &w->e);
+    if (rc == 0) {
+        put_text(&w->out, "{\"prompt\":", &text);
+        if (a->tok != NULL) {
+            buf_fmt(&w->out, ",\"count\":%zu,\"tokens\":", w->prompts.ids.n);
+            put_ids(&w->out, &w->prompts.ids);
+        }
+        buf_str(&w->out, "}");
     }
-
-    buf_str(&b, "{\"prompt\":");
-    buf_json_str(&b, text.p, text.n);
-    if (a->tok != NULL) {
-        buf_fmt(&b, ",\"count\":%zu,\"tokens\":", ps.ids.n);
-        out_ids(&b, (struct out_ids) { ps.ids.p, ps.ids.n });
-    }
-    buf_str(&b, "}");
-
     buf_free(&text);
-    prompt_free(&ps);
-    json_free(doc);
-    reply_json(st, 200, &b);
+    return rc;
 }
+
+/* Routes without a body. */
 
 static void put_model(struct buf *b, const struct api *a, int32_t i)
 {
@@ -345,23 +290,26 @@ static void on_metrics(struct stream *st)
     buf_fmt(&b, "# HELP inferd_unknown_fields_total Request fields that no table knows.\n"
                 "# TYPE inferd_unknown_fields_total counter\n"
                 "inferd_unknown_fields_total %" PRIu64 "\n", atomic_load(&a->n_unknown_field));
+    buf_fmt(&b, "# HELP inferd_busy_total Requests given back to nginx: full, or draining.\n"
+                "# TYPE inferd_busy_total counter\ninferd_busy_total %" PRIu64 "\n",
+            atomic_load(&a->n_busy));
     buf_fmt(&b, "# HELP inferd_streams HTTP requests not yet answered in full.\n"
                 "# TYPE inferd_streams gauge\ninferd_streams %d\n", atomic_load(&a->n_stream));
     reply(st, 200, "text/plain; version=0.0.4; charset=utf-8", &b, NULL);
 }
 
 static const struct route routes[] = {
-    { WIRE_METHOD_POST, "/v1/chat/completions", false, true,  on_chat },
-    { WIRE_METHOD_POST, "/v1/completions",      false, true,  on_completions },
-    { WIRE_METHOD_GET,  "/v1/models",           false, true,  on_models },
-    { WIRE_METHOD_GET,  "/v1/models/",          true,  true,  on_model },
-    { WIRE_METHOD_POST, "/tokenize",            false, true,  on_tokenize },
-    { WIRE_METHOD_POST, "/detokenize",          false, true,  on_detokenize },
-    { WIRE_METHOD_POST, "/apply-template",      false, true,  on_apply_template },
-    { WIRE_METHOD_GET,  "/health",              false, false, on_health },
-    { WIRE_METHOD_GET,  "/ready",               false, false, on_ready },
-    { WIRE_METHOD_GET,  "/metrics",             false, false, on_metrics },
-    { WIRE_METHOD_GET,  "/version",             false, false, on_version },
+    { WIRE_METHOD_POST, "/v1/chat/completions", false, true,  NULL, work_generate, ASK_CHAT },
+    { WIRE_METHOD_POST, "/v1/completions",      false, true,  NULL, work_generate, ASK_TEXT },
+    { WIRE_METHOD_POST, "/tokenize",       false, true,  NULL, work_tokenize, ASK_TOKENIZE },
+    { WIRE_METHOD_POST, "/detokenize",     false, true,  NULL, work_detokenize, ASK_DETOKENIZE },
+    { WIRE_METHOD_POST, "/apply-template", false, true,  NULL, work_apply_template, ASK_TEMPLATE },
+    { WIRE_METHOD_GET,  "/v1/models",      false, true,  on_models,  NULL, 0 },
+    { WIRE_METHOD_GET,  "/v1/models/",     true,  true,  on_model,   NULL, 0 },
+    { WIRE_METHOD_GET,  "/health",         false, false, on_health,  NULL, 0 },
+    { WIRE_METHOD_GET,  "/ready",          false, false, on_ready,   NULL, 0 },
+    { WIRE_METHOD_GET,  "/metrics",        false, false, on_metrics, NULL, 0 },
+    { WIRE_METHOD_GET,  "/version",        false, false, on_version, NULL, 0 },
     { 0 }
 };
 
@@ -403,14 +351,26 @@ void http_handle(struct stream *st)
         error_with(st, &e, (struct header) { "allow", method_name[same_path->method] });
         return;
     }
-    if (r->need_model && (api_serve(a) == NULL || atomic_load(&a->draining))) {
-        bool loading = api_serve(a) == NULL;
-
-        api_err_set(&e, 503, "service_unavailable_error", loading ? "model_loading" : "draining",
-                    NULL, loading ? "The model is being loaded." : "The server is shutting down.");
+    if (r->need_model && atomic_load(&a->draining)) {
+        http_busy(st);
+        return;
+    }
+    if (r->need_model && api_serve(a) == NULL) {
+        api_err_set(&e, 503, "service_unavailable_error", "model_loading", NULL,
+                    "The model is being loaded.");
         http_error(st, &e);
         return;
     }
-
-    r->run(st);
+    if (r->run != NULL) {
+        r->run(st);
+        return;
+    }
+    if (!st->json_body || st->coded_body) {
+        api_err_set(&e, 415, "invalid_request_error", NULL, NULL, st->coded_body
+                    ? "A request body with a content encoding is not supported."
+                    : "The content type must be application/json.");
+        http_error(st, &e);
+        return;
+    }
+    work_start(st, r->kind, r->work);
 }

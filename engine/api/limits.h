@@ -5,6 +5,7 @@
 #define API_LINK_MAX           64            /* nginx workers of one api thread */
 #define API_BODY_BYTES_MAX     (64u << 20)   /* one request body: 413 */
 #define API_BODY_TOTAL_MAX     (256u << 20)  /* bodies being received by one thread: 503 */
+#define API_INLINE_BYTES       (8u << 10)    /* a longer body is read on the reader thread */
 #define API_URI_BYTES_MAX      1024          /* 414 */
 #define API_JSON_DEPTH_MAX     64
 #define API_JSON_NODES_MAX     (4u << 20)    /* a prompt of token ids has a node an id */

@@ -4,6 +4,7 @@
  * requests and nobody else's. A dead link is only marked; link_reap frees it when no loop holds it.
  */
 #define _GNU_SOURCE
+#include "log.h"
 #include "port.h"
 
 #include <stdlib.h>
@@ -11,11 +12,28 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define RELEASE_EVERY  16               /* records between two releases: a body flows on */
 #define POLL_MAX       512              /* records of one turn, then the other links */
 #define PUBLISH_EVERY  16
+#define HELLO_NS       2000000000ull    /* a worker says HELLO right after connect */
+
+/* The worker did what none of ours does: one line for the whole link. */
+static void drop(struct link *l, const char *why)
+{
+    struct ucred u = { .pid = 0 };
+    socklen_t    n = sizeof(u);
+
+    if (l->dead)
+        return;
+
+    (void) !getsockopt(l->fd, SOL_SOCKET, SO_PEERCRED, &u, &n);
+    log_warn("the link of process %d (uid %d) is dropped with %u requests: %s", (int) u.pid,
+             (int) u.uid, l->n_stream, why);
+    l->dead = true;
+}
 
 void link_open(struct port *p, int fd)
 {
@@ -31,6 +49,7 @@ void link_open(struct port *p, int fd)
 
     l->port = p;
     l->fd = fd;
+    l->open_ns = api_now_ns();
     l->next = p->links;
     p->links = l;
 }
@@ -39,7 +58,8 @@ void link_open(struct port *p, int fd)
 
 void stream_drop_body(struct stream *st)
 {
-    st->link->port->body_held -= st->body.n;
+    st->link->port->body_held -= st->body_bytes;
+    st->body_bytes = 0;
     buf_free(&st->body);
     st->body = (struct buf) { 0 };
 }
@@ -50,6 +70,8 @@ static void stream_free(struct stream *st)
 
     if (st->gen != NULL)
         gen_abandon(st->gen);
+    if (st->work != NULL)
+        work_abandon(st->work);
     l->stream[st->slot] = NULL;
     l->n_stream--;
     stream_drop_body(st);
@@ -64,8 +86,8 @@ static bool has_credit(struct stream *st, uint32_t len, uint32_t reserve)
     const struct wire_ring *w = &st->link->wire.ring;
     uint64_t acked = wire_ring_acked(w, st->slot);
 
-    if (acked > st->sent) {                /* acknowledged more than there was */
-        st->link->dead = true;
+    if (acked > st->sent) {
+        drop(st->link, "it acknowledged more than was sent");
         return false;
     }
     return st->sent - acked + WIRE_REC_SIZE(len) + reserve <= w->window;
@@ -83,7 +105,7 @@ static void send_rec(struct stream *st, uint16_t type, uint16_t flags, const voi
     if (l->dead)
         return;
     if (wire_ring_send(&l->wire.ring, &rec, p) != 0) {
-        l->dead = true;
+        drop(l, "no room in the reply ring in spite of the credit");
         return;
     }
 
@@ -135,9 +157,10 @@ void stream_head(struct stream *st, int status, const char *ctype, uint64_t body
     send_rec(st, WIRE_REP_HEAD, 0, buf, n);
 }
 
+/* Half a window: while one record leaves the worker, the next one is on its way. */
 size_t stream_record_max(const struct stream *st)
 {
-    size_t n = st->link->wire.ring.window - WIRE_RESERVE - sizeof(struct wire_rec);
+    size_t n = (st->link->wire.ring.window - WIRE_RESERVE) / 2 - sizeof(struct wire_rec);
 
     return n < WIRE_REC_BYTES_MAX ? n & ~(size_t) 7 : WIRE_REC_BYTES_MAX;
 }
@@ -209,9 +232,10 @@ static void stream_cancel(struct stream *st)
 
 /* Records */
 
+/* Without regard to case: the names come in lower case anyway. */
 static bool is(struct wire_str s, const char *lit)
 {
-    return s.n == strlen(lit) && memcmp(s.p, lit, s.n) == 0;
+    return s.n == strlen(lit) && strncasecmp(s.p, lit, s.n) == 0;
 }
 
 /* "application/json" in any case, parameters aside. */
@@ -248,16 +272,17 @@ static int read_headers(struct stream *st, struct wire_hdr_iter *it)
         }
         if (is(name, "content-type"))
             st->json_body = is_json(value);
+        if (is(name, "content-encoding"))
+            st->coded_body = !is(value, "identity");
     }
     return rc;
 }
 
-static void refuse_head(struct stream *st, int status, const char *type, const char *code,
-                        const char *msg)
+static void refuse_head(struct stream *st, int status, const char *code, const char *msg)
 {
     struct api_err e;
 
-    api_err_set(&e, status, type, code, NULL, "%s", msg);
+    api_err_set(&e, status, "invalid_request_error", code, NULL, "%s", msg);
     http_error(st, &e);
 }
 
@@ -270,9 +295,12 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
     struct wire_str      uri;
 
     if (l->stream[rec->slot] != NULL || rec->seq != 0
-        || wire_req_head_read(buf, rec->len, &h, &uri, &it) != 0
-        || (st = calloc(1, sizeof(*st))) == NULL) {
-        l->dead = true;
+        || wire_req_head_read(buf, rec->len, &h, &uri, &it) != 0) {
+        drop(l, "a request head that makes no sense, or on a busy slot");
+        return;
+    }
+    if ((st = calloc(1, sizeof(*st))) == NULL) {
+        drop(l, "out of memory");
         return;
     }
 
@@ -281,7 +309,6 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
     st->gen_no = rec->gen;
     st->rx_seq = 1;
     st->method = h.method;
-    st->body_bytes = h.body_bytes;
     st->start_ns = api_now_ns();
     l->stream[rec->slot] = st;
     l->n_stream++;
@@ -292,36 +319,35 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
         return;
     }
     if (uri.n > API_URI_BYTES_MAX) {
-        refuse_head(st, 414, "invalid_request_error", NULL, "The URI is too long.");
+        refuse_head(st, 414, NULL, "The URI is too long.");
         return;
     }
     memcpy(st->uri, uri.p, uri.n);
 
     if (h.body_bytes > API_BODY_BYTES_MAX)
-        refuse_head(st, 413, "invalid_request_error", "request_too_large",
-                    "The request body is too large.");
+        refuse_head(st, 413, "request_too_large", "The request body is too large.");
     else if (p->body_held + h.body_bytes > API_BODY_TOTAL_MAX)
-        refuse_head(st, 503, "service_unavailable_error", "server_is_overloaded",
-                    "The server is receiving too many large requests; try again later.");
+        http_busy(st);
+    else
+        p->body_held += st->body_bytes = h.body_bytes;
 }
 
 static void on_body(struct stream *st, const uint8_t *p, uint32_t n)
 {
     if (st->state != STREAM_BODY || st->body.n + n > st->body_bytes) {
-        st->link->dead = true;
+        drop(st->link, "more of a body than its head says");
         return;
     }
 
     buf_put(&st->body, p, n);
-    st->link->port->body_held += n;
     if (st->body.full)
-        st->link->dead = true;
+        drop(st->link, "out of memory");
 }
 
 static void on_end(struct stream *st)
 {
     if (st->state != STREAM_BODY || st->body.n != st->body_bytes) {
-        st->link->dead = true;
+        drop(st->link, "an end where the body has none");
         return;
     }
 
@@ -346,7 +372,7 @@ static void on_rec(struct link *l, const struct wire_rec *rec, const uint8_t *bu
     if (st == NULL || st->gen_no != rec->gen)
         return;                          /* we were done with it before the worker knew */
     if (rec->seq != st->rx_seq++) {
-        l->dead = true;
+        drop(l, "a gap in the sequence of a request");
         return;
     }
 
@@ -390,7 +416,7 @@ void link_poll(struct link *l)
         if (l->dead)
             return;
         if (rc < 0) {
-            l->dead = true;
+            drop(l, "nonsense in the ring");
             return;
         }
         release(l);
@@ -411,7 +437,7 @@ void link_poll(struct link *l)
 void link_event(struct link *l)
 {
     struct err e;
-    int        rc, goaway;
+    int        rc;
 
     if (l->dead)
         return;
@@ -422,9 +448,13 @@ void link_event(struct link *l)
             return;
         if (rc == 0)
             l->stream = calloc(l->wire.ring.n_slot, sizeof(*l->stream));
-        if (rc != 0 || l->stream == NULL) {
-            if (rc == 0)
-                wire_link_close(&l->wire);
+        if (rc == 0 && l->stream == NULL) {
+            wire_link_close(&l->wire);
+            rc = err_set(&e, E_IO, "out of memory");
+        }
+        if (rc != 0) {
+            if (rc != E_GONE)
+                drop(l, e.msg);
             l->dead = true;
             return;
         }
@@ -432,7 +462,10 @@ void link_event(struct link *l)
         link_beat(l);
     }
 
-    if (wire_bell_drain(l->fd, &goaway) != 0) {
+    rc = wire_bell_drain(l->fd, NULL);
+    if (rc != 0) {
+        if (rc != E_GONE)
+            drop(l, "a byte on the socket that means nothing");
         l->dead = true;
         return;
     }
@@ -447,6 +480,8 @@ void link_beat(struct link *l)
     struct wire_seg *seg = l->wire.ring.own;
     bool            draining = atomic_load(&a->draining);
 
+    if (!l->attached && api_now_ns() - l->open_ns > HELLO_NS)
+        drop(l, "it never said HELLO");
     if (!l->attached || l->dead)
         return;
 

@@ -9,13 +9,14 @@
 #define TOKS  (ASK_TOKENIZE | ASK_TEMPLATE)
 #define ANY   (GEN | TOKS | ASK_DETOKENIZE)
 #define AT(f) offsetof(struct ask, f)
+#define NOWHERE SIZE_MAX             /* checked, not stored: it cannot change the answer */
 
 struct field {
     const char *name;
     uint32_t    kinds;               /* enum ask_kind bits; elsewhere the field is unknown */
     int       (*set)(const struct field *f, const struct json *v, struct ask *a,
                      const char *path, struct api_err *e);
-    size_t      off;                 /* AT(field of struct ask) */
+    size_t      off;                 /* AT(field of struct ask), or NOWHERE */
     double      min, max;
     const char *only;                /* refuse: the values without effect, space-separated */
 };
@@ -127,7 +128,9 @@ static int get_bool(const struct json *v, bool *b, const char *path, struct api_
 static int set_bool(const struct field *f, const struct json *v, struct ask *a,
                     const char *path, struct api_err *e)
 {
-    return get_bool(v, (bool *) ((char *) a + f->off), path, e);
+    bool unused;
+
+    return get_bool(v, f->off != NOWHERE ? (bool *) ((char *) a + f->off) : &unused, path, e);
 }
 
 static int set_flag(const struct field *f, const struct json *v, struct ask *a,
@@ -151,7 +154,8 @@ static int set_str(const struct field *f, const struct json *v, struct ask *a,
         return api_err_400(e, "invalid_value", path, "'%s' must have %.0f to %.0f bytes.", path,
                            f->min, f->max);
 
-    *(struct slice *) ((char *) a + f->off) = v->text;
+    if (f->off != NOWHERE)
+        *(struct slice *) ((char *) a + f->off) = v->text;
     return 0;
 }
 
@@ -258,27 +262,6 @@ static int set_effort(const struct field *f, const struct json *v, struct ask *a
 }
 
 /* Checked in full, and without effect: nothing of it is stored. */
-static int accept_label(const struct field *f, const struct json *v, struct ask *a,
-                        const char *path, struct api_err *e)
-{
-    (void) f, (void) a;
-    if (v->type != JSON_STRING)
-        return bad_type(path, "a string", v, e);
-    if (v->text.n > API_LABEL_BYTES_MAX)
-        return api_err_400(e, "invalid_value", path, "'%s' may have at most %d bytes.", path,
-                           API_LABEL_BYTES_MAX);
-    return 0;
-}
-
-static int accept_bool(const struct field *f, const struct json *v, struct ask *a,
-                       const char *path, struct api_err *e)
-{
-    bool b;
-
-    (void) f, (void) a;
-    return get_bool(v, &b, path, e);
-}
-
 static int accept_metadata(const struct field *f, const struct json *v, struct ask *a,
                            const char *path, struct api_err *e)
 {
@@ -423,10 +406,120 @@ static int set_template_kwargs(const struct field *f, const struct json *v, stru
     return set_fields(template_fields, ANY, "chat_template_kwargs.", v, a, e);
 }
 
+/* The template would print any role as it is, control tokens too. */
+static int check_role(const struct field *f, const struct json *v, struct ask *a,
+                      const char *path, struct api_err *e)
+{
+    static const char *const roles[] = { "system", "developer", "user", "assistant" };
+
+    (void) f, (void) a;
+    if (v->type != JSON_STRING)
+        return bad_type(path, "a string", v, e);
+    for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
+        if (slice_is(v->text, roles[i]))
+            return 0;
+    if (slice_is(v->text, "tool") || slice_is(v->text, "function"))
+        return api_err_400(e, "unsupported_parameter", path, "'%s': tool results are not "
+                           "supported by this server.", path);
+    return api_err_400(e, "invalid_value", path, "'%s' must be system, developer, user or "
+                       "assistant.", path);
+}
+
+/* Known: the template reads it, and chat_render checks it. */
+static int leave(const struct field *f, const struct json *v, struct ask *a, const char *path,
+                 struct api_err *e)
+{
+    (void) f, (void) v, (void) a, (void) path, (void) e;
+    return 0;
+}
+
+/* chat_render refuses all parts but text, by their type. */
+static const struct field part_fields[] = {
+    { "type", ANY, leave, NOWHERE, 0, 0, NULL },
+    { "text", ANY, leave, NOWHERE, 0, 0, NULL },
+    { 0 }
+};
+
+static int check_parts(const struct field *f, const struct json *v, struct ask *a,
+                       const char *path, struct api_err *e)
+{
+    (void) f;
+    for (const struct json *p = v->type == JSON_ARRAY ? v->child : NULL; p != NULL; p = p->next)
+        if (p->type == JSON_OBJECT && set_fields(part_fields, ANY, path, p, a, e) != 0)
+            return E_INVALID;
+    return 0;
+}
+
+static const struct field message_fields[] = {
+    { "role",              ANY, check_role,  NOWHERE, 0, 0, NULL },
+    { "content",           ANY, check_parts, NOWHERE, 0, 0, NULL },
+    { "reasoning",         ANY, leave,       NOWHERE, 0, 0, NULL },
+    { "reasoning_content", ANY, leave,       NOWHERE, 0, 0, NULL },
+    { "name",              ANY, set_str,     NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
+    { "refusal",           ANY, refuse,      NOWHERE, 0, 0, NULL },
+    { "annotations",       ANY, refuse,      NOWHERE, 0, 0, "[]" },
+    { "audio",             ANY, refuse,      NOWHERE, 0, 0, NULL },
+    { "tool_calls",        ANY, refuse,      NOWHERE, 0, 0, "[]" },
+    { "tool_call_id",      ANY, refuse,      NOWHERE, 0, 0, NULL },
+    { "tool_responses",    ANY, refuse,      NOWHERE, 0, 0, "[]" },
+    { "function_call",     ANY, refuse,      NOWHERE, 0, 0, NULL },
+    { 0 }
+};
+
+static bool is_empty(const struct json *v)
+{
+    return v == NULL || v->type == JSON_NULL || (v->type == JSON_ARRAY && v->n == 0);
+}
+
+/* Our own answers may be thoughts alone, with "content": null, and come back as history. */
+static bool is_thought(const struct json *m)
+{
+    const struct json *a = json_get(m, "reasoning"), *b = json_get(m, "reasoning_content");
+
+    return slice_is(json_get(m, "role")->text, "assistant")
+           && ((a != NULL && a->text.n > 0) || (b != NULL && b->text.n > 0));
+}
+
+static int check_message(const struct json *m, uint32_t i, struct ask *a, struct api_err *e)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "messages[%u]", i);
+    if (m->type != JSON_OBJECT)
+        return bad_type(path, "an object", m, e);
+
+    snprintf(path, sizeof(path), "messages[%u].", i);
+    if (set_fields(message_fields, ANY, path, m, a, e) != 0)
+        return E_INVALID;
+
+    snprintf(path, sizeof(path), "messages[%u].role", i);
+    if (is_empty(json_get(m, "role")))
+        return api_err_400(e, "missing_required_parameter", path, "'%s' is required.", path);
+    snprintf(path, sizeof(path), "messages[%u].content", i);
+    if (is_empty(json_get(m, "content")) && !is_thought(m))
+        return api_err_400(e, "missing_required_parameter", path, "'%s' is required: a string, or "
+                           "an array of parts that is not empty.", path);
+    return 0;
+}
+
+static int set_messages(const struct field *f, const struct json *v, struct ask *a,
+                        const char *path, struct api_err *e)
+{
+    uint32_t i = 0;
+
+    if (set_array(f, v, a, path, e) != 0)
+        return E_INVALID;
+    for (const struct json *m = v->child; m != NULL; m = m->next)
+        if (check_message(m, i++, a, e) != 0)
+            return E_INVALID;
+    return 0;
+}
+
 static const struct field fields[] = {
     /* implemented */
     { "model",                 ANY,       set_str,     AT(model),    1, 256, NULL },
-    { "messages",              ASK_CHAT | TOKS, set_array, AT(messages), 1, API_MESSAGE_MAX, NULL },
+    { "messages",              ASK_CHAT | TOKS, set_messages, AT(messages), 1, API_MESSAGE_MAX,
+      NULL },
     { "prompt",                ASK_TEXT | ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
     { "content",               ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
     { "tokens",                ASK_DETOKENIZE, set_array, AT(tokens), 0, 1 << 22, NULL },
@@ -461,11 +554,11 @@ static const struct field fields[] = {
       NULL },
 
     /* accepted: they cannot change the answer of this server */
-    { "user",                  GEN,       accept_label, 0, 0, 0, NULL },
-    { "safety_identifier",     GEN,       accept_label, 0, 0, 0, NULL },
-    { "prompt_cache_key",      GEN,       accept_label, 0, 0, 0, NULL },
+    { "user",                  GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
+    { "safety_identifier",     GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
+    { "prompt_cache_key",      GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
     { "metadata",              GEN,       accept_metadata, 0, 0, 0, NULL },
-    { "parallel_tool_calls",   ASK_CHAT,  accept_bool, 0, 0, 0, NULL },
+    { "parallel_tool_calls",   ASK_CHAT,  set_bool, NOWHERE, 0, 0, NULL },
     { "response_format",       GEN,       accept_format, 0, 0, 0, NULL },
     { "modalities",            ASK_CHAT,  accept_modalities, 0, 0, 0, NULL },
 

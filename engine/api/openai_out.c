@@ -130,28 +130,58 @@ static void put_delta(struct buf *b, const struct out_choice *c)
     buf_str(b, "}");
 }
 
+static void put_message(struct buf *b, const struct out_choice *c)
+{
+    buf_str(b, ",\"message\":{\"role\":\"assistant\",\"content\":");
+    if (c->text.n == 0 && c->reasoning.n > 0)
+        buf_str(b, "null");
+    else
+        put_text(b, c->text);
+    buf_str(b, ",\"refusal\":null");
+    if (c->reasoning.n > 0) {
+        buf_str(b, ",");
+        put_reasoning(b, c->reasoning);
+    }
+    buf_str(b, "}");
+}
+
+static void put_prompt_ids(struct buf *b, const struct out_choice *c)
+{
+    if (!c->with_prompt_ids)
+        return;
+    buf_str(b, ",\"prompt_token_ids\":");
+    out_ids(b, c->prompt_ids);
+}
+
+/* The answer so far, and how it ended. */
+static void put_choice(struct buf *b, const struct out_id *id, const struct out_choice *c,
+                       bool whole)
+{
+    buf_fmt(b, "{\"index\":%" PRId32, c->index);
+    if (!id->chat) {
+        buf_str(b, ",\"text\":");
+        put_text(b, c->text);
+    } else if (whole) {
+        put_message(b, c);
+    } else {
+        put_delta(b, c);
+    }
+    put_finish(b, c, whole);
+    if (!id->chat)
+        put_prompt_ids(b, c);
+    buf_str(b, "}");
+}
+
 void out_chunk(struct buf *b, const struct out_id *id, const struct out_choice *c,
                const struct out_usage *usage, bool null_usage)
 {
     buf_str(b, "data: ");
     put_head(b, id, chunk_object(id));
-    if (id->chat && c->with_prompt_ids) {
-        buf_str(b, ",\"prompt_token_ids\":");
-        out_ids(b, c->prompt_ids);
-    }
-    buf_fmt(b, ",\"choices\":[{\"index\":%" PRId32, c->index);
-    if (id->chat) {
-        put_delta(b, c);
-    } else {
-        buf_str(b, ",\"text\":");
-        put_text(b, c->text);
-    }
-    put_finish(b, c, false);
-    if (!id->chat && c->with_prompt_ids) {
-        buf_str(b, ",\"prompt_token_ids\":");
-        out_ids(b, c->prompt_ids);
-    }
-    buf_str(b, "}]");
+    if (id->chat)
+        put_prompt_ids(b, c);
+    buf_str(b, ",\"choices\":[");
+    put_choice(b, id, c, false);
+    buf_str(b, "]");
     if (usage != NULL) {
         buf_str(b, ",\"usage\":");
         out_usage(b, usage);
@@ -190,33 +220,10 @@ void out_whole_begin(struct buf *b, const struct out_id *id)
 void out_whole_choice(struct buf *b, const struct out_id *id, const struct out_choice *c,
                       bool first)
 {
-    if (id->chat && first && c->with_prompt_ids) {
-        buf_str(b, ",\"prompt_token_ids\":");
-        out_ids(b, c->prompt_ids);
-    }
-    buf_fmt(b, "%s{\"index\":%" PRId32, first ? ",\"choices\":[" : ",", c->index);
-    if (id->chat) {
-        buf_str(b, ",\"message\":{\"role\":\"assistant\",\"content\":");
-        if (c->text.n == 0 && c->reasoning.n > 0)
-            buf_str(b, "null");
-        else
-            put_text(b, c->text);
-        buf_str(b, ",\"refusal\":null");
-        if (c->reasoning.n > 0) {
-            buf_str(b, ",");
-            put_reasoning(b, c->reasoning);
-        }
-        buf_str(b, "}");
-    } else {
-        buf_str(b, ",\"text\":");
-        put_text(b, c->text);
-    }
-    put_finish(b, c, true);
-    if (!id->chat && c->with_prompt_ids) {
-        buf_str(b, ",\"prompt_token_ids\":");
-        out_ids(b, c->prompt_ids);
-    }
-    buf_str(b, "}");
+    if (id->chat && first)
+        put_prompt_ids(b, c);
+    buf_str(b, first ? ",\"choices\":[" : ",");
+    put_choice(b, id, c, true);
 }
 
 void out_whole_end(struct buf *b, const struct out_usage *u)

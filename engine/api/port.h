@@ -14,6 +14,7 @@
 
 struct gen;
 struct link;
+struct work;
 
 enum stream_state { STREAM_BODY, STREAM_WORK, STREAM_DRAIN };
 
@@ -24,10 +25,11 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     enum stream_state state;        /* DRAIN: out is complete, END follows */
     uint16_t     method;            /* WIRE_METHOD_* */
     bool         json_body;         /* the content type allows JSON (or is absent) */
+    bool         coded_body;        /* it has a content encoding */
     char         uri[API_URI_BYTES_MAX + 1];
     char         request_id[API_REQUEST_ID_MAX + 1];
     struct buf   body;
-    uint64_t     body_bytes;        /* announced */
+    uint64_t     body_bytes;        /* announced, and counted in the port's body_held */
     struct buf   out;               /* reply bytes; [out_pos, n) has not been sent */
     size_t       out_pos;
     uint64_t     sent;              /* bytes of records, for the credit */
@@ -35,6 +37,7 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     bool         has_stats;
     struct wire_stats stats;
     uint32_t     end_reason;        /* WIRE_END_* */
+    struct work *work;              /* NULL unless WORK: the reader thread has the body */
     struct gen  *gen;               /* NULL unless WORK */
     uint64_t     start_ns;
 };
@@ -47,6 +50,16 @@ struct link {                       /* one nginx worker */
     struct wire_link wire;
     struct stream  **stream;        /* [n_slot], NULL: free */
     uint32_t     n_stream, n_unpublished;
+    uint64_t     open_ns;
+};
+
+struct reader {                     /* work.c: reads the long bodies of one port */
+    pthread_t       thread;
+    bool            started;
+    pthread_mutex_t lock;           /* of what follows; held for a list operation only */
+    pthread_cond_t  more;
+    struct work    *todo, **todo_end, *done;
+    bool            stop;
 };
 
 struct port {
@@ -59,7 +72,8 @@ struct port {
     atomic_int   n_link;            /* with those in the inbox */
     struct link *links;
     struct gen  *gens;
-    uint64_t     body_held;         /* bytes of bodies being received */
+    struct reader reader;
+    uint64_t     body_held;         /* bytes of bodies announced, being received or read */
     uint64_t     beat_ns;           /* next heartbeat */
     pthread_mutex_t inbox_lock;     /* taken only when a link is opened */
     int          inbox[API_LINK_MAX], n_inbox;
@@ -77,6 +91,7 @@ struct api {
     _Atomic(struct serve *)  serve;
     const struct model_conf *mc;
     const struct tok        *tok;   /* may be NULL */
+    size_t                   tok_bytes_max;   /* of the longest entry */
     enum chat_variant        variant;
     struct channel_ids       ids;
 
@@ -84,6 +99,7 @@ struct api {
     atomic_int       n_req;         /* requests in the core or on their way */
     atomic_int       n_stream;      /* not yet answered in full */
     _Atomic uint64_t n_unknown_field, n_reply[6];   /* replies by the first digit of the status */
+    _Atomic uint64_t n_busy;        /* requests given back to nginx */
     struct port      port[SERVE_PORT_MAX];
 };
 
@@ -109,7 +125,7 @@ void stream_head(struct stream *st, int status, const char *ctype, uint64_t body
 bool stream_flush(struct stream *st);
 /* out is complete: what is left of it goes first, then STATS and END. st may be gone afterwards. */
 void stream_end(struct stream *st, uint32_t reason);
-/* The body has been read. */
+/* What has been received of the body is not wanted. */
 void stream_drop_body(struct stream *st);
 /* Bytes that one DATA record of this stream may carry. */
 size_t stream_record_max(const struct stream *st);
@@ -117,10 +133,16 @@ size_t stream_record_max(const struct stream *st);
 /* http.c: a complete request, and errors for whoever has them */
 void http_handle(struct stream *st);
 void http_error(struct stream *st, const struct api_err *e);
+/* Nothing was done and nothing written: nginx may try another engine, or say 503 itself. */
+void http_busy(struct stream *st);
+/* The body has been read: answer, or start to generate. */
+void http_finish(struct stream *st, struct work *w);
 
 /* gen.c: generations */
-/* Start one; 0, or E_INVALID and e, with nothing written to the client. */
-int  gen_start(struct stream *st, enum ask_kind kind, const struct ask *a, struct api_err *e);
+/* A name that we serve the model under, the first one for none; NULL: not ours. */
+const char *gen_alias(const struct api *a, struct slice model);
+/* Start one; 0, E_INVALID and e, or E_FULL (no room at present), with nothing written. */
+int  gen_start(struct stream *st, const struct work *w, struct api_err *e);
 /* The client is gone: cancel, fill the stream's stats and forget it. */
 void gen_abandon(struct gen *g);
 void gen_pump_all(struct port *p);
@@ -130,6 +152,7 @@ void gen_drop_all(struct port *p);            /* at close: the core does not run
 struct prompt_set {
     struct ids ids;                           /* all of them, one after the other */
     int32_t    n;
+    bool       for_context;                   /* it must leave room in the context */
     size_t     text_bytes;                    /* tokenised so far, <= API_TEXT_BYTES_MAX */
     size_t     end[API_PROMPT_MAX];           /* where each ends in ids */
 };
@@ -138,5 +161,31 @@ int  prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *te
 int  prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
                  struct prompt_set *out, struct api_err *e);
 void prompt_free(struct prompt_set *s);
+
+/* work.c: what is read of a body, and the thread that reads the long ones */
+typedef int work_fn(struct work *w);          /* after ask: fill prompts or out; 0, or E_ and e */
+
+struct work {
+    struct work      *next;
+    struct stream    *st;                     /* dangles once left is set */
+    atomic_bool       left;                   /* nobody waits for it: free it */
+    struct api       *api;
+    enum ask_kind     kind;
+    work_fn          *fn;
+    struct buf        body;
+    struct json_doc  *doc;                    /* ask borrows from it */
+    struct ask        ask;
+    struct prompt_set prompts;
+    struct buf        out;                    /* a whole answer */
+    int               rc;                     /* 0, or E_INVALID and e */
+    struct api_err    e;
+};
+
+/* The body is complete: http_finish comes at once, or from work_take_done. */
+void work_start(struct stream *st, enum ask_kind kind, work_fn *fn);
+void work_take_done(struct port *p);
+void work_abandon(struct work *w);            /* the stream is gone */
+int  reader_open(struct port *p);             /* 0, or E_IO */
+void reader_close(struct port *p);
 
 #endif

@@ -14,31 +14,6 @@ static int no_tokenizer(const char *param, struct api_err *e)
                        "tokenizer.json: only prompts of token ids to /v1/completions are served.");
 }
 
-/* The template would print any role as it is, control tokens too. */
-static int check_roles(const struct json *messages, struct api_err *e)
-{
-    static const char *const roles[] = { "system", "developer", "user", "assistant", "tool",
-                                         "function" };
-    char param[64];
-    int  i = 0;
-
-    for (const struct json *m = messages->child; m != NULL; m = m->next, i++) {
-        const struct json *role = json_get(m, "role");
-        size_t             k = 0;
-
-        if (role == NULL || role->type != JSON_STRING)
-            continue;                       /* chat_render says what is wrong with it */
-        while (k < sizeof(roles) / sizeof(roles[0]) && !slice_is(role->text, roles[k]))
-            k++;
-        if (k < sizeof(roles) / sizeof(roles[0]))
-            continue;
-        snprintf(param, sizeof(param), "messages.%d.role", i);
-        return api_err_400(e, "invalid_value", param, "messages[%d].role must be system, "
-                           "developer, user or assistant.", i);
-    }
-    return 0;
-}
-
 int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
                      struct api_err *e)
 {
@@ -53,8 +28,6 @@ int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *tex
     struct err err;
     char       param[64] = "";
 
-    if (check_roles(ask->messages, e) != 0)
-        return E_INVALID;
     if (chat_render(ask->messages, NULL, &opts, text, param, &err) != 0)
         return err.code == E_INVALID
                ? api_err_400(e, "invalid_value", param[0] != '\0' ? param : "messages", "%s",
@@ -66,16 +39,23 @@ int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *tex
 static int put_text(const struct api *a, struct slice s, bool bos, const char *param,
                     struct prompt_set *out, struct api_err *e)
 {
-    size_t     at = out->ids.n;
+    size_t     at = out->ids.n, least = s.n / a->tok_bytes_max;   /* tokens */
     struct err err;
 
     if (a->tok == NULL)
         return no_tokenizer(param, e);
-    /* The thread that tokenises also writes the streams: it must be back before they are missed. */
     out->text_bytes += s.n;
     if (out->text_bytes > API_TEXT_BYTES_MAX)
         return api_err_400(e, "context_length_exceeded", param, "The text of '%s' is longer than "
                            "%u bytes.", param, API_TEXT_BYTES_MAX);
+    if (out->for_context && least >= (size_t) a->c.model_len_max) {
+        api_err_400(e, "context_length_exceeded", param, "This model's maximum context length is "
+                    "%d tokens. However, the text of '%s' has at least %zu.", a->c.model_len_max,
+                    param, least);
+        e->n_prompt_tok = (int64_t) least;
+        e->n_ctx = a->c.model_len_max;
+        return E_INVALID;
+    }
     if (bos && ids_put(&out->ids, a->mc->bos) != 0)
         return no_memory(e);
     if (tok_encode(a->tok, s.p, s.n, true, &out->ids, &err) != 0)
@@ -148,7 +128,7 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
     bool       bos = ask->add_special != ASK_NO;
     int        rc;
 
-    *out = (struct prompt_set) { 0 };
+    *out = (struct prompt_set) { .for_context = (kind & (ASK_CHAT | ASK_TEXT)) != 0 };
 
     if (ask->messages != NULL) {
         if (a->tok == NULL)

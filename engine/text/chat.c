@@ -17,7 +17,7 @@ struct render {
     struct err             *e;
 };
 
-/* Name the field, then refuse: return refuse(r, err_set(...), "messages.%u.role", i). */
+/* Name the field, then refuse: return refuse(r, err_set(...), "messages[%u].role", i). */
 __attribute__((format(printf, 3, 4)))
 static int refuse(struct render *r, int rc, const char *fmt, ...)
 {
@@ -130,20 +130,20 @@ static int part_text(struct render *r, const struct json *p, uint32_t i, uint32_
     if (p->type != JSON_OBJECT)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u] must be an object, "
                                  "not %s", i, k, json_type_name(p->type)),
-                      "messages.%u.content.%u", i, k);
+                      "messages[%u].content[%u]", i, k);
     if (type == NULL || type->type != JSON_STRING)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u].type must be a string",
-                                 i, k), "messages.%u.content.%u.type", i, k);
+                                 i, k), "messages[%u].content[%u].type", i, k);
     while (n < type->text.n && n < 40 && type->text.p[n] > ' ' && type->text.p[n] < 127)
         n++;                            /* what is quoted must stay valid when it is cut */
     if (!slice_is(type->text, "text"))
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u]: parts of type "
                                  "\"%.*s\" are not supported, only \"text\"", i, k,
                                  (int) n, type->text.p),
-                      "messages.%u.content.%u.type", i, k);
+                      "messages[%u].content[%u].type", i, k);
     if (t == NULL || t->type != JSON_STRING)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u].text must be a string",
-                                 i, k), "messages.%u.content.%u.text", i, k);
+                                 i, k), "messages[%u].content[%u].text", i, k);
     *text = t->text;
     return 0;
 }
@@ -176,7 +176,7 @@ static int put_content(struct render *r, const struct json *m, uint32_t i, enum 
     if (c->type != JSON_ARRAY)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content must be a string or an "
                                  "array, not %s", i, json_type_name(c->type)),
-                      "messages.%u.content", i);
+                      "messages[%u].content", i);
 
     for (const struct json *p = c->child; p != NULL; p = p->next, k++) {
         struct slice text = { 0 };
@@ -203,7 +203,7 @@ static int thought_of(struct render *r, const struct json *m, uint32_t i, struct
         if (j->type != JSON_STRING)
             return refuse(r, err_set(r->e, E_INVALID, "messages[%u].%s must be a string, not %s",
                                      i, names[k], json_type_name(j->type)),
-                          "messages.%u.%s", i, names[k]);
+                          "messages[%u].%s", i, names[k]);
         if (out->n == 0)
             *out = j->text;
     }
@@ -225,20 +225,20 @@ static int check_message(struct render *r, const struct json *m, uint32_t i)
 
     if (m->type != JSON_OBJECT)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u] must be an object, not %s", i,
-                                 json_type_name(m->type)), "messages.%u", i);
+                                 json_type_name(m->type)), "messages[%u]", i);
     if (role == NULL || role->type != JSON_STRING || role->text.n == 0)
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].role must be a string that is not "
-                                 "empty", i), "messages.%u.role", i);
+                                 "empty", i), "messages[%u].role", i);
     if (role_is(m, "tool") || role_is(m, "function"))
         return refuse(r, err_set(r->e, E_INVALID, "messages[%u].role: tool results are not "
-                                 "supported yet", i), "messages.%u.role", i);
+                                 "supported yet", i), "messages[%u].role", i);
 
     for (size_t k = 0; k < sizeof(unbuilt) / sizeof(unbuilt[0]); k++) {
         const struct json *j = get_set(m, unbuilt[k]);
 
         if (j != NULL && !(j->type == JSON_ARRAY && j->n == 0))
             return refuse(r, err_set(r->e, E_INVALID, "messages[%u].%s is not supported yet", i,
-                                     unbuilt[k]), "messages.%u.%s", i, unbuilt[k]);
+                                     unbuilt[k]), "messages[%u].%s", i, unbuilt[k]);
     }
     return 0;
 }
@@ -295,7 +295,7 @@ static int put_turn(struct render *r, const struct turn *t)
     if (t->m->next == NULL && r->opts->continue_final_message) {
         if (r->out->n == begin)
             return refuse(r, err_set(r->e, E_INVALID, "continue_final_message: the final message "
-                                     "has no text to continue"), "messages.%u.content", t->i);
+                                     "has no text to continue"), "messages[%u].content", t->i);
         r->out->n = trim_end((struct slice) { r->out->p, r->out->n }).n;
     } else if (!(model && role_is(t->m->next, "assistant"))) {
         buf_str(r->out, "<turn|>\n");
@@ -327,7 +327,7 @@ static int check_all(struct render *r, const struct json *messages, const struct
             return rc;
         if (m->next == NULL && r->opts->continue_final_message && !role_is(m, "assistant"))
             return refuse(r, err_set(r->e, E_INVALID, "continue_final_message needs an assistant's "
-                                     "message at the end"), "messages.%u.role", i);
+                                     "message at the end"), "messages[%u].role", i);
     }
     return 0;
 }

@@ -17,7 +17,7 @@ struct chat_opts {
 };
 
 /* Append the prompt, "<bos>" included. messages is an ARRAY of objects, tools an ARRAY or NULL.
- * E_INVALID: e->msg says what is wrong, param (may be NULL) gets the path, e.g. "messages.2.role".
+ * E_INVALID: e->msg says what is wrong, param (may be NULL) gets the path, e.g. "messages[2].role".
  * Tools and media are refused in words until they are built. */
 int  chat_render(const struct json *messages, const struct json *tools,
                  const struct chat_opts *opts, struct buf *out, char param[64], struct err *e);

@@ -191,15 +191,15 @@ static void receive(struct client *c)
 
 static char *read_all(size_t *n)
 {
-    char  *p = NULL;
-    size_t got;
+    size_t cap = 1 << 16, got;
+    char  *p = malloc(cap);
 
     *n = 0;
-    do {
-        p = realloc(p, *n + 65536);
-        got = p != NULL ? fread(p + *n, 1, 65536, stdin) : 0;
+    while (p != NULL && (got = fread(p + *n, 1, cap - *n, stdin)) > 0) {
         *n += got;
-    } while (got > 0);
+        if (*n == cap)
+            p = realloc(p, cap *= 2);
+    }
     return p;
 }
 

@@ -1,0 +1,193 @@
+/* work.c - request bodies into asks, prompts and whole answers; no link is touched here.
+ *
+ * A short body is read where it arrives. A long one goes to the port's reader thread, because the
+ * port's own thread writes the streams: they must not wait until 4 MiB of text are tokenised. */
+#include "port.h"
+
+#include <stdlib.h>
+
+static void work_free(struct work *w)
+{
+    json_free(w->doc);
+    prompt_free(&w->prompts);
+    buf_free(&w->body);
+    buf_free(&w->out);
+    free(w);
+}
+
+static int read_ask(struct work *w)
+{
+    static const struct json_limits lim = {
+        .bytes = API_BODY_BYTES_MAX, .depth = API_JSON_DEPTH_MAX, .nodes = API_JSON_NODES_MAX,
+    };
+    const struct json *root;
+    struct err         err;
+
+    if (json_parse(&w->doc, &root, w->body.p, w->body.n, &lim, &err) != 0)
+        return api_err_400(&w->e, "invalid_json", NULL, "The request body is not valid JSON: %s",
+                           err.msg);
+    if (ask_read(&w->ask, w->kind, root, &w->e) != 0) {
+        w->ask = (struct ask) { 0 };       /* half read: nothing of it counts */
+        return E_INVALID;
+    }
+    atomic_fetch_add(&w->api->n_unknown_field, w->ask.n_unknown);
+    return 0;
+}
+
+static void work_run(struct work *w)
+{
+    w->rc = read_ask(w);
+    if (w->rc == 0)
+        w->rc = w->fn(w);
+}
+
+static void push(struct reader *r, struct work *w)
+{
+    pthread_mutex_lock(&r->lock);
+    w->next = NULL;
+    *r->todo_end = w;
+    r->todo_end = &w->next;
+    pthread_cond_signal(&r->more);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* To be freed, before another one takes memory. */
+static void give_back(struct reader *r, struct work *w)
+{
+    pthread_mutex_lock(&r->lock);
+    w->next = r->todo;
+    r->todo = w;
+    if (w->next == NULL)
+        r->todo_end = &w->next;
+    pthread_cond_signal(&r->more);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* The next one, or NULL at the end. */
+static struct work *pop(struct reader *r)
+{
+    struct work *w;
+
+    pthread_mutex_lock(&r->lock);
+    while (r->todo == NULL && !r->stop)
+        pthread_cond_wait(&r->more, &r->lock);
+    w = r->stop ? NULL : r->todo;
+    if (w != NULL && (r->todo = w->next) == NULL)
+        r->todo_end = &r->todo;
+    pthread_mutex_unlock(&r->lock);
+    return w;
+}
+
+/* What nobody waits for any more is freed here too: a large document takes its time. */
+static void *reader_main(void *arg)
+{
+    struct port   *p = arg;
+    struct reader *r = &p->reader;
+    struct work   *w;
+
+    while ((w = pop(r)) != NULL) {
+        if (atomic_load(&w->left)) {
+            work_free(w);
+            continue;
+        }
+        work_run(w);
+        pthread_mutex_lock(&r->lock);
+        w->next = r->done;
+        r->done = w;
+        pthread_mutex_unlock(&r->lock);
+        api_wake(p->api, p->index);
+    }
+    return NULL;
+}
+
+void work_start(struct stream *st, enum ask_kind kind, work_fn *fn)
+{
+    struct port *p = st->link->port;
+    struct work *w = calloc(1, sizeof(*w));
+
+    if (w == NULL) {
+        http_busy(st);
+        return;
+    }
+    w->api = p->api;
+    w->kind = kind;
+    w->fn = fn;
+    w->body = st->body;                    /* and its share of body_held */
+    st->body = (struct buf) { 0 };
+    st->body_bytes = 0;
+
+    if (w->body.n > API_INLINE_BYTES) {
+        w->st = st;
+        st->work = w;
+        push(&p->reader, w);
+        return;
+    }
+
+    p->body_held -= w->body.n;
+    work_run(w);
+    http_finish(st, w);
+    work_free(w);
+}
+
+void work_take_done(struct port *p)
+{
+    struct work *w, *next;
+
+    pthread_mutex_lock(&p->reader.lock);
+    w = p->reader.done;
+    p->reader.done = NULL;
+    pthread_mutex_unlock(&p->reader.lock);
+
+    for (; w != NULL; w = next) {
+        next = w->next;
+        if (!atomic_exchange(&w->left, true)) {
+            p->body_held -= w->body.n;
+            w->st->work = NULL;
+            http_finish(w->st, w);
+        }
+        give_back(&p->reader, w);
+    }
+}
+
+void work_abandon(struct work *w)
+{
+    w->st->link->port->body_held -= w->body.n;
+    atomic_store(&w->left, true);
+}
+
+int reader_open(struct port *p)
+{
+    struct reader *r = &p->reader;
+
+    r->todo_end = &r->todo;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->more, NULL);
+    r->started = pthread_create(&r->thread, NULL, reader_main, p) == 0;
+    return r->started ? 0 : E_IO;
+}
+
+static void free_list(struct work *w)
+{
+    for (struct work *next; w != NULL; w = next) {
+        next = w->next;
+        work_free(w);
+    }
+}
+
+void reader_close(struct port *p)
+{
+    struct reader *r = &p->reader;
+
+    if (!r->started)
+        return;
+    pthread_mutex_lock(&r->lock);
+    r->stop = true;
+    pthread_cond_signal(&r->more);
+    pthread_mutex_unlock(&r->lock);
+    pthread_join(r->thread, NULL);
+
+    free_list(r->todo);
+    free_list(r->done);
+    pthread_cond_destroy(&r->more);
+    pthread_mutex_destroy(&r->lock);
+}
