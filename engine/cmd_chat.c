@@ -130,10 +130,8 @@ static int fill_request(struct talk *t, struct req *r, const struct ids *prompt,
     if (room < 1)
         return err_set(e, E_INVALID, "the conversation fills the %d tokens of the context",
                        t->en.plan.model_len);
-    r->max_new = t->c->max_tokens < room ? t->c->max_tokens : room;
-    r->n_prompt = (int32_t) prompt->n;
-    r->tok = malloc(((size_t) r->n_prompt + (size_t) r->max_new) * sizeof(int32_t));
-    if (r->tok == NULL)
+    if (req_alloc(r, (int32_t) prompt->n, t->c->max_tokens < room ? t->c->max_tokens : room,
+                  t->en.plan.kv.page_tok) != 0)
         return err_set(e, E_IO, "out of memory");
     memcpy(r->tok, prompt->p, prompt->n * sizeof(int32_t));
 
@@ -174,7 +172,7 @@ static int turn(struct talk *t, const char *line, size_t n, struct err *e)
         t->history.n = before;
     }
 
-    free(r.tok);
+    req_free(&r);
     ids_free(&prompt);
     buf_free(&answer);
     return rc;

@@ -96,6 +96,7 @@ static int listen_api(struct server *s, struct err *e)
         .socket_group = c->uds_group,
         .n_thread = c->api_threads,
         .model_len_max = s->en.plan.model_len,
+        .page_tok = s->en.plan.kv.page_tok,
         .request_max = c->max_queue + c->max_num_seqs,
         .version = INFERD_VERSION,
     };
@@ -130,7 +131,7 @@ static int bring_up(struct server *s, struct err *e)
     api_ready(s->api, s->en.serve, &s->en.mc, s->en.tok, s->en.variant);
     log_info("%s is ready on %s after %.2f s: %d sessions of %d tokens fit, %.1f MiB of KV cache",
              s->en.mc.name, s->socket_path, (double) (engine_now_ns() - t0) / 1e9,
-             s->en.plan.sessions, s->en.plan.model_len,
+             s->en.plan.sessions, s->en.plan.session_len,
              (double) s->en.plan.kv_bytes / (1024.0 * 1024.0));
     return 0;
 }

@@ -11,7 +11,8 @@
 struct conf_opt;
 typedef int conf_set(struct conf *c, const struct conf_opt *o, const char *v, struct err *e);
 
-static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_off, set_double, set_word, set_name;
+static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_off, set_double, set_word,
+                set_name;
 
 #define AT(field)  offsetof(struct conf, field)
 #define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT)
@@ -254,7 +255,7 @@ static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used,
         return err_set(e, E_INVALID, "unknown option %.60s (--help lists them)", arg[0]);
 
     *used = 1;
-    if (o->set == set_flag) {
+    if (o->set == set_flag || o->set == set_off) {
         if (eq != NULL)
             return err_set(e, E_INVALID, "%s: takes no value", o->name);
         return o->set(c, o, NULL, e);
@@ -275,7 +276,8 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
     memset(c, 0, sizeof(*c));
     c->temperature = -1;
     for (size_t i = 0; i < N_OPT; i++) {
-        if (opts[i].def != NULL && (rc = opts[i].set(c, &opts[i], opts[i].def, e)) != 0)
+        if (opts[i].def != NULL && (opts[i].cmds & cmd) != 0
+            && (rc = opts[i].set(c, &opts[i], opts[i].def, e)) != 0)
             return rc;
     }
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {

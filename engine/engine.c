@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -115,6 +116,13 @@ int engine_load(struct engine *en, const struct conf *c, int32_t n_port, int32_t
         .step_tok_max = c->max_num_batched_tokens,
         .model_len_max = en->plan.model_len,
         .queue_max = queue_max,
+        .queue_tok_max = c->max_queue_tokens,
+        .tenant_max = c->max_requests_per_key,
+        .wait_max_ns = (uint64_t) c->max_queue_wait_s * 1000000000u,
+        .itl_target_ns = (uint64_t) c->itl_target_ms * 1000000u,
+        .overlap = !c->no_overlap,
+        .cache = !c->no_prefix_cache,
+        .point_tok = c->reuse_point_tokens,
         .n_port = n_port,
         .kv = en->plan.kv,
         .now_ns = hook_now, .wake = hook_wake, .sleep = hook_sleep, .kick = hook_kick,
@@ -122,6 +130,8 @@ int engine_load(struct engine *en, const struct conf *c, int32_t n_port, int32_t
     };
     int rc;
 
+    if (getrandom(&sc.key, sizeof(sc.key), 0) != sizeof(sc.key))
+        return err_set(e, E_IO, "getrandom: %s", strerror(errno));
     rc = model_open(&en->model, c->pos[0], &en->mc, &lim, progress, arg, e);
     return rc != 0 ? rc : serve_open(&en->serve, en->model, &sc, e);
 }

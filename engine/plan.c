@@ -5,7 +5,10 @@
 
 #include "plan.h"
 
-#define MIB  (1024.0 * 1024.0)
+#define MIB          (1024.0 * 1024.0)
+#define PAGE_MAX     (INT32_MAX / 2)
+#define SESSION_TOK  8192        /* of a chat, if nobody says otherwise */
+#define ANSWER_TOK   256         /* between the two windows that a chat keeps: end of prompt, of answer */
 
 static int32_t ceil_div(int64_t a, int64_t b)
 {
@@ -18,16 +21,51 @@ static uint64_t machine_memory(void)
 }
 
 /* A request keeps its whole context in the full pool, and in the sliding pool the window, the
- * largest chunk of a step and one page of rounding. */
+ * largest chunk of a step and two pages of rounding (kv.c). What a chat keeps between two turns is its
+ * context and the window. */
 static void pages_each(struct plan *p, const struct model_conf *mc, const struct conf *c)
 {
     int32_t page = c->block_size;
     int64_t span = (int64_t) mc->window + c->max_num_batched_tokens;
 
     p->full_pages_each = ceil_div(p->model_len, page);
-    p->sliding_pages_each = ceil_div(span, page) + 1;
+    p->sliding_pages_each = ceil_div(span, page) + 2;
     if (p->sliding_pages_each > p->full_pages_each)
         p->sliding_pages_each = p->full_pages_each;
+
+    p->session_len = c->kv_session_tokens != 0 ? c->kv_session_tokens : SESSION_TOK;
+    if (p->session_len > p->model_len)
+        p->session_len = p->model_len;
+    p->full_pages_session = ceil_div(p->session_len, page);
+    p->sliding_pages_session = ceil_div((int64_t) mc->window + ANSWER_TOK, page);
+    if (p->sliding_pages_session > p->full_pages_session)
+        p->sliding_pages_session = p->full_pages_session;
+}
+
+/* As many chats as fit, their pages in both pools; but at least one longest request. */
+static int split(struct plan *p, uint64_t budget, struct err *e)
+{
+    uint64_t chat = (uint64_t) p->full_pages_session * p->full_page_bytes
+                    + (uint64_t) p->sliding_pages_session * p->sliding_page_bytes;
+    uint64_t n = budget / chat, full = n * (uint64_t) p->full_pages_session, sliding;
+
+    if (full < (uint64_t) p->full_pages_each)
+        full = (uint64_t) p->full_pages_each;
+    sliding = p->sliding_page_bytes == 0 ? full
+              : (budget - full * p->full_page_bytes) / p->sliding_page_bytes;
+    if (sliding < (uint64_t) p->sliding_pages_each) {
+        sliding = (uint64_t) p->sliding_pages_each;
+        full = (budget - sliding * p->sliding_page_bytes) / p->full_page_bytes;
+    }
+    if (full > PAGE_MAX || sliding > PAGE_MAX)
+        return err_set(e, E_INVALID, "--kv-cache-memory-bytes: more than %d pages: raise"
+                       " --block-size", PAGE_MAX);
+
+    p->sessions = (int32_t) n;
+    p->kv.n_page_full = (int32_t) full;
+    p->kv.n_page_sliding = (int32_t) sliding;
+    p->kv_bytes = full * p->full_page_bytes + sliding * p->sliding_page_bytes;
+    return 0;
 }
 
 int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e)
@@ -70,15 +108,8 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
                        " --max-model-len", p->model_len, (double) each / MIB,
                        (double) budget / MIB, each);
 
-    p->sessions = (int32_t) (budget / each);
     p->kv.page_tok = c->block_size;
-    if ((uint64_t) p->sessions * (uint64_t) p->full_pages_each > INT32_MAX / 2)
-        return err_set(e, E_INVALID, "--kv-cache-memory-bytes: more than %d pages", INT32_MAX / 2);
-    p->kv.n_page_full = p->sessions * p->full_pages_each;
-    p->kv.n_page_sliding = p->sessions * p->sliding_pages_each;
-    p->kv_bytes = (uint64_t) p->kv.n_page_full * p->full_page_bytes
-                  + (uint64_t) p->kv.n_page_sliding * p->sliding_page_bytes;
-    return 0;
+    return split(p, budget, e);
 }
 
 static void weight_row(const char *name, uint64_t n, const struct plan *p)
@@ -113,11 +144,11 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
 
     printf("KV cache, %s, pages of %d tokens\n", p->kv_elem_bytes == 4 ? "fp32" : "bf16",
            p->kv.page_tok);
-    pool_row("full", p->full_page_bytes, p->full_pages_each, p->kv.n_page_full, p);
-    pool_row("sliding", p->sliding_page_bytes, p->sliding_pages_each, p->kv.n_page_sliding, p);
-    printf("  fits %d sessions of %d tokens (%lld tokens in all); runs at most %d at once\n",
-           p->sessions, p->model_len, (long long) p->kv.n_page_full * p->kv.page_tok,
-           c->max_num_seqs);
+    pool_row("full", p->full_page_bytes, p->full_pages_session, p->kv.n_page_full, p);
+    pool_row("sliding", p->sliding_page_bytes, p->sliding_pages_session, p->kv.n_page_sliding, p);
+    printf("  split for sessions of %d tokens (--kv-session-tokens): %d fit; %lld tokens in all; a\n"
+           "  request may have %d; at most %d run at once\n", p->session_len, p->sessions,
+           (long long) p->kv.n_page_full * p->kv.page_tok, p->model_len, c->max_num_seqs);
     printf("together %.1f MiB of %.1f MiB\n", (double) (p->weight_bytes + p->kv_bytes) / MIB,
            (double) p->memory_bytes / MIB);
 

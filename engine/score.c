@@ -156,10 +156,10 @@ static int submit(struct score *s, struct job *j, struct err *e)
     struct err why;
     int rc;
 
-    r->tok = malloc(((size_t) r->n_prompt + (size_t) r->max_new) * sizeof(int32_t));
+    rc = req_alloc(r, r->n_prompt, r->max_new, s->en.plan.kv.page_tok);
     r->logprob = malloc((size_t) r->n_prompt * sizeof(float));
     r->last_logits = malloc((size_t) s->en.mc.vocab * sizeof(float));
-    if (r->tok == NULL || r->logprob == NULL || r->last_logits == NULL)
+    if (rc != 0 || r->logprob == NULL || r->last_logits == NULL)
         return err_set(e, E_IO, "%s:%d: out of memory", s->file, j->line);
 
     memcpy(r->tok, j->prompt, (size_t) r->n_prompt * sizeof(int32_t));
@@ -206,7 +206,7 @@ static int write_job(struct score *s, const struct job *j, FILE *out, struct err
 
 static void free_job(struct job *j)
 {
-    free(j->r.tok);
+    req_free(&j->r);
     free(j->r.logprob);
     free(j->r.last_logits);
     free(j->prompt);

@@ -23,7 +23,10 @@ static int32_t rnd(int32_t n)
     return (int32_t) (rng % (uint64_t) n);
 }
 
-struct setup { int32_t seq_max, step_tok_max, page_tok, n_page_full, n_page_sliding; };
+struct setup {
+    int32_t seq_max, step_tok_max, page_tok, n_page_full, n_page_sliding;
+    bool    cache, overlap;
+};
 
 struct bench {
     struct model *model;
@@ -34,7 +37,8 @@ static struct bench bring_up(const char *dir, const struct setup *u)
 {
     struct serve_conf c = {
         .seq_max = u->seq_max, .step_tok_max = u->step_tok_max, .model_len_max = 100,
-        .queue_max = 100, .n_port = 1, .kv = { u->page_tok, u->n_page_full, u->n_page_sliding },
+        .queue_max = 100, .n_port = 1, .cache = u->cache, .overlap = u->overlap,
+        .point_tok = 20, .kv = { u->page_tok, u->n_page_full, u->n_page_sliding },
         .now_ns = tick, .wake = wake, .sleep = nothing, .kick = nothing,
     };
     struct model_limits lim = {
@@ -65,10 +69,11 @@ static void make(struct req *r, int32_t vocab)
 {
     rng = 0x853c49e6748fea9bull;
     for (int i = 0; i < N_REQ; i++) {
+        int32_t n_prompt = 1 + rnd(60);
+
         memset(&r[i], 0, sizeof(r[i]));
-        r[i].n_prompt = 1 + rnd(60);
-        r[i].max_new = 1 + rnd(30);
-        r[i].tok = calloc((size_t) (r[i].n_prompt + r[i].max_new), sizeof(int32_t));
+        if (req_alloc(&r[i], n_prompt, 1 + rnd(30), 1) != 0)
+            exit(1);
         for (int32_t k = 0; k < r[i].n_prompt; k++)
             r[i].tok[k] = rnd(vocab);
         r[i].sample = (struct sample) {
@@ -81,7 +86,7 @@ static void make(struct req *r, int32_t vocab)
 static void drop(struct req *r)
 {
     for (int i = 0; i < N_REQ; i++)
-        free(r[i].tok);
+        req_free(&r[i]);
 }
 
 static int n_running(struct req *r)
@@ -128,7 +133,7 @@ static bool pages_are_free(const struct serve *s)
 
 static void disconnects(const char *dir, int32_t vocab)
 {
-    static const struct setup small = { 8, 24, 4, 120, 120 };
+    static const struct setup small = { 8, 24, 4, 120, 120, true, true };
     struct bench b = bring_up(dir, &small);
     struct req r[N_REQ];
     struct err e;
@@ -153,12 +158,14 @@ static void disconnects(const char *dir, int32_t vocab)
 static void check(const char *dir, int32_t vocab)
 {
     static const struct setup setups[] = {
-        { 32, 2048, 16, 300, 300 },      /* all at once */
-        { 32,   40,  7, 600, 600 },      /* prompts in chunks, odd pages */
-        {  5,    5,  1, 400, 200 },      /* a handful, few pages: most of them wait */
+        { 32, 2048, 16, 300, 300, false, false },    /* all at once */
+        { 32,   40,  7, 600, 600, true, true },      /* prompts in chunks, odd pages */
+        {  5,    5,  1, 400, 200, true, false },     /* a handful, few pages: most of them wait */
+        { 20,   60,  4,  30,  30, true, true },      /* far too few pages for so many */
     };
     struct req alone[N_REQ], r[N_REQ];
     struct bench b = bring_up(dir, &setups[0]);
+    uint64_t n_preempted = 0, n_cached = 0;
 
     make(alone, vocab);
     ok(run_all(b.serve, alone, false), "%s: one after the other", dir);
@@ -166,14 +173,20 @@ static void check(const char *dir, int32_t vocab)
 
     for (size_t i = 0; i < sizeof(setups) / sizeof(setups[0]); i++) {
         b = bring_up(dir, &setups[i]);
-        make(r, vocab);
-        ok(run_all(b.serve, r, true), "%s: together, budget %d, pages of %d", dir,
-           setups[i].step_tok_max, setups[i].page_tok);
-        is_int(n_same(alone, r), N_REQ, "%s: all the same to the last id", dir);
-        ok(pages_are_free(b.serve), "%s: pages are free", dir);
+        for (int again = 0; again < 2; again++) {
+            make(r, vocab);
+            ok(run_all(b.serve, r, true), "%s: together, budget %d, pages of %d%s", dir,
+               setups[i].step_tok_max, setups[i].page_tok, again ? ", again" : "");
+            is_int(n_same(alone, r), N_REQ, "%s: all the same to the last id", dir);
+            ok(pages_are_free(b.serve), "%s: pages are free", dir);
+            drop(r);
+        }
+        n_preempted += serve_metrics(b.serve)->preempted;
+        n_cached += serve_metrics(b.serve)->cached_tok;
         tear_down(&b);
-        drop(r);
     }
+    ok(n_preempted > 10 && n_cached > 500, "%s: %lu were preempted and %lu tokens cached", dir,
+       (unsigned long) n_preempted, (unsigned long) n_cached);
     drop(alone);
     disconnects(dir, vocab);
 }
@@ -200,7 +213,7 @@ static void copy(const char *from, const char *to, const char *name, long at, co
 /* The first weight of the embedding is also the head's: it spoils the logit of id 0 everywhere. */
 static void spoiled(const char *name, const char *bf16)
 {
-    static const struct setup usual = { 32, 2048, 16, 300, 300 };
+    static const struct setup usual = { 32, 2048, 16, 300, 300, true, true };
     char dir[] = "/tmp/inferd-greedy-XXXXXX", path[64];
     uint64_t header;
     FILE *f = fopen("t/golden/dense/model.safetensors", "r");

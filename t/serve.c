@@ -144,6 +144,8 @@ void model_launch(struct model *m, struct batch *b, struct step_out *o)
 
 int model_wait(struct model *m, struct err *e)
 {
+    if (m->n_flight == 0)
+        m->wrong = "nothing to wait for";
     run_flight(m, 0);
     *e = m->flight[0].e;
     m->flight[0] = m->flight[1];
@@ -609,7 +611,7 @@ static void stops(void)
     drop(&again);
 }
 
-static void failure(void)
+static void failure(bool overlap)
 {
     struct serve_conf c = usual();
     struct req r[20];
@@ -617,6 +619,7 @@ static void failure(void)
     struct err e;
     int n = 0;
 
+    c.overlap = overlap;
     s = open_serve(&c);
     fake.fail_at = 4;
     for (int i = 0; i < 20; i++) {
@@ -721,7 +724,8 @@ int main(void)
     refusals();
     wake_and_count();
     stops();
-    failure();
+    failure(false);
+    failure(true);
     no_allocation();
     random_loads();
     threads();

@@ -26,6 +26,7 @@ struct api_conf {
     const char *model_name[API_MODEL_NAME_MAX];   /* served names, the first is echoed by default */
     int32_t     n_model_name;
     int32_t     model_len_max;       /* --max-model-len */
+    int32_t     page_tok;            /* of the KV cache */
     int32_t     request_max;         /* requests alive in all threads */
     uint64_t    epoch;
     const char *version;

@@ -127,5 +127,5 @@ void choice_close(struct choice *c)
     buf_free(&c->scratch);
     buf_free(&c->text);
     buf_free(&c->reasoning);
-    free(c->req.tok);
+    req_free(&c->req);
 }

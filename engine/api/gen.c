@@ -205,13 +205,12 @@ static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struc
     if (room(a, ask, kind, n_prompt, &max_new, e) != 0 || stop_ids(a, ask, c, e) != 0)
         return E_INVALID;
 
-    c->req.tok = malloc(((size_t) n_prompt + (size_t) max_new) * sizeof(int32_t));
-    if (c->req.tok == NULL)
+    if (req_alloc(&c->req, (int32_t) n_prompt, max_new, a->c.page_tok) != 0)
         return E_FULL;
     memcpy(c->req.tok, prompt, (size_t) n_prompt * sizeof(int32_t));
 
-    c->req.n_prompt = (int32_t) n_prompt;
-    c->req.max_new = max_new;
+    if (i % g->n_per_prompt > 0)
+        c->req.twin = &g->choice[i - i % g->n_per_prompt].req;
     c->req.min_new = (int32_t) ask->min_tok;
     c->req.sample = sampling(a, ask, seed);
     c->req.user = g;

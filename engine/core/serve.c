@@ -575,6 +575,7 @@ bool serve_once(struct serve *s, struct err *e)
     }
     if (s->n_flight > (s->sched.plan.n_item > 0 && s->c.overlap)) {
         if (model_wait(s->model, e) != 0) {
+            land(s, &s->batch[s->first_flight], s->c.now_ns(s->c.arg));
             shut(s, FIN_ERROR);
             return true;
         }
