@@ -8,7 +8,7 @@
 #define MIB          (1024.0 * 1024.0)
 #define PAGE_MAX     (INT32_MAX / 2)
 #define SESSION_TOK  8192        /* of a chat, if nobody says otherwise */
-#define ANSWER_TOK   256         /* between the two windows that a chat keeps: end of prompt, of answer */
+#define ANSWER_TOK   256         /* between the windows that a chat keeps: end of prompt, of answer */
 
 static int32_t ceil_div(int64_t a, int64_t b)
 {
@@ -21,8 +21,8 @@ static uint64_t machine_memory(void)
 }
 
 /* A request keeps its whole context in the full pool, and in the sliding pool the window, the
- * largest chunk of a step and two pages of rounding (kv.c). What a chat keeps between two turns is its
- * context and the window. */
+ * largest chunk of a step and two pages of rounding (kv.c). What a chat keeps between two turns is
+ * its context and the window. */
 static void pages_each(struct plan *p, const struct model_conf *mc, const struct conf *c)
 {
     int32_t page = c->block_size;
@@ -146,8 +146,8 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
            p->kv.page_tok);
     pool_row("full", p->full_page_bytes, p->full_pages_session, p->kv.n_page_full, p);
     pool_row("sliding", p->sliding_page_bytes, p->sliding_pages_session, p->kv.n_page_sliding, p);
-    printf("  split for sessions of %d tokens (--kv-session-tokens): %d fit; %lld tokens in all; a\n"
-           "  request may have %d; at most %d run at once\n", p->session_len, p->sessions,
+    printf("  split for sessions of %d tokens (--kv-session-tokens): %d fit; %lld tokens in all;\n"
+           "  a request may have %d; at most %d run at once\n", p->session_len, p->sessions,
            (long long) p->kv.n_page_full * p->kv.page_tok, p->model_len, c->max_num_seqs);
     printf("together %.1f MiB of %.1f MiB\n", (double) (p->weight_bytes + p->kv_bytes) / MIB,
            (double) p->memory_bytes / MIB);

@@ -16,7 +16,7 @@ struct plan {
     int32_t  model_len;                     /* tokens of one request at most */
     int32_t  full_pages_each;               /* pages that one longest request takes */
     int32_t  sliding_pages_each;
-    int32_t  session_len;                   /* expected tokens of a chat: the pools are split by it */
+    int32_t  session_len;                   /* expected, of a chat: the pools are split by it */
     int32_t  full_pages_session;            /* pages that such a chat keeps between its turns */
     int32_t  sliding_pages_session;
     int32_t  sessions;                      /* such chats that fit at once */

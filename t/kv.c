@@ -1,5 +1,5 @@
-/* kv.c - the two page pools and the prefix cache: what is shared, copied, kept, evicted and freed, at
- * its edges. t/sim.c runs them under load. */
+/* kv.c - the two page pools and the prefix cache: what is shared, copied, kept, evicted and freed,
+ * at its edges. t/sim.c runs them under load. */
 #include <stdlib.h>
 
 #include "kv.h"

@@ -1,6 +1,6 @@
-/* sched_load.c - what a plan costs, and that nobody pays for somebody else: a full engine is planned in
- * microseconds without an allocation, a long prompt leaves the decodes their pace, and a tenant with a
- * thousand requests does not make another wait. Prints TAP. */
+/* sched_load.c - what a plan costs, and that nobody pays for somebody else: a full engine is
+ * planned in microseconds without an allocation, a long prompt leaves the decodes their pace, and a
+ * tenant with a thousand requests does not make another wait. Prints TAP. */
 #include <stdlib.h>
 #include <time.h>
 
@@ -43,7 +43,8 @@ static void make(struct engine *en, struct req *r, int32_t n_prompt, int32_t max
     if (req_alloc(r, n_prompt, max_new, 16) != 0)
         exit(1);
     for (int32_t i = 0; i < n_prompt; i++)
-        r->tok[i] = (int32_t) (((uint64_t) i * 2654435761u + who * 97 + (uint64_t) n_prompt) % 1000);
+        r->tok[i] = (int32_t) (((uint64_t) i * 2654435761u + who * 97 + (uint64_t) n_prompt)
+                               % 1000);
     r->tenant = who;
     kv_keys(en->kv, r);
 }
@@ -133,7 +134,8 @@ static void full_engine(void)
     if (COUNTED)
         is_int(n_alloc, before, "nothing is allocated");
     qsort(us, STEPS, sizeof(*us), by_value);
-    printf("# a step is planned in %.1f us, 99 %% in %.1f us\n", us[STEPS / 2], us[STEPS * 99 / 100]);
+    printf("# a step is planned in %.1f us, 99 %% in %.1f us\n", us[STEPS / 2],
+           us[STEPS * 99 / 100]);
     if (COUNTED)
         ok(us[STEPS / 2] < 50, "in less than 50 us");
 
@@ -185,8 +187,8 @@ static double step_us(int32_t n)
     return 3000 + 20 * n;
 }
 
-/* The time to the first token of each of 20 requests that come one by one, the worst, beside n_other
- * requests of another tenant. They come in the middle of a step. */
+/* The time to the first token of each of 20 requests that come one by one, the worst, beside
+ * n_other requests of another tenant. They come in the middle of a step. */
 static double worst_ttft(int n_other, enum req_class class)
 {
     struct engine en = bring_up((struct kv_conf) {

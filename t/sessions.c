@@ -1,6 +1,6 @@
-/* sessions.c - the prefix cache under chats: many sessions, a common system prompt, one turn at a time.
- * What was hit is compared with an oracle that has the same memory and knows the future (Belady: who
- * is needed last goes first). Prints the curve of hit rate against occupancy. */
+/* sessions.c - the prefix cache under chats: many sessions, a common system prompt, one turn at a
+ * time. What was hit is compared with an oracle that has the same memory and knows the future
+ * (Belady: who is needed last goes first). Prints the curve of hit rate against occupancy. */
 #include <stdlib.h>
 
 #include "scheduler.h"
@@ -48,9 +48,9 @@ static int32_t question(void) { return 60 + rnd(180); }
 static int32_t answer(void) { return 50 + rnd(150); }
 #define GROWN (SYSTEM + N_TURN * (150 + 125))
 
-/* Room for n grown sessions: all their tokens, the common ones once, and for each the window at the end
- * of its last prompt and answer; and beside that for the window of the common ones and for one that
- * runs. */
+/* Room for n grown sessions: all their tokens, the common ones once, and for each the window at the
+ * end of its last prompt and answer; and beside that for the window of the common ones and for one
+ * that runs. */
 static struct memory memory_for(int32_t n)
 {
     int32_t window = (WINDOW + 200) / PAGE;
@@ -123,7 +123,8 @@ static int32_t run_turn(struct engine *en, struct session *s, int32_t n_answer, 
             r.tok[r.n_known++] = rnd(VOCAB);
     }
     sched_remove(&en->s, &r);
-    memcpy(s->tok + s->n, r.tok + s->n + n_thought, (size_t) (n_answer - n_thought) * sizeof(int32_t));
+    memcpy(s->tok + s->n, r.tok + s->n + n_thought,
+           (size_t) (n_answer - n_thought) * sizeof(int32_t));
     s->n += n_answer - n_thought;
     req_free(&r);
     return cached;

@@ -1,5 +1,5 @@
-/* sim.c - the scheduler, the pools and the prefix cache through years of load in seconds: no model, no
- * clock. After every step each page is counted by hand. Prints TAP. */
+/* sim.c - the scheduler, the pools and the prefix cache through years of load in seconds: no model,
+ * no clock. After every step each page is counted by hand. Prints TAP. */
 #include <stdlib.h>
 
 #include "scheduler.h"

@@ -7,7 +7,7 @@
 
 #include "scheduler.h"
 
-struct batch_out { struct req *r; int32_t pos; bool samples; };  /* what row i of the output belongs to */
+struct batch_out { struct req *r; int32_t pos; bool samples; };  /* whose row i is */
 
 struct table_row { uint32_t rev; int32_t n_page; };  /* what of a slot's tables is here */
 

@@ -1,4 +1,5 @@
-/* hash.h - keyed 128-bit hash of tokens (SipHash-2-4 with 128 bits out; Aumasson and Bernstein 2012).
+/* hash.h - keyed 128-bit hash of tokens (SipHash-2-4 with 128 bits out; Aumasson and Bernstein
+ * 2012).
  *
  * Keyed, so that nobody outside can look for two prompts with the same hash. */
 #ifndef CORE_HASH_H

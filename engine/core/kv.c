@@ -160,7 +160,8 @@ static void take_slot(struct kv *kv, struct req *r)
     size_t page_max = (size_t) kv->c.page_max;
 
     *s = (struct kv_seq) { .slot = kv->free_slot[--kv->n_slot_free], .rev = ++kv->rev,
-                           .node = NO_NODE, .taken = NO_NODE, .n_fill = min_i32(r->n_known + 1, r->n_prompt + r->max_new) };
+                           .node = NO_NODE, .taken = NO_NODE,
+                           .n_fill = min_i32(r->n_known + 1, r->n_prompt + r->max_new) };
     s->page_full = kv->table + (size_t) s->slot * 2 * page_max;
     s->page_sliding = s->page_full + page_max;
 }

@@ -2,9 +2,9 @@
  *
  * Full-attention layers need every token, sliding layers only those of the window, so a request has
  * two page tables over two pools and its sliding pages go back as the window passes them. Pages are
- * counted, not owned: requests with the same beginning and the prefix cache hold the same ones. Owns
- * page numbers and the tables of every running slot; never touches the KV bytes. One thread, except
- * kv_keys and kv_need.
+ * counted, not owned: requests with the same beginning and the prefix cache hold the same ones.
+ * Owns page numbers and the tables of every running slot; never touches the KV bytes. One thread,
+ * except kv_keys and kv_need.
  *
  * Pages are given when they are needed. Who is admitted has its prompt promised; when the answers
  * outgrow the pools kv_grow says E_FULL and the scheduler preempts somebody. */
@@ -39,12 +39,13 @@ struct kv_count kv_need(const struct kv *kv, int64_t n_tok);
 void kv_keys(const struct kv *kv, struct req *r);
 
 /* Take a slot, take up the longest cached prefix (r->seq.n_tok is its length) and promise the pages
- * that the known tokens still need. E_FULL: not now; r is unchanged. spare: pages of each pool that must
- * be left beyond that (with a hundredth of the pool as the least, unless it is 0). */
+ * that the known tokens still need. E_FULL: not now; r is unchanged. spare: pages of each pool that
+ * must be left beyond that (with a hundredth of the pool as the least, unless it is 0). */
 int  kv_admit(struct kv *kv, struct req *r, int32_t spare);
-/* Instead: share the prompt with the running request from, whose prompt is the same and stored in an
- * earlier step: all but the last token. copy says which half-filled pages must be copied before the
- * next step (full_to -1: none). E_FULL: not now; E_AGAIN: there is nothing to share (any more). */
+/* Instead: share the prompt with the running request from, whose prompt is the same and stored in
+ * an earlier step: all but the last token. copy says which half-filled pages must be copied before
+ * the next step (full_to -1: none). E_FULL: not now; E_AGAIN: there is nothing to share (any more).
+ */
 int  kv_fork(struct kv *kv, struct req *r, const struct req *from, int32_t spare,
              struct page_copy *copy);
 
@@ -53,9 +54,9 @@ int  kv_grow(struct kv *kv, struct req *r, int32_t n);
 
 /* The n tokens will be stored by the step that is planned. */
 void kv_advance(struct kv *kv, struct req *r, int32_t n);
-/* The step with r's newest tokens is launched, so later ones find them: make the whole pages of known
- * tokens known to the prefix cache (one that is there already takes the place of r's own), with
- * reuse points where they belong, and free the sliding pages that no later query sees. */
+/* The step with r's newest tokens is launched, so later ones find them: make the whole pages of
+ * known tokens known to the prefix cache (one that is there already takes the place of r's own),
+ * with reuse points where they belong, and free the sliding pages that no later query sees. */
 void kv_settle(struct kv *kv, struct req *r);
 
 /* Give back pages, promise and slot; what is stored stays as a reuse point. r->seq is empty

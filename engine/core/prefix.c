@@ -17,7 +17,7 @@ struct node {                    /* of the page with the same number */
     int32_t newer, older;        /* of a point, in the order of use */
 };
 
-#define GHOST_LOOK_MAX  512      /* pages of a prompt that are looked up among the ghosts, last first */
+#define GHOST_LOOK_MAX  512      /* pages of a prompt, last first, looked up among the ghosts */
 #define THRASH_MIN      0.1      /* share of requests that would have hit a ghost */
 
 struct prefix {
@@ -127,7 +127,8 @@ static uint64_t *ghost_of(const struct prefix *p, struct hash128 key)
     return &p->ghost[key.b & p->bucket_mask];
 }
 
-static bool had_more(const struct prefix *p, const struct hash128 *key, int32_t n_key, int32_t n_hit)
+static bool had_more(const struct prefix *p, const struct hash128 *key, int32_t n_key,
+                     int32_t n_hit)
 {
     int32_t first = n_key - GHOST_LOOK_MAX > n_hit ? n_key - GHOST_LOOK_MAX : n_hit;
 
@@ -202,8 +203,8 @@ static void link_oldest(struct prefix *p, int32_t n)
     p->oldest = n;
 }
 
-/* Whoever takes up the end of a prompt though an answer follows there does not send it as it was. If
- * the answer was evicted nothing is learned. */
+/* Whoever takes up the end of a prompt though an answer follows there does not send it as it was.
+ * If the answer was evicted nothing is learned. */
 static enum point_kind habit(const struct prefix *p, const struct prefix_hit *hit)
 {
     const struct node *v = &p->node[hit->node];

@@ -1,18 +1,18 @@
 /* prefix.h - the prefix cache: full pages known by their tokens, and where one may start from them.
  *
- * A page of the full pool whose tokens are all known is a node of a tree: its key is the hash of its
- * tokens and of its parent's key, so equal keys mean equal prefixes; a lookup compares the tokens and
- * the parent all the same. The sliding layers need the pages of the last window too, so a prefix can
- * be taken up only at a reuse point: a node that keeps them. Points are evicted, least recently used
- * first, as one: the sliding pages and all full pages that lead to no other point.
+ * A page of the full pool whose tokens are all known is a node of a tree: its key is the hash of
+ * its tokens and of its parent's key, so equal keys mean equal prefixes; a lookup compares the
+ * tokens and the parent all the same. The sliding layers need the pages of the last window too, so
+ * a prefix can be taken up only at a reuse point: a node that keeps them. Points are evicted, least
+ * recently used first, as one: the sliding pages and all full pages that lead to no other point.
  *
- * When more chats take turns than memory holds, LRU drops each just before its turn. So evicted points
- * leave a ghost, and while many requests would have hit a ghost, what such a request adds goes to the
- * old end: the others keep theirs. One in PREFIX_ADOPT is taken in all the same, so that chats that
- * have ended make room (the bimodal insertion of Qureshi et al., ISCA 2007).
+ * When more chats take turns than memory holds, LRU drops each just before its turn. So evicted
+ * points leave a ghost, and while many requests would have hit a ghost, what such a request adds
+ * goes to the old end: the others keep theirs. One in PREFIX_ADOPT is taken in all the same, so
+ * that chats that have ended make room (the bimodal insertion of Qureshi et al., ISCA 2007).
  *
- * A node stays while a request holds its page, it has children, or it is a point. One thread, except
- * prefix_key. */
+ * A node stays while a request holds its page, it has children, or it is a point. One thread,
+ * except prefix_key. */
 #ifndef CORE_PREFIX_H
 #define CORE_PREFIX_H
 
@@ -65,9 +65,9 @@ int32_t prefix_kept(const struct prefix *p, int32_t node, const int32_t **page);
 int32_t prefix_add(struct prefix *p, int32_t parent, struct hash128 root, const int32_t *tok,
                    int32_t page);
 
-/* Where a point lies in its request. The next turn of a chat takes up one of two, always the same one:
- * the end of the answer, or, where answers come back changed (thoughts are taken out of them), the end
- * of the prompt. */
+/* Where a point lies in its request. The next turn of a chat takes up one of two, always the same
+ * one: the end of the answer, or, where answers come back changed (thoughts are taken out of them),
+ * the end of the prompt. */
 enum point_kind { POINT_OTHER, POINT_PROMPT, POINT_ANSWER };
 
 /* A request with such a hit was admitted. */
@@ -77,8 +77,8 @@ struct prefix_habit {
 };
 struct prefix_habit prefix_admit(struct prefix *p, const struct prefix_hit *hit);
 
-/* Make node a reuse point with these sliding pages (each gets one more holder), at the new end of the
- * order of use or at the old one. */
+/* Make node a reuse point with these sliding pages (each gets one more holder), at the new end of
+ * the order of use or at the old one. */
 void prefix_point(struct prefix *p, int32_t node, const int32_t *sliding, int32_t n,
                   struct prefix_habit habit, enum point_kind kind);
 /* Points on the way to node and at it that lead nowhere else are the next to go: a longer one has

@@ -1,9 +1,9 @@
 /* queue.h - who waits, and whose turn it is.
  *
  * A flow is the requests of one tenant in one class, first come, first served. Flows share what the
- * decodes leave of a step by deficit round robin: each may compute so many prompt tokens in its turn
- * as its class has weight, and a flow that has just come gets its first turn at once. Owns the flows;
- * links requests by next. One thread. */
+ * decodes leave of a step by deficit round robin: each may compute so many prompt tokens in its
+ * turn as its class has weight, and a flow that has just come gets its first turn at once. Owns the
+ * flows; links requests by next. One thread. */
 #ifndef CORE_QUEUE_H
 #define CORE_QUEUE_H
 
@@ -41,8 +41,8 @@ void queue_return(struct queue *q, struct req *r);       /* preempted: first of 
 struct req *queue_pop(struct queue *q, struct flow *f);  /* its head, no longer waiting */
 void queue_remove(struct queue *q, struct req *r);       /* it waits, and shall no more */
 
-/* What a request that comes now has before it: waiting prompt tokens that come in first, by the order
- * of turns; requests of its tenant that wait or run. */
+/* What a request that comes now has before it: waiting prompt tokens that come in first, by the
+ * order of turns; requests of its tenant that wait or run. */
 struct queue_ahead { int64_t n_tok; int32_t n_own; };
 struct queue_ahead queue_ahead(const struct queue *q, const struct req *r);
 

@@ -1,4 +1,5 @@
-/* rate.h - how fast the queue moves, and so how long somebody would wait. Clock readings are given. */
+/* rate.h - how fast the queue moves, and so how long somebody would wait. Clock readings are given.
+ */
 #ifndef CORE_RATE_H
 #define CORE_RATE_H
 

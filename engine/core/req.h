@@ -43,8 +43,8 @@ struct kv_seq {                  /* one request's view of the two pools; filled 
 struct req {
     /* the owner's, constant after serve_submit */
     int32_t      *tok;           /* [n_prompt + max_new]; the prompt filled in */
-    struct hash128 *key;         /* [n_prompt / page_tok] for the core, which fills it at submit; NULL:
-                                    it has to hash in its own time */
+    struct hash128 *key;         /* [n_prompt / page_tok] filled at submit; NULL: the core hashes
+                                    in its own time */
     int32_t       n_prompt;      /* >= 1 */
     int32_t       max_new;       /* >= 0; 0: prefill only (score) */
     struct sample sample;
@@ -59,9 +59,9 @@ struct req {
     enum req_class class;
     char          salt[REQ_SALT_MAX];    /* prefixes are shared only under the same one */
     int32_t       n_salt;
-    uint64_t      identity[2];   /* of images and adapters that the token ids do not tell; 0: none */
-    const struct req *twin;      /* the same prompt, submitted before: its pages may be shared. Lives
-                                    as long as this one. NULL: none */
+    uint64_t      identity[2];   /* of images and adapters, which the ids do not tell; 0: none */
+    const struct req *twin;      /* NULL, or submitted before with the same prompt: its pages may be
+                                    shared; lives as long as this one */
 
     /* owner -> core */
     atomic_bool   cancel;

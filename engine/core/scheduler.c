@@ -239,8 +239,8 @@ static void fill_rest(struct sched *s, int32_t budget)
     }
 }
 
-/* Prompts share what the decodes left of the step. Who is next and finds no room waits at the front:
- * nobody comes in before it. */
+/* Prompts share what the decodes left of the step. Who is next and finds no room waits at the
+ * front: nobody comes in before it. */
 static void plan_fills(struct sched *s, int32_t budget)
 {
     uint64_t preempted_before = s->n_preempted;

@@ -1,7 +1,8 @@
 /* scheduler.h (sched_) - who gets how many tokens of the next step. Pure: no GPU, no clock, no I/O.
  *
- * Borrows requests and the KV pools; owns the running array and the queue. One thread. A plan may be
- * made while the step before is under way: then the last token of a request is sampled, not known. */
+ * Borrows requests and the KV pools; owns the running array and the queue. One thread. A plan may
+ * be made while the step before is under way: then the last token of a request is sampled, not
+ * known. */
 #ifndef CORE_SCHEDULER_H
 #define CORE_SCHEDULER_H
 
@@ -26,8 +27,8 @@ struct sched {
     struct kv       *kv;
     struct queue     queue;
     int32_t          step_tok_max;
-    int32_t          fill_tok_max;   /* of a step for prompts; at most step_tok_max. May be set anew */
-    int32_t          run_max;        /* at most step_tok_max: all that run get a token in each step */
+    int32_t          fill_tok_max;   /* of a step, for prompts; may be set anew before a plan */
+    int32_t          run_max;        /* at most step_tok_max: who runs moves in each step */
     struct req     **run;            /* [run_max] in order of admission */
     int32_t          n_run;
     uint64_t         n_admitted, n_preempted;
@@ -40,8 +41,8 @@ void sched_close(struct sched *s);
 
 void sched_add(struct sched *s, struct req *r);   /* to the end of its flow */
 
-/* Fill s->plan; the one before has been launched. Empty only if nobody runs or waits, or all that could move wait for the result of a
- * step under way. */
+/* Fill s->plan; the one before has been launched. Empty only if nobody runs or waits, or all that
+ * could move wait for the result of a step under way. */
 void sched_plan(struct sched *s);
 
 /* r has run and is done: its pages are free, nothing here refers to it any more. */

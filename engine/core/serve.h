@@ -20,7 +20,7 @@ struct serve_conf {
     int64_t queue_tok_max;       /* prompt tokens that wait; 0: no limit */
     int32_t tenant_max;          /* unfinished requests of one tenant; 0: no limit */
     uint64_t wait_max_ns;        /* who would wait longer is refused; 0: nobody is */
-    uint64_t itl_target_ns;      /* prompts get only so much of a step that it takes so long; 0: off */
+    uint64_t itl_target_ns;      /* a step gets so much of prompts that it takes so long; 0: off */
     bool    overlap;             /* plan a step while the one before runs */
     bool    cache;               /* keep prefixes */
     int32_t point_tok;           /* a reuse point every so many prompt tokens; 0: none */
@@ -51,9 +51,9 @@ int  serve_run(struct serve *s, struct err *e);
 void serve_stop(struct serve *s);                 /* any thread: cancel everything and return */
 void serve_reset_cache(struct serve *s);          /* any thread: forget idle prefixes, soon */
 
-/* One pass: drain, plan, launch, and the results of the step before. false: there was nothing to do.
- * serve_run is this and sleep. e->code is 0 unless a step was lost; then every request got FIN_ERROR
- * and no more are taken. */
+/* One pass: drain, plan, launch, and the results of the step before. false: there was nothing to
+ * do. serve_run is this and sleep. e->code is 0 unless a step was lost; then every request got
+ * FIN_ERROR and no more are taken. */
 bool serve_once(struct serve *s, struct err *e);
 
 const struct metrics *serve_metrics(const struct serve *s);
