@@ -8,7 +8,7 @@
 #define MIB          (1024.0 * 1024.0)
 #define PAGE_MAX     (INT32_MAX / 2)
 #define SESSION_TOK  8192        /* of a chat, if nobody says otherwise */
-#define ANSWER_TOK   256         /* between the windows that a chat keeps: end of prompt, of answer */
+#define ANSWER_TOK   256         /* between the two windows of a chat: end of prompt, of answer */
 
 static int32_t ceil_div(int64_t a, int64_t b)
 {

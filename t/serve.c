@@ -20,7 +20,7 @@ struct model {
     struct model_conf c;
     struct kv_shape   kv;
     int32_t full[PAGE_CAP][TOK_CAP][2], sliding[PAGE_CAP][TOK_CAP][2];    /* id, position */
-    int     n_step, fail_at;
+    int     n_step, n_tok, fail_at;
     const char *wrong;
     struct { struct batch *b; struct step_out *o; struct err e; bool done; }
             flight[MODEL_FLIGHT_MAX];    /* the first n_flight are under way */
@@ -84,6 +84,7 @@ static int step(struct model *m, struct batch *b, struct step_out *o, struct err
     if (m->fail_at != 0 && ++m->n_step >= m->fail_at)
         return err_set(e, E_GPU, "the device is lost");
 
+    m->n_tok += b->n_tok;
     for (int32_t i = 0; i < b->n_copy; i++) {
         const struct page_copy *c = &b->copy[i];
 
@@ -637,6 +638,160 @@ static void failure(bool overlap)
         drop(&r[i]);
 }
 
+/* --- limits of the queue --- */
+
+static void quota(void)
+{
+    struct serve_conf c = usual();
+    struct req r[6];
+    struct serve *s;
+    struct err e;
+
+    c.tenant_max = 2;
+    s = open_serve(&c);
+    for (int i = 0; i < 6; i++) {
+        make(&r[i], 5, 3);
+        r[i].tenant = i < 4 ? 1 : 2;
+        serve_submit(s, &r[i], &e);
+    }
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[0]) && as_expected(&r[1]), "two of a tenant are served");
+    ok(fin_of(&r[2]) == FIN_QUOTA && fin_of(&r[3]) == FIN_QUOTA, "two more are not");
+    ok(r[2].retry_ms >= 100 && r[2].retry_ms <= 120000, "and are told to come back in %d ms",
+       r[2].retry_ms);
+    ok(as_expected(&r[4]) && as_expected(&r[5]), "another tenant is not concerned");
+    is_int(serve_metrics(s)->refused_quota, 2, "both are counted");
+    is_int(serve_submit(s, &r[2], &e), 0, "later");
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[2]), "it is served");
+    serve_close(s);
+    for (int i = 0; i < 6; i++)
+        drop(&r[i]);
+}
+
+/* Every pass takes some ticks of 1 ms; requests of 64 prompt tokens at 32 tokens a step. */
+static void long_queue(void)
+{
+    enum { N = 60 };
+    struct serve_conf c = usual();
+    struct req r[N];
+    struct serve *s;
+    struct err e;
+    int n = 0, retry = 0;
+
+    c.wait_max_ns = 40 * 1000000ull;
+    s = open_serve(&c);
+    for (int i = 0; i < N; i++) {
+        make(&r[i], 64, 2);
+        r[i].tenant = i < N - 1;
+    }
+    for (int i = 0; i < 30; i++)
+        serve_submit(s, &r[i], &e);
+    for (int i = 0; i < 10; i++)
+        serve_once(s, &e);
+    for (int i = 30; i < N; i++)
+        serve_submit(s, &r[i], &e);
+    serve_once(s, &e);
+    for (int i = 30; i < N - 1; i++) {
+        n += fin_of(&r[i]) == FIN_BUSY;
+        retry = r[i].retry_ms > retry ? r[i].retry_ms : retry;
+    }
+    ok(n > 20, "%d of 29 that would have waited longer than 40 ms are told at once", n);
+    ok(retry >= 100, "to come back in at most %d ms", retry);
+    is_int(fin_of(&r[N - 1]), FIN_NONE, "the first of another tenant is not among them");
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[N - 1]) && pages_are_free(s), "and is served");
+    serve_close(s);
+
+    c = usual();
+    c.queue_tok_max = 200;
+    c.seq_max = 1;
+    s = open_serve(&c);
+    for (int i = 0; i < 8; i++)
+        serve_submit(s, &r[i], &e);
+    serve_once(s, &e);
+    n = 0;
+    for (int i = 0; i < 8; i++)
+        n += fin_of(&r[i]) == FIN_BUSY;
+    is_int(n, 5, "of 8 prompts of 64 tokens 3 may wait where 200 tokens may");
+    serve_close(s);
+    for (int i = 0; i < N; i++)
+        drop(&r[i]);
+}
+
+static void salts(void)
+{
+    struct serve_conf c = usual();
+    struct req r;
+    struct serve *s;
+    struct err e;
+
+    c.cache = true;
+    s = open_serve(&c);
+    make(&r, 60, 3);
+    for (int i = 0; i < 4; i++) {
+        r.n_salt = i < 2 ? 0 : 3;
+        memcpy(r.salt, "abc", 3);
+        serve_submit(s, &r, &e);
+        while (serve_once(s, &e))
+            ;
+        is_int(r.n_cached, i % 2 == 0 ? 0 : 56, "%s salt, %s time: %d tokens cached",
+               i < 2 ? "no" : "with a", i % 2 == 0 ? "first" : "second", r.n_cached);
+    }
+    serve_reset_cache(s);
+    serve_once(s, &e);
+    is_int(serve_metrics(s)->points, 0, "a reset forgets them");
+    r.n_salt = REQ_SALT_MAX + 1;
+    is_int(serve_submit(s, &r, &e), E_INVALID, "a salt too long: %s", e.msg);
+    serve_close(s);
+    drop(&r);
+}
+
+/* A step of n tokens takes n ms: with a target of 12 ms beside 4 decodes prompts get 8 tokens of it. */
+static uint64_t tok_ticks(void *arg)
+{
+    (void) arg;
+    return (uint64_t) fake.n_tok * 1000000;
+}
+
+static void itl_target(void)
+{
+    struct serve_conf c = usual();
+    struct req r[5];
+    struct serve *s;
+    struct err e;
+    int before, most = 0;
+
+    c.now_ns = tok_ticks;
+    c.itl_target_ns = 12 * 1000000;
+    c.kv.page_tok = 2;
+    s = open_serve(&c);
+    for (int i = 0; i < 4; i++) {
+        make(&r[i], 3, 140);
+        serve_submit(s, &r[i], &e);
+    }
+    make(&r[4], 140, 1);
+    for (int i = 0; i < 20; i++)
+        serve_once(s, &e);
+    serve_submit(s, &r[4], &e);
+    for (int i = 0; i < 12; i++) {
+        before = fake.n_tok;
+        serve_once(s, &e);
+        if (i > 3 && fake.n_tok - before > most)
+            most = fake.n_tok - before;
+    }
+    ok(most >= 8 && most <= 13, "a step beside a long prompt has %d tokens, not 32", most);
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[4]), "and the prompt is done nonetheless");
+    serve_close(s);
+    for (int i = 0; i < 5; i++)
+        drop(&r[i]);
+}
+
 /* --- two owners and the core, each in a thread --- */
 
 static sem_t kicked, woken[2];
@@ -726,6 +881,10 @@ int main(void)
     stops();
     failure(false);
     failure(true);
+    quota();
+    long_queue();
+    salts();
+    itl_target();
     no_allocation();
     random_loads();
     threads();

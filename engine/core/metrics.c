@@ -30,12 +30,15 @@ static const uint64_t step_tok[] = {
     1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384,
 };
 
+static const uint64_t n_choice[] = { 1, 2, 5, 10, 20 };
+
 static const struct { const uint64_t *bound; int n; } kinds[] = {
     [HIST_TTFT]   = { ttft_ns, N(ttft_ns) },
     [HIST_ITL]    = { itl_ns, N(itl_ns) },
     [HIST_E2E]    = { e2e_ns, N(e2e_ns) },
     [HIST_TOKENS] = { len_tok, N(len_tok) },
     [HIST_STEP]   = { step_tok, N(step_tok) },
+    [HIST_N]      = { n_choice, N(n_choice) },
 };
 
 _Static_assert(sizeof(itl_ns) / sizeof(itl_ns[0]) < METRICS_BUCKET_MAX, "and one for +Inf");
@@ -80,6 +83,11 @@ static void head(struct writer *w, const char *name, const char *type, const cha
     buf_fmt(w->out, "# HELP vllm:%s %s\n# TYPE vllm:%s %s\n", name, help, name, type);
 }
 
+static void own_head(struct writer *w, const char *name, const char *type, const char *help)
+{
+    buf_fmt(w->out, "# HELP inferd_%s %s\n# TYPE inferd_%s %s\n", name, help, name, type);
+}
+
 /* The common labels; the caller adds its own and the closing brace. */
 static void labels(struct writer *w)
 {
@@ -97,46 +105,122 @@ static void labels(struct writer *w)
 }
 
 static void number(struct writer *w, const char *name, const char *type, const char *help,
-                   const _Atomic uint64_t *v)
+                   uint64_t v)
 {
     head(w, name, type, help);
     buf_fmt(w->out, "vllm:%s", name);
     labels(w);
-    buf_fmt(w->out, "} %" PRIu64 "\n", get(v));
+    buf_fmt(w->out, "} %" PRIu64 "\n", v);
+}
+
+static void own(struct writer *w, const char *name, const char *type, const char *help, uint64_t v)
+{
+    own_head(w, name, type, help);
+    buf_fmt(w->out, "inferd_%s %" PRIu64 "\n", name, v);
 }
 
 /* The fuller pool: it is the one that keeps the next request waiting. */
-static void usage(struct writer *w, const struct metrics *m)
+double metrics_kv_usage(const struct metrics *m)
 {
     uint64_t n_full = get(&m->pages_full_total), n_sliding = get(&m->pages_sliding_total);
     double full = n_full == 0 ? 0 : (double) get(&m->pages_full_used) / (double) n_full;
     double sliding = n_sliding == 0 ? 0 : (double) get(&m->pages_sliding_used) / (double) n_sliding;
 
-    head(w, "kv_cache_usage_perc", "gauge", "Used part of the KV cache, 1 is all of it.");
+    return full > sliding ? full : sliding;
+}
+
+static void usage(struct writer *w, const struct metrics *m)
+{
+    head(w, "kv_cache_usage_perc", "gauge", "Part of the KV cache that running requests hold, of the"
+         " two pools the larger; 1 is all of it. Idle cached prefixes do not count.");
     buf_str(w->out, "vllm:kv_cache_usage_perc");
     labels(w);
-    buf_fmt(w->out, "} %.6g\n", full > sliding ? full : sliding);
+    buf_fmt(w->out, "} %.6g\n", metrics_kv_usage(m));
 
     head(w, "cache_config_info", "gauge", "The KV cache's shape, in labels.");
     buf_str(w->out, "vllm:cache_config_info");
     labels(w);
     buf_fmt(w->out, ",block_size=\"%" PRIu64 "\",num_gpu_blocks=\"%" PRIu64 "\"} 1\n",
-            get(&m->page_tok), n_full);
+            get(&m->page_tok), get(&m->pages_full_total));
 }
 
 static void finished(struct writer *w, const struct metrics *m)
 {
-    const struct { const char *reason; const _Atomic uint64_t *v; } rows[] = {
-        { "stop", &m->done_stop }, { "length", &m->done_length }, { "abort", &m->done_abort },
-        { "error", &m->done_error },
+    const struct { const char *reason; uint64_t n; } rows[] = {
+        { "stop", get(&m->done_stop) }, { "length", get(&m->done_length) },
+        { "abort", get(&m->done_abort) }, { "error", get(&m->done_error) },
     };
 
     head(w, "request_success_total", "counter", "Requests that ended, by reason.");
     for (int i = 0; i < N(rows); i++) {
         buf_str(w->out, "vllm:request_success_total");
         labels(w);
-        buf_fmt(w->out, ",finished_reason=\"%s\"} %" PRIu64 "\n", rows[i].reason, get(rows[i].v));
+        buf_fmt(w->out, ",finished_reason=\"%s\"} %" PRIu64 "\n", rows[i].reason, rows[i].n);
     }
+}
+
+/* The core counts a prompt before what of it was cached: read the other way round. */
+static void prompts(struct writer *w, const struct metrics *m)
+{
+    uint64_t cached = get(&m->cached_tok), all = get(&m->prompt_tok);
+    const struct { const char *source; uint64_t n; } rows[] = {
+        { "local_compute", all - cached }, { "local_cache_hit", cached },
+    };
+
+    number(w, "prompt_tokens_total", "counter", "Prompt tokens of requests that have started.", all);
+    number(w, "prompt_tokens_cached_total", "counter", "Of these, taken from the prefix cache.",
+           cached);
+    head(w, "prompt_tokens_by_source_total", "counter", "Prompt tokens, by where they came from.");
+    for (int i = 0; i < N(rows); i++) {
+        buf_str(w->out, "vllm:prompt_tokens_by_source_total");
+        labels(w);
+        buf_fmt(w->out, ",source=\"%s\"} %" PRIu64 "\n", rows[i].source, rows[i].n);
+    }
+    number(w, "prefix_cache_queries_total", "counter", "Prompt tokens looked up in the prefix"
+           " cache.", all);
+    number(w, "prefix_cache_hits_total", "counter", "Prompt tokens found in the prefix cache.",
+           cached);
+}
+
+static void pages(struct writer *w, const struct metrics *m)
+{
+    const struct { const char *pool; uint64_t used, cached, all; } rows[] = {
+        { "full", get(&m->pages_full_used), get(&m->pages_full_cached),
+          get(&m->pages_full_total) },
+        { "sliding", get(&m->pages_sliding_used), get(&m->pages_sliding_cached),
+          get(&m->pages_sliding_total) },
+    };
+
+    own_head(w, "kv_pages", "gauge", "Pages of the KV cache: of running requests, kept for prefixes"
+             " that nobody runs on, and free.");
+    for (int i = 0; i < N(rows); i++) {
+        uint64_t taken = rows[i].used + rows[i].cached;
+
+        buf_fmt(w->out, "inferd_kv_pages{pool=\"%s\",state=\"used\"} %" PRIu64 "\n"
+                "inferd_kv_pages{pool=\"%s\",state=\"cached\"} %" PRIu64 "\n"
+                "inferd_kv_pages{pool=\"%s\",state=\"free\"} %" PRIu64 "\n", rows[i].pool,
+                rows[i].used, rows[i].pool, rows[i].cached, rows[i].pool,
+                taken < rows[i].all ? rows[i].all - taken : 0);
+    }
+}
+
+/* What vLLM has no name for. */
+static void ours(struct writer *w, const struct metrics *m)
+{
+    pages(w, m);
+    own(w, "reuse_points", "gauge", "Places in cached prefixes that a request may start from.",
+        get(&m->points));
+    own(w, "prefix_evictions_total", "counter", "Reuse points given up for their memory.",
+        get(&m->evicted));
+    own_head(w, "refused_total", "counter", "Choices refused on arrival: the wait would be too long,"
+             " or their key has too many.");
+    buf_fmt(w->out, "inferd_refused_total{reason=\"busy\"} %" PRIu64 "\n"
+            "inferd_refused_total{reason=\"quota\"} %" PRIu64 "\n", get(&m->refused_busy),
+            get(&m->refused_quota));
+    own(w, "queue_tokens", "gauge", "Prompt tokens that wait.", get(&m->waiting_tok));
+    own_head(w, "queue_wait_seconds", "gauge", "How long they will probably take.");
+    buf_fmt(w->out, "inferd_queue_wait_seconds %.3f\n", (double) get(&m->wait_ns) / 1e9);
+    own(w, "steps_total", "counter", "Steps computed.", get(&m->steps));
 }
 
 /* Written as Prometheus' Python client does, whose series vLLM's users have stored: 1.0, 1e+06. */
@@ -156,7 +240,7 @@ static void bound(struct writer *w, uint64_t v, bool is_time)
 static void histogram(struct writer *w, const char *name, const char *help,
                       const struct histogram *h, enum histogram_kind kind)
 {
-    bool is_time = kind != HIST_TOKENS && kind != HIST_STEP;
+    bool is_time = kind < HIST_TOKENS;
     uint64_t below = 0, sum = get(&h->sum_ns);
 
     head(w, name, "histogram", help);
@@ -181,15 +265,27 @@ static void histogram(struct writer *w, const char *name, const char *help,
     buf_fmt(w->out, "} %" PRIu64 "\n", below);
 }
 
+void metrics_histogram(const char *name, const char *help, const struct histogram *h,
+                       enum histogram_kind kind, const char *model_name, struct buf *out)
+{
+    struct writer w = { out, model_name };
+
+    histogram(&w, name, help, h, kind);
+}
+
 void metrics_write(const struct metrics *m, const char *model_name, struct buf *out)
 {
     struct writer w = { out, model_name };
 
-    number(&w, "num_requests_running", "gauge", "Requests in the running batch.", &m->running);
-    number(&w, "num_requests_waiting", "gauge", "Requests that wait to run.", &m->waiting);
+    number(&w, "num_requests_running", "gauge", "Requests in the running batch.",
+           get(&m->running));
+    number(&w, "num_requests_waiting", "gauge", "Requests that wait to run.", get(&m->waiting));
     usage(&w, m);
-    number(&w, "prompt_tokens_total", "counter", "Prompt tokens computed.", &m->prompt_tok);
-    number(&w, "generation_tokens_total", "counter", "Tokens generated.", &m->generation_tok);
+    prompts(&w, m);
+    number(&w, "generation_tokens_total", "counter", "Tokens generated.",
+           get(&m->generation_tok));
+    number(&w, "num_preemptions_total", "counter", "Requests set back to be computed again.",
+           get(&m->preempted));
     finished(&w, m);
 
     histogram(&w, "time_to_first_token_seconds", "Submitted to first token.", &m->ttft, HIST_TTFT);
@@ -207,9 +303,12 @@ void metrics_write(const struct metrics *m, const char *model_name, struct buf *
               &m->inference, HIST_E2E);
     histogram(&w, "request_prompt_tokens", "Prompt tokens of a request.", &m->prompt_len,
               HIST_TOKENS);
+    histogram(&w, "request_prefill_kv_computed_tokens", "Prompt tokens of a request that were not"
+              " cached.", &m->prefill_len, HIST_TOKENS);
     histogram(&w, "request_generation_tokens", "Generated tokens of a request.",
               &m->generation_len, HIST_TOKENS);
     histogram(&w, "request_params_max_tokens", "Most tokens that a request may generate.",
               &m->max_tok, HIST_TOKENS);
     histogram(&w, "iteration_tokens_total", "Tokens computed in a step.", &m->step_tok, HIST_STEP);
+    ours(&w, m);
 }

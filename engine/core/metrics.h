@@ -15,6 +15,7 @@ struct histogram {               /* upper bounds are in the table of metrics.c *
 
 struct metrics {
     _Atomic uint64_t running, waiting;             /* gauges */
+    _Atomic uint64_t waiting_tok, wait_ns;         /* prompt tokens that wait; how long they will take */
     _Atomic uint64_t page_tok;                     /* constant */
     _Atomic uint64_t pages_full_used, pages_full_total;
     _Atomic uint64_t pages_sliding_used, pages_sliding_total;
@@ -22,21 +23,28 @@ struct metrics {
     _Atomic uint64_t cached_tok;                   /* of prompt_tok: from the prefix cache */
     _Atomic uint64_t preempted, evicted;
     _Atomic uint64_t refused_busy, refused_quota;
-    _Atomic uint64_t pages_full_cached, points;    /* gauges: idle prefixes, reuse points */
+    _Atomic uint64_t pages_full_cached, pages_sliding_cached;    /* gauges: kept, by nobody in use */
+    _Atomic uint64_t points;                       /* gauge: reuse points */
     _Atomic uint64_t done_stop, done_length, done_abort, done_error;
     _Atomic uint64_t steps;
     struct histogram ttft, itl, tpot, e2e, queue, prefill, decode, inference;
-    struct histogram prompt_len, generation_len, max_tok, step_tok;
+    struct histogram prompt_len, prefill_len, generation_len, max_tok, step_tok;
 };
 
-enum histogram_kind { HIST_TTFT, HIST_ITL, HIST_E2E, HIST_TOKENS, HIST_STEP };
+/* times first */
+enum histogram_kind { HIST_TTFT, HIST_ITL, HIST_E2E, HIST_TOKENS, HIST_STEP, HIST_N };
 
 void histogram_add(struct histogram *h, enum histogram_kind kind, uint64_t value);
-/* Upper bounds of a kind, ns for times, tokens for lengths; *n excludes +Inf. */
+/* Upper bounds of a kind, ns for times, else plain numbers; *n excludes +Inf. */
 const uint64_t *histogram_bounds(enum histogram_kind kind, int *n);
 
-/* Append the Prometheus text under vLLM's names, labels model_name="..." and engine="0". */
+/* Append the Prometheus text: vLLM's names with labels model_name="..." and engine="0", and ours. */
 struct buf;
 void metrics_write(const struct metrics *m, const char *model_name, struct buf *out);
+/* What running requests hold of the fuller pool, 0 to 1. */
+double metrics_kv_usage(const struct metrics *m);
+/* One more, counted elsewhere; its name goes without the "vllm:". */
+void metrics_histogram(const char *name, const char *help, const struct histogram *h,
+                       enum histogram_kind kind, const char *model_name, struct buf *out);
 
 #endif

@@ -55,7 +55,7 @@ struct req {
     float        *last_logits;   /* [vocab] of the last prompt position, or NULL */
     void         *user;          /* the owner's */
     int           port;          /* which serve_port is woken */
-    uint64_t      tenant;        /* who asks: shares of the engine go by it */
+    uint64_t      tenant;        /* who asks: shares of the engine go by it. 0: unknown */
     enum req_class class;
     char          salt[REQ_SALT_MAX];    /* prefixes are shared only under the same one */
     int32_t       n_salt;

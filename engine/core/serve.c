@@ -182,31 +182,26 @@ static int check_req(const struct serve *s, const struct req *r, struct err *e)
     return 0;
 }
 
-static int push(struct serve *s, struct req *r, struct err *e)
+static int push(struct serve *s, struct req *const *r, int32_t n, struct err *e)
 {
-    struct port *p = &s->port[r->port];
+    struct port *p = &s->port[r[0]->port];
     uint32_t tail = atomic_load_explicit(&p->tail, memory_order_relaxed);
     int32_t limit = s->c.queue_max + s->c.seq_max;
 
     if (atomic_load(&s->closed))
         return err_set(e, E_GONE, "the engine has stopped");
-    if (atomic_fetch_add(&s->n_live, 1) >= limit) {
-        atomic_fetch_sub(&s->n_live, 1);
-        return err_set(e, E_FULL, "%d requests run or wait already", limit);
+    if (atomic_fetch_add(&s->n_live, n) > limit - n) {
+        atomic_fetch_sub(&s->n_live, n);
+        return err_set(e, E_FULL, "at most %d requests may run or wait", limit);
     }
-    p->ring[tail & s->ring_mask] = r;
-    atomic_store_explicit(&p->tail, tail + 1, memory_order_release);
+    for (int32_t i = 0; i < n; i++)
+        p->ring[(tail + (uint32_t) i) & s->ring_mask] = r[i];
+    atomic_store_explicit(&p->tail, tail + (uint32_t) n, memory_order_release);
     return 0;
 }
 
-int serve_submit(struct serve *s, struct req *r, struct err *e)
+static void prepare(struct serve *s, struct req *r)
 {
-    struct port *p;
-    int rc;
-
-    if ((rc = check_req(s, r, e)) != 0)
-        return rc;
-
     atomic_init(&r->cancel, false);
     atomic_init(&r->n_pub, 0);
     atomic_init(&r->finish, FIN_NONE);
@@ -218,15 +213,32 @@ int serve_submit(struct serve *s, struct req *r, struct err *e)
     r->seq = (struct kv_seq) { 0 };
     r->submit_ns = s->c.now_ns(s->c.arg);
     kv_keys(s->kv, r);
+}
+
+int serve_submit_all(struct serve *s, struct req *const *r, int32_t n, struct err *e)
+{
+    struct port *p;
+    int rc;
+
+    for (int32_t i = 0; i < n; i++)
+        if ((rc = check_req(s, r[i], e)) != 0)
+            return rc;
+    for (int32_t i = 0; i < n; i++)
+        prepare(s, r[i]);
 
     /* Either we see that the core has closed, or it sees us busy and waits for what we push. */
-    p = &s->port[r->port];
+    p = &s->port[r[0]->port];
     atomic_store(&p->busy, true);
-    rc = push(s, r, e);
+    rc = push(s, r, n, e);
     atomic_store(&p->busy, false);
     if (rc == 0)
         s->c.kick(s->c.arg);
     return rc;
+}
+
+int serve_submit(struct serve *s, struct req *r, struct err *e)
+{
+    return serve_submit_all(s, &r, 1, e);
 }
 
 void serve_cancel(struct serve *s, struct req *r)
@@ -264,6 +276,8 @@ static void count_done(struct metrics *m, const struct req *r, int fin, uint64_t
     histogram_add(&m->prompt_len, HIST_TOKENS, (uint64_t) r->n_prompt);
     histogram_add(&m->generation_len, HIST_TOKENS, (uint64_t) n_new);
     histogram_add(&m->max_tok, HIST_TOKENS, (uint64_t) r->max_new);
+    if (r->started)
+        histogram_add(&m->prefill_len, HIST_TOKENS, (uint64_t) (r->n_prompt - r->n_cached));
     if (n_new > 0) {
         histogram_add(&m->decode, HIST_E2E, r->last_ns - r->first_ns);
         histogram_add(&m->inference, HIST_E2E, r->last_ns - r->start_ns);
@@ -316,7 +330,7 @@ static void arrive(struct serve *s, struct req *r, uint64_t now)
     enum req_finish fin = FIN_NONE;
 
     r->n_known = r->n_prompt;
-    if (s->c.tenant_max > 0 && a.n_own >= s->c.tenant_max) {
+    if (s->c.tenant_max > 0 && r->tenant != 0 && a.n_own >= s->c.tenant_max) {
         fin = FIN_QUOTA;
         r->retry_ms = rate_retry_ms(wait);
     } else if (limit > 0 && wait > limit) {
@@ -351,16 +365,20 @@ static void drain(struct serve *s)
 /* Once a pass: the gauges and one wake-up for each port that something came for. */
 static void report(struct serve *s)
 {
+    const struct queue *q = &s->sched.queue;
     struct kv_count used = kv_used(s->kv);
     struct prefix_count cached = kv_cached(s->kv);
     struct metrics *m = &s->metrics;
 
     gauge(&m->running, (uint64_t) s->sched.n_run);
-    gauge(&m->waiting, (uint64_t) s->sched.queue.n_wait);
+    gauge(&m->waiting, (uint64_t) q->n_wait);
+    gauge(&m->waiting_tok, (uint64_t) q->wait_tok);
+    gauge(&m->wait_ns, rate_wait_ns(&s->rate, q->wait_tok));
     gauge(&m->points, (uint64_t) cached.n_point);
     gauge(&m->evicted, cached.n_evicted);
     gauge(&m->preempted, s->sched.n_preempted);
-    gauge(&m->pages_full_cached, (uint64_t) cached.n_node);
+    gauge(&m->pages_full_cached, (uint64_t) kv_pool(s->kv, true)->n_idle);
+    gauge(&m->pages_sliding_cached, (uint64_t) kv_pool(s->kv, false)->n_idle);
     gauge(&m->pages_full_used, (uint64_t) used.full);
     gauge(&m->pages_sliding_used, (uint64_t) used.sliding);
 

@@ -18,7 +18,7 @@ struct serve_conf {
     int32_t model_len_max;       /* --max-model-len: prompt + generated of one request */
     int32_t queue_max;           /* unfinished requests beyond seq_max, all ports together */
     int64_t queue_tok_max;       /* prompt tokens that wait; 0: no limit */
-    int32_t tenant_max;          /* unfinished requests of one tenant; 0: no limit */
+    int32_t tenant_max;          /* unfinished requests of one tenant but 0; 0: no limit */
     uint64_t wait_max_ns;        /* who would wait longer is refused; 0: nobody is */
     uint64_t itl_target_ns;      /* a step gets so much of prompts that it takes so long; 0: off */
     bool    overlap;             /* plan a step while the one before runs */
@@ -44,6 +44,9 @@ void serve_close(struct serve *s);                /* after serve_run returned */
  * queue is full, try later. E_GONE: the core has stopped. Not 0: r is still the caller's. Who waits
  * too long or has too many already is told by finish. */
 int  serve_submit(struct serve *s, struct req *r, struct err *e);
+/* All of them or none, for one port: what of them is refused by finish is so before another of them
+ * has a token. */
+int  serve_submit_all(struct serve *s, struct req *const *r, int32_t n, struct err *e);
 void serve_cancel(struct serve *s, struct req *r);    /* finish becomes FIN_CANCEL within a step */
 
 /* The loop, until serve_stop. 0, or E_GPU when a step was lost (every request got FIN_ERROR). */

@@ -99,7 +99,7 @@ static void send_request(struct client *c, uint16_t method, const char *uri, con
     memcpy(buf, &h, sizeof(h));
     memcpy(buf + sizeof(h), uri, h.uri_bytes);
     for (int i = 0; i < c->n_hdr; i++) {
-        const char *colon = strchr(c->hdr[i], ':');
+        const char *colon = strchr(c->hdr[i] + 1, ':');    /* ":key" is a name */
 
         if (colon == NULL
             || wire_hdr_put(buf, sizeof(buf), &len,
