@@ -2,7 +2,9 @@
 # make demo       install what is missing, start inferd and nginx on 127.0.0.1:8080, ask something
 # make test       install what the tests need and run all of them
 # make install    DESTDIR and PREFIX are honoured
-# SAN=1           AddressSanitizer and UBSan, in build/asan
+# make test-gpu   the GPU against the CPU; says so and passes where there is none
+# SAN=1           AddressSanitizer and UBSan, in build/asan; CPU only
+# NVCC=           build without the CUDA backend; it is built if nvcc is found
 
 SAN    ?=
 BUILD  ?= $(if $(SAN),build/asan,build)
@@ -15,11 +17,21 @@ CFLAGS  = -std=gnu11 -g $(OPT) $(ARCH) -Wall -Wextra -Werror -MMD -MP -pthread
 KFLAGS  = $(if $(SAN),,-O3) -fno-math-errno -fno-trapping-math
 LDLIBS  = -lyajl -lm -pthread
 
+# The CUDA backend: Hopper's own code, and code for whatever else is 8.0 or newer.
+NVCC     := $(if $(SAN),,$(or $(NVCC),$(if $(filter undefined,$(origin NVCC)),$(shell command -v nvcc))))
+CUDA_DIR  = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+NVFLAGS   = -std=c++17 -O3 -lineinfo -gencode arch=compute_90a,code=sm_90a \
+            -gencode arch=compute_80,code=compute_80 -Xcompiler -Wall -MMD -MP
+ifneq ($(NVCC),)
+CFLAGS += -DHAVE_CUDA
+LDLIBS += -L$(CUDA_DIR)/lib64 -lcublasLt -lcudart_static -lstdc++ -ldl -lrt
+endif
+
 # What each folder may see (DESIGN section 3: the arrows between the rooms).
 INC_wire            = wire
 INC_kernels         = kernels
 INC_engine/text     = engine/text engine wire
-INC_engine/backend  = engine/backend kernels wire
+INC_engine/backend  = engine/backend kernels wire $(if $(NVCC),$(CUDA_DIR)/include)
 INC_engine/model    = engine/model engine/backend engine kernels wire
 INC_engine/core     = engine/core engine/model engine wire
 INC_engine/api      = engine/api engine/core engine/model engine/text engine wire
@@ -29,7 +41,10 @@ INC_bench           = $(INC_t)
 
 DIRS   = wire kernels engine engine/text engine/backend engine/model engine/core engine/api
 SRCS   = $(filter-out engine/main.c,$(foreach d,$(DIRS),$(wildcard $(d)/*.c)))
-OBJS   = $(SRCS:%.c=$(BUILD)/obj/%.o)
+CU     = $(if $(NVCC),$(wildcard kernels/*.cu))
+NO_GPU = $(if $(NVCC),,engine/backend/cuda.c)
+OBJS   = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(NO_GPU),$(SRCS))) \
+         $(CU:%.cu=$(BUILD)/obj/%.cu.o)
 LIB    = $(BUILD)/libinferd.a
 TESTS  = $(patsubst t/%.c,$(BUILD)/t/%,$(wildcard t/*.c))
 BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
@@ -48,6 +63,10 @@ $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(if $(filter kernels/%,$<),$(KFLAGS)) \
 	    $(addprefix -I,$(INC_$(patsubst %/,%,$(dir $<)))) -c -o $@ $<
+
+$(BUILD)/obj/%.cu.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -Ikernels -c -o $@ $<
 
 $(BUILD)/t/%: t/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -89,6 +108,10 @@ test:
 	t/run.pl tools/tidy.pl $(TESTS) $(TESTS:build/%=build/asan/%) $(sort $(wildcard t/*.t t/*.py)) \
 	    $(addprefix asan:,t/proxy.t t/api_client.py t/e2e_openai.py)
 
+test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu
+	$(BUILD)/t/gpu
+	python3 t/gpu_score.py
+
 PREFIX     ?= /usr/local
 MODULE_DIR ?= /usr/lib/nginx/modules
 UNIT_DIR   ?= /lib/systemd/system
@@ -109,4 +132,4 @@ clean:
 
 -include $(OBJS:.o=.d) $(TESTS:=.d) $(BENCH:=.d)
 
-.PHONY: all module tests helpers bench clean demo demo-stop test install
+.PHONY: all module tests helpers bench clean demo demo-stop test test-gpu install

@@ -10,6 +10,7 @@ int cmd_serve(const struct conf *c);
 int cmd_plan(const struct conf *c);
 int cmd_inspect(const struct conf *c);
 int cmd_chat(const struct conf *c);
+int cmd_bench(const struct conf *c);
 
 /* One line on stderr, "inferd: ...", and 1. */
 int cmd_fail(const struct err *e);

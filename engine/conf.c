@@ -15,7 +15,8 @@ static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_off, set_d
                 set_name;
 
 #define AT(field)  offsetof(struct conf, field)
-#define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT)
+#define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT | CONF_BENCH)
+#define ALL_RUN    (CONF_SERVE | CONF_SCORE | CONF_CHAT | CONF_BENCH)
 
 static const struct conf_opt {
     const char *name;
@@ -38,13 +39,18 @@ static const struct conf_opt {
   { "--block-size", set_i32, AT(block_size), 1, 1024, "16", NULL, ALL_MODEL,
     "tokens in one page of the KV cache" },
   { "--kv-cache-memory-bytes", set_bytes, AT(kv_cache_memory_bytes), 1 << 16, 1ull << 50, NULL,
-    NULL, ALL_MODEL, "memory of the KV cache, e.g. 2g [what max-num-seqs needs, at most 1/4 of"
-    " memory]" },
+    NULL, ALL_MODEL, "memory of the KV cache, e.g. 2g [what max-num-seqs needs; on the CPU at"
+    " most 1/4 of memory]" },
   { "--memory-bytes", set_bytes, AT(memory_bytes), 1 << 20, 1ull << 50, NULL, NULL, CONF_PLAN,
     "plan for a machine with this much memory [this one]" },
   { "--backend", set_word, AT(backend), 0, 0, "cpu", "cpu|cuda", ALL_MODEL,
     "where the model runs" },
-  { "--threads", set_i32, AT(threads), 1, 256, NULL, NULL, CONF_SERVE | CONF_SCORE | CONF_CHAT,
+  { "--gpu-memory-utilization", set_double, AT(gpu_memory_utilization), 0.05, 1, "0.9", NULL,
+    ALL_MODEL, "part of the GPU's memory that may be used" },
+  { "--load-format", set_word, AT(load_format), 0, 0, "auto", "auto|dummy",
+    CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_BENCH,
+    "dummy: random weights of the config's shape, no weight files (benchmarks)" },
+  { "--threads", set_i32, AT(threads), 1, 256, NULL, NULL, ALL_RUN,
     "threads of the CPU backend [one per core]" },
   { "--api-threads", set_i32, AT(api_threads), 1, 16, "1", NULL, CONF_SERVE,
     "threads that parse requests and write answers" },
@@ -88,6 +94,10 @@ static const struct conf_opt {
     "0 is greedy [the model's default]" },
   { "--max-tokens", set_i32, AT(max_tokens), 1, 1 << 24, "1024", NULL, CONF_CHAT,
     "longest answer" },
+  { "--batches", set_str, AT(batches), 0, 200, "1,8,64", NULL, CONF_BENCH,
+    "numbers of requests that decode together" },
+  { "--contexts", set_str, AT(contexts), 0, 200, "128,1024,8192", NULL, CONF_BENCH,
+    "tokens of a prompt, and before a decoded token" },
   { "--help", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "this list" },
 };
 
@@ -101,6 +111,7 @@ static const struct { int cmd, n; const char *name, *args; } commands[] = {
     { CONF_SCORE,   2, "score",   "DIR FILE" },
     { CONF_RENDER,  1, "render",  "FILE" },
     { CONF_CHAT,    1, "chat",    "DIR" },
+    { CONF_BENCH,   2, "bench",   "engine DIR" },
 };
 
 static int bad_range(const struct conf_opt *o, const char *v, struct err *e)
@@ -299,7 +310,8 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
 
     if (!c->help && c->n_pos < n_pos)
         return err_set(e, E_INVALID, "%s is missing (--help shows the usage)",
-                       n_pos == 2 && c->n_pos == 1 ? "FILE" : cmd == CONF_RENDER ? "FILE" : "DIR");
+                       cmd == CONF_RENDER || (cmd == CONF_SCORE && c->n_pos == 1) ? "FILE"
+                       : cmd == CONF_BENCH && c->n_pos == 0 ? "\"engine\"" : "DIR");
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #define CONF_POS_MAX   2
 
 enum conf_backend { BACKEND_CPU, BACKEND_CUDA };
+enum conf_load { LOAD_AUTO, LOAD_DUMMY };
 
 struct conf {
     const char *pos[CONF_POS_MAX];          /* the directory, the file */
@@ -28,6 +29,8 @@ struct conf {
     uint64_t    kv_cache_memory_bytes;      /* 0: chosen by plan */
     uint64_t    memory_bytes;               /* 0: what this machine has */
     int32_t     backend;                    /* enum conf_backend */
+    double      gpu_memory_utilization;     /* of the GPU's memory, for everything */
+    int32_t     load_format;                /* enum conf_load */
     int32_t     threads;                    /* 0: one per core */
     int32_t     api_threads;
     int32_t     max_queue;
@@ -49,11 +52,12 @@ struct conf {
     bool        thinking;
     double      temperature;                /* < 0: the model's default */
     int32_t     max_tokens;
+    const char *batches, *contexts;         /* bench: lists of numbers */
 };
 
 enum conf_cmd_bit {
     CONF_SERVE = 1, CONF_PLAN = 2, CONF_INSPECT = 4, CONF_SCORE = 8, CONF_RENDER = 16,
-    CONF_CHAT = 32,
+    CONF_CHAT = 32, CONF_BENCH = 64,
 };
 
 /* argv after the subcommand. E_INVALID: e names the option and what it takes. */

@@ -80,8 +80,6 @@ int engine_config(struct engine *en, const struct conf *c, struct err *e)
     en->kick_fd = eventfd(0, EFD_CLOEXEC);
     if (en->kick_fd == -1)
         return err_set(e, E_IO, "eventfd: %s", strerror(errno));
-    if (c->backend != BACKEND_CPU)
-        return err_set(e, E_INVALID, "--backend: this build has the cpu backend only");
     return model_conf_load(&en->mc, c->pos[0], e);
 }
 
@@ -105,6 +103,8 @@ int engine_load(struct engine *en, const struct conf *c, int32_t n_port, int32_t
                 model_progress *progress, void *arg, struct err *e)
 {
     struct model_limits lim = {
+        .backend = c->backend == BACKEND_CUDA ? MODEL_CUDA : MODEL_CPU,
+        .dummy = c->load_format == LOAD_DUMMY,
         .kv = en->plan.kv,
         .step_tok_max = c->max_num_batched_tokens,
         .seq_max = c->max_num_seqs,

@@ -47,6 +47,7 @@ static const struct {
     { "plan",    CONF_PLAN,    cmd_plan,    "print the memory budget; loads no weights" },
     { "inspect", CONF_INSPECT, cmd_inspect, "print what a model directory holds" },
     { "score",   CONF_SCORE,   cmd_score,   "log-probabilities and greedy tokens of prompts" },
+    { "bench",   CONF_BENCH,   cmd_bench,   "speed of prefill and decode, without nginx" },
     { "render",  CONF_RENDER,  cmd_render,  "print the prompt text of chat requests" },
 };
 

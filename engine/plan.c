@@ -20,6 +20,24 @@ static uint64_t machine_memory(void)
     return (uint64_t) sysconf(_SC_PHYS_PAGES) * (uint64_t) sysconf(_SC_PAGESIZE);
 }
 
+/* What may be used, all together. */
+static int memory(struct plan *p, const struct conf *c, struct err *e)
+{
+    uint64_t n_free, n_total, part;
+    int rc;
+
+    p->memory_bytes = c->memory_bytes != 0 ? c->memory_bytes : machine_memory();
+    if (c->backend == BACKEND_CPU)
+        return 0;
+    if (c->memory_bytes == 0) {
+        if ((rc = model_gpu_memory(&n_free, &n_total, e)) != 0)
+            return rc;
+        part = (uint64_t) ((double) n_total * c->gpu_memory_utilization);
+        p->memory_bytes = part < n_free ? part : n_free;
+    }
+    return 0;
+}
+
 /* A request keeps its whole context in the full pool, and in the sliding pool the window, the
  * largest chunk of a step and two pages of rounding (kv.c). What a chat keeps between two turns is
  * its context and the window. */
@@ -40,6 +58,16 @@ static void pages_each(struct plan *p, const struct model_conf *mc, const struct
     p->sliding_pages_session = ceil_div((int64_t) mc->window + ANSWER_TOK, page);
     if (p->sliding_pages_session > p->full_pages_session)
         p->sliding_pages_session = p->full_pages_session;
+}
+
+static uint64_t scratch(const struct plan *p, const struct model_conf *mc, const struct conf *c)
+{
+    struct model_limits lim = {
+        .backend = MODEL_CUDA, .step_tok_max = c->max_num_batched_tokens,
+        .seq_max = c->max_num_seqs, .page_max = p->full_pages_each,
+        .kv.page_tok = c->block_size };
+
+    return model_scratch_bytes(mc, &lim);
 }
 
 /* As many chats as fit, their pages in both pools; but at least one longest request. */
@@ -71,13 +99,15 @@ static int split(struct plan *p, uint64_t budget, struct err *e)
 int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e)
 {
     uint64_t each, budget, want;
+    int rc;
 
     memset(p, 0, sizeof(*p));
     model_size(mc, &p->size);
     p->weight_elem_bytes = 2;
     p->kv_elem_bytes = c->backend == BACKEND_CPU ? 4 : 2;
     p->weight_bytes = p->size.total * p->weight_elem_bytes;
-    p->memory_bytes = c->memory_bytes != 0 ? c->memory_bytes : machine_memory();
+    if ((rc = memory(p, c, e)) != 0)
+        return rc;
 
     p->model_len = c->max_model_len != 0 ? c->max_model_len : mc->max_pos;
     if (p->model_len > mc->max_pos)
@@ -85,6 +115,8 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
                        " model", p->model_len, mc->max_pos);
 
     pages_each(p, mc, c);
+    if (c->backend == BACKEND_CUDA)
+        p->scratch_bytes = scratch(p, mc, c);
     p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);
     p->sliding_page_bytes = model_kv_page_bytes(mc, false, c->block_size, p->kv_elem_bytes);
     each = (uint64_t) p->full_pages_each * p->full_page_bytes
@@ -93,10 +125,13 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
 
     budget = c->kv_cache_memory_bytes;
     if (budget == 0) {
-        if (p->weight_bytes >= p->memory_bytes)
-            return err_set(e, E_INVALID, "the weights need %.0f MiB, the machine has %.0f MiB",
-                           (double) p->weight_bytes / MIB, (double) p->memory_bytes / MIB);
-        budget = p->memory_bytes - p->weight_bytes;
+        if (p->weight_bytes + p->scratch_bytes >= p->memory_bytes)
+            return err_set(e, E_INVALID, "the weights need %.0f MiB and a step %.0f, the %s has"
+                           " %.0f MiB", (double) p->weight_bytes / MIB,
+                           (double) p->scratch_bytes / MIB,
+                           c->backend == BACKEND_CPU ? "machine" : "GPU",
+                           (double) p->memory_bytes / MIB);
+        budget = p->memory_bytes - p->weight_bytes - p->scratch_bytes;
         if (c->backend == BACKEND_CPU && budget > p->memory_bytes / 4)
             budget = p->memory_bytes / 4;
         if (budget > want)
@@ -129,6 +164,8 @@ static void pool_row(const char *name, uint64_t page_bytes, int32_t each, int32_
 
 void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c)
 {
+    uint64_t all = p->weight_bytes + p->scratch_bytes + p->kv_bytes;
+
     printf("model %s: %d layers, hidden %d, vocabulary %d, window %d\n", mc->name, mc->n_layer,
            mc->hidden, mc->vocab, mc->window);
     printf("weights\n");
@@ -149,10 +186,13 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
     printf("  split for sessions of %d tokens (--kv-session-tokens): %d fit; %lld tokens in all;\n"
            "  a request may have %d; at most %d run at once\n", p->session_len, p->sessions,
            (long long) p->kv.n_page_full * p->kv.page_tok, p->model_len, c->max_num_seqs);
-    printf("together %.1f MiB of %.1f MiB\n", (double) (p->weight_bytes + p->kv_bytes) / MIB,
+    if (p->scratch_bytes > 0)
+        printf("activations and work space of a step %.1f MiB\n",
+               (double) p->scratch_bytes / MIB);
+    printf("together %.1f MiB of %.1f MiB\n", (double) all / MIB,
            (double) p->memory_bytes / MIB);
 
-    if (p->weight_bytes + p->kv_bytes > p->memory_bytes)
+    if (all > p->memory_bytes)
         printf("does not fit: lower --kv-cache-memory-bytes by %.1f MiB\n",
-               (double) (p->weight_bytes + p->kv_bytes - p->memory_bytes) / MIB);
+               (double) (all - p->memory_bytes) / MIB);
 }

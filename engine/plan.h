@@ -1,6 +1,7 @@
 /* plan.h - the memory budget: what the weights take, what is left for the KV cache, who fits.
  *
- * Pure arithmetic on model_conf and conf; touches neither weights nor a GPU. */
+ * Arithmetic on model_conf and conf; no weights. With --backend cuda and no --memory-bytes the GPU
+ * is asked how much it has. */
 #ifndef ENGINE_PLAN_H
 #define ENGINE_PLAN_H
 
@@ -10,7 +11,8 @@
 struct plan {
     struct model_size size;                 /* elements */
     uint64_t weight_bytes;
-    uint64_t memory_bytes;                  /* of the machine, or --memory-bytes */
+    uint64_t memory_bytes;                  /* of the machine or GPU, or --memory-bytes */
+    uint64_t scratch_bytes;                 /* on a GPU: activations and work space */
     uint64_t kv_bytes;                      /* both pools as reserved */
     uint64_t full_page_bytes, sliding_page_bytes;
     int32_t  model_len;                     /* tokens of one request at most */

@@ -14,6 +14,8 @@ struct attn {
     struct kv_map   map;
     int32_t         n_head;       /* a multiple of kv.n_kv */
     int32_t         window;       /* key j is visible to query i iff 0 <= i - j < window; 0: all */
+    int32_t         n_seq;        /* sequences of the step, */
+    int32_t         ctx;          /* its largest pos + 1: both only choose among ways */
 };
 
 /* Floats of scratch for one caller of attn_ref. */

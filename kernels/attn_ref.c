@@ -45,7 +45,8 @@ static void attn_item(const struct attn *a, int64_t tok, int32_t h_kv, float *sc
     float *y = a->y + (tok * a->n_head + (int64_t) h_kv * group) * dim;
 
     for (int32_t j = 0; j < n; j++) {
-        const float *k = kv->k + kv_slot(kv, &a->map, seq, first + j) + (size_t) (h_kv * dim);
+        const float *k = (const float *) kv->k + kv_slot(kv, &a->map, seq, first + j)
+                         + (size_t) (h_kv * dim);
 
         for (int32_t g = 0; g < group; g++)
             scratch[g * stride + j] = vec_dot(q + (int64_t) g * dim, k, dim);
@@ -60,7 +61,8 @@ static void attn_item(const struct attn *a, int64_t tok, int32_t h_kv, float *sc
 
     memset(y, 0, (size_t) (group * dim) * sizeof(float));
     for (int32_t j = 0; j < n; j++) {
-        const float *v = kv->v + kv_slot(kv, &a->map, seq, first + j) + (size_t) (h_kv * dim);
+        const float *v = (const float *) kv->v + kv_slot(kv, &a->map, seq, first + j)
+                         + (size_t) (h_kv * dim);
 
         for (int32_t g = 0; g < group; g++) {
             float p = scratch[g * stride + j], *out = y + (int64_t) g * dim;

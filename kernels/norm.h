@@ -1,5 +1,5 @@
 /* norm.h - what happens between the matrix products: embedding rows, RMS norms, RoPE, the store
- * into the KV pages, gated activations. All fp32, row-major and dense. */
+ * into the KV pages, gated activations. Activations are fp32, row-major and dense. */
 #ifndef KERNELS_NORM_H
 #define KERNELS_NORM_H
 
@@ -60,7 +60,7 @@ struct norm_rope {
 
 /* The KV pages of one layer. */
 struct kv_layer {
-    float  *k, *v;                /* [n_page, page_tok, n_kv, head_dim] */
+    void   *k, *v;                /* [n_page, page_tok, n_kv, head_dim]; fp32, on a GPU bf16 */
     int32_t page_tok, n_kv, head_dim;
 };
 
@@ -100,7 +100,7 @@ void norm_rope_ref(const struct norm_rope *a, int64_t lo, int64_t hi);
 void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi);
 void kv_copy_ref(const struct kv_copy *a, int64_t lo, int64_t hi);
 
-/* First float of a token's slot in kv_layer.k and .v. */
+/* First element of a token's slot in kv_layer.k and .v. */
 static inline size_t kv_slot(const struct kv_layer *kv, const struct kv_map *m, int32_t seq,
                              int32_t pos)
 {

@@ -134,9 +134,9 @@ void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi)
             size_t in = (size_t) (t * a->kv.n_kv + h) * (size_t) dim;
             size_t out = slot + (size_t) (h * dim);
 
-            head_ref(a->kv.k + out, a->k + in, a->w, a->cs + t * 2 * a->n_rot, a->n_rot, dim,
-                     a->eps);
-            head_ref(a->kv.v + out, a->v + in, NULL, NULL, 0, dim, a->eps);
+            head_ref((float *) a->kv.k + out, a->k + in, a->w, a->cs + t * 2 * a->n_rot, a->n_rot,
+                     dim, a->eps);
+            head_ref((float *) a->kv.v + out, a->v + in, NULL, NULL, 0, dim, a->eps);
         }
     }
 }
@@ -149,7 +149,7 @@ void kv_copy_ref(const struct kv_copy *a, int64_t lo, int64_t hi)
         size_t from = (size_t) a->from_to[i * a->stride] * page;
         size_t to = (size_t) a->from_to[i * a->stride + 1] * page;
 
-        memcpy(a->kv.k + to, a->kv.k + from, page * sizeof(float));
-        memcpy(a->kv.v + to, a->kv.v + from, page * sizeof(float));
+        memcpy((float *) a->kv.k + to, (float *) a->kv.k + from, page * sizeof(float));
+        memcpy((float *) a->kv.v + to, (float *) a->kv.v + from, page * sizeof(float));
     }
 }

@@ -44,3 +44,9 @@ void quant_row_ref(float *y, const struct mat *m, int64_t row, float scale)
         break;
     }
 }
+
+void fill_ref(const struct fill *a, int64_t lo, int64_t hi)
+{
+    for (int64_t i = lo; i < hi; i++)
+        ((uint16_t *) a->y)[i] = fill_bf16(a->seed, (uint64_t) i);
+}

@@ -7,6 +7,7 @@
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
+#include <stdbool.h>
 #include "attn.h"
 #include "err.h"
 #include "gemm.h"
@@ -20,6 +21,16 @@ struct backend_ops {
     void *(*alloc)(struct backend *be, size_t bytes);            /* NULL: no memory */
     void  (*close)(struct backend *be);
 
+    /* A tensor of the checkpoint where ops can read it: p itself, or a copy. NULL: no memory. */
+    const void *(*weight)(struct backend *be, const void *p, size_t bytes);
+    void  (*put)(struct backend *be, void *to, const void *p, size_t bytes);   /* before steps, */
+    void  (*get)(struct backend *be, void *to, const void *p, size_t bytes);   /* for tests: wait */
+    /* n_row rows of n_col ints, *stride apart, of this step, where ops can read them; *stride is
+     * their distance there. */
+    const int32_t *(*input)(struct backend *be, const int32_t *p, int32_t n_row, int32_t n_col,
+                            int32_t *stride);
+    void  (*step_end)(struct backend *be);             /* results are where the ops were told to */
+
     void (*embed)     (struct backend *be, const struct embed *a);
     void (*norm)      (struct backend *be, const struct norm *a);
     void (*gather)    (struct backend *be, const struct gather *a);
@@ -32,12 +43,15 @@ struct backend_ops {
     void (*attn)      (struct backend *be, const struct attn *a);
     void (*moe_route) (struct backend *be, const struct moe_route *a);
     void (*moe)       (struct backend *be, const struct moe *a);     /* scratch: backend's own */
+    void (*fill)      (struct backend *be, const struct fill *a);
+    /* rows themselves, logits_out, logprob and tok are the caller's memory, filled by step_end */
     void (*sample)    (struct backend *be, const struct sample_row *rows, int32_t n_row);
 };
 
 struct backend {
     const struct backend_ops *ops;
     struct err                err;     /* the first failure; E_GPU, sticky */
+    bool                      device;  /* memory of its own; matrices and KV pages are bf16 there */
 };
 
 struct backend_limits {                /* of all ops to come; sizes the backend's own scratch */
@@ -45,9 +59,47 @@ struct backend_limits {                /* of all ops to come; sizes the backend'
     int32_t    vocab;
     size_t     attn_scratch;           /* attn_scratch() of the largest layer, 0: none */
     struct moe moe;                    /* shape fields only; n_expert 0: none */
+    int32_t    step_tok_max, seq_max, page_max;
+    int32_t    cols_max;               /* of a matrix */
+    int32_t    n_head, n_kv[2], head_dim[2];           /* of the two layer types */
+    uint64_t   model_bytes;            /* weights, KV pages and activations, allocated later */
 };
 
 int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e);
+
+#ifdef HAVE_CUDA
+int    be_open_cuda(struct backend **out, const struct backend_limits *lim, struct err *e);
+size_t be_scratch_cuda(const struct backend_limits *lim);
+/* Of the first GPU, in bytes. */
+int    be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
+#else
+static inline int be_no_cuda(struct err *e)
+{
+    return err_set(e, E_INVALID, "--backend: this build has the cpu backend only: nvcc was not"
+                   " found");
+}
+
+static inline int be_open_cuda(struct backend **out, const struct backend_limits *lim,
+                               struct err *e)
+{
+    (void) out;
+    (void) lim;
+    return be_no_cuda(e);
+}
+
+static inline size_t be_scratch_cuda(const struct backend_limits *lim)
+{
+    (void) lim;
+    return 0;
+}
+
+static inline int be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
+{
+    (void) free_bytes;
+    (void) total_bytes;
+    return be_no_cuda(e);
+}
+#endif
 
 static inline void be_close(struct backend *be)
 {
@@ -61,9 +113,23 @@ static inline void *be_alloc(struct backend *be, size_t bytes)
 }
 
 /* 0, or the latched failure. */
-static inline int be_step_end(struct backend *be, struct err *e)
+static inline int be_failed(const struct backend *be, struct err *e)
 {
     return be->err.code == 0 ? 0 : err_set(e, be->err.code, "%s", be->err.msg);
+}
+
+/* Wait for all ops since the last time. */
+static inline int be_step_end(struct backend *be, struct err *e)
+{
+    be->ops->step_end(be);
+    return be_failed(be, e);
+}
+
+static inline const int32_t *be_input(struct backend *be, const int32_t *p, int32_t n)
+{
+    int32_t stride = n;
+
+    return be->ops->input(be, p, 1, n, &stride);
 }
 
 #define BE_OP(name, type)                                                       \
@@ -84,6 +150,7 @@ BE_OP(kv_copy, kv_copy)
 BE_OP(attn, attn)
 BE_OP(moe_route, moe_route)
 BE_OP(moe, moe)
+BE_OP(fill, fill)
 
 #undef BE_OP
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define CPU_ALLOC_MAX   512
+#define CPU_ALLOC_MAX   4096
 #define CPU_GRAIN_WORK  65536          /* multiply-adds that are worth handing to a thread */
 
 struct cpu {
@@ -51,6 +51,34 @@ static void cpu_close(struct backend *be)
     free(c);
 }
 
+static const void *cpu_weight(struct backend *be, const void *p, size_t bytes)
+{
+    (void) be;
+    (void) bytes;
+    return p;
+}
+
+static void cpu_put(struct backend *be, void *to, const void *p, size_t bytes)
+{
+    (void) be;
+    memcpy(to, p, bytes);
+}
+
+static const int32_t *cpu_input(struct backend *be, const int32_t *p, int32_t n_row, int32_t n_col,
+                                int32_t *stride)
+{
+    (void) be;
+    (void) n_row;
+    (void) n_col;
+    (void) stride;
+    return p;
+}
+
+static void cpu_step_end(struct backend *be)
+{
+    (void) be;                             /* every op was complete when it returned */
+}
+
 /* Items of a loop in one piece, when an item costs so much. */
 static int64_t grain(int64_t item_work)
 {
@@ -81,6 +109,7 @@ CPU_OP(norm_rope, norm_rope, a->n_tok, 4 * a->n_head * a->head_dim)
 CPU_OP(kv_store, kv_store, a->map.n_tok, 8 * a->kv.n_kv * a->kv.head_dim)
 CPU_OP(kv_copy, kv_copy, a->n, (int64_t) a->kv.page_tok * a->kv.n_kv * a->kv.head_dim)
 CPU_OP(moe_route, moe_route, a->n_tok, a->n_expert * a->top_k)
+CPU_OP(fill, fill, a->n, 8)
 
 static void gemm_part(void *arg, int64_t lo, int64_t hi, int thread)
 {
@@ -108,13 +137,8 @@ static void attn_part(void *arg, int64_t lo, int64_t hi, int thread)
 static void cpu_attn(struct backend *be, const struct attn *a)
 {
     struct attn_arg x = { a, (struct cpu *) be };
-    int64_t ctx = 1;
+    int64_t ctx = a->window > 0 && a->ctx > a->window ? a->window : a->ctx;
 
-    for (int32_t t = 0; t < a->map.n_tok; t++)
-        if (a->map.pos[t] >= ctx)
-            ctx = a->map.pos[t] + 1;
-    if (a->window > 0 && ctx > a->window)
-        ctx = a->window;
     pool_run(x.c->pool, attn_part, &x, (int64_t) a->map.n_tok * a->kv.n_kv,
              grain(2 * ctx * (a->n_head / a->kv.n_kv) * a->kv.head_dim));
 }
@@ -183,12 +207,14 @@ static void cpu_sample(struct backend *be, const struct sample_row *rows, int32_
 }
 
 static const struct backend_ops cpu_ops = {
-    .alloc = cpu_alloc,           .close = cpu_close,
+    .alloc = cpu_alloc,           .close = cpu_close,         .weight = cpu_weight,
+    .put = cpu_put,               .get = cpu_put,             .input = cpu_input,
+    .step_end = cpu_step_end,
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
     .gemm = cpu_gemm,             .geglu = cpu_geglu,         .rope_table = cpu_rope_table,
     .norm_rope = cpu_norm_rope,   .kv_store = cpu_kv_store,
     .kv_copy = cpu_kv_copy,       .attn = cpu_attn,           .moe_route = cpu_moe_route,
-    .moe = cpu_moe,               .sample = cpu_sample,
+    .moe = cpu_moe,               .fill = cpu_fill,           .sample = cpu_sample,
 };
 
 int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e)

@@ -2,10 +2,24 @@
 #include "forward.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
+/* What the batch says, where the ops can read it. */
+struct inputs {
+    const int32_t *tok, *pos, *seq, *out_row;
+    const int32_t *page[2];                /* [is_full] */
+    int32_t        page_max[2];
+    const int32_t *copy;                   /* [n_copy] of struct page_copy */
+};
+
 /* The widths of a step, once: every op below is one of these on all tokens. */
-struct step { struct fwd *f; const struct batch *b; int32_t n_tok; };
+struct step {
+    struct fwd         *f;
+    const struct batch *b;
+    struct inputs       in;
+    int32_t             n_tok, ctx;        /* ctx: largest position + 1 */
+};
 
 static void linear(struct step *s, float *y, const float *x, struct mat w)
 {
@@ -41,9 +55,7 @@ static float embed_scale(int32_t n)
 
 static struct kv_map kv_map(const struct step *s, bool full)
 {
-    const struct batch *b = s->b;
-
-    return (struct kv_map) { b->pos, b->seq, full ? b->page_full : b->page_sliding, b->page_max,
+    return (struct kv_map) { s->in.pos, s->in.seq, s->in.page[full], s->in.page_max[full],
                              s->n_tok };
 }
 
@@ -72,7 +84,7 @@ static void attention(struct step *s, int32_t il)
 
     op_attn(f->be, &(struct attn) {
         .y = f->att, .q = f->q, .kv = f->kv[il], .map = map, .n_head = f->c->n_head,
-        .window = t->window });
+        .window = t->window, .n_seq = s->b->n_seq, .ctx = s->ctx });
     linear(s, f->t1, f->att, w->wo);
 }
 
@@ -138,7 +150,7 @@ static void per_layer_inputs(struct step *s)
     struct fwd *f = s->f;
     const struct model_conf *c = f->c;
 
-    op_embed(f->be, &(struct embed) { f->ple, s->b->tok, f->w->ple_embed, embed_scale(c->ple),
+    op_embed(f->be, &(struct embed) { f->ple, s->in.tok, f->w->ple_embed, embed_scale(c->ple),
                                       s->n_tok });
     linear(s, f->ple_proj, f->x, f->w->ple_model_proj);
     op_norm(f->be, &(struct norm) {
@@ -158,7 +170,8 @@ static void sample(struct step *s, struct step_out *o)
 
     for (int32_t r = 0; r < b->n_out; r += rows.n_tok) {
         rows.n_tok = b->n_out - r < SAMPLE_ROW_MAX ? b->n_out - r : SAMPLE_ROW_MAX;
-        op_gather(f->be, &(struct gather) { f->t1, f->x, b->out_row + r, rows.n_tok, c->hidden });
+        op_gather(f->be, &(struct gather) { f->t1, f->x, s->in.out_row + r, rows.n_tok,
+                                            c->hidden });
         norm(&rows, f->t1, f->t1, f->w->norm, NULL, 1);
         linear(&rows, f->logits, f->t1, f->w->head);
 
@@ -172,7 +185,7 @@ static void sample(struct step *s, struct step_out *o)
                 .logprob = target ? &o->target_logprob[r + i] : NULL,
                 .target = target ? b->target[r + i] : 0,
                 .tok = &o->tok[r + i],
-                .ban = { c->suppress, c->eos },
+                .ban = { f->suppress, f->eos },
                 .n_ban = { c->n_suppress,
                            b->ban_eos != NULL && b->ban_eos[r + i] ? c->n_eos : 0 },
                 .vocab = c->vocab, .pos = b->pos[b->out_row[r + i]], .softcap = c->softcap,
@@ -186,25 +199,53 @@ static void sample(struct step *s, struct step_out *o)
 /* Requests that begin alike part in the middle of a page. */
 static void copy_pages(struct step *s)
 {
-    const struct page_copy *c = s->b->copy;
+    const int32_t full = offsetof(struct page_copy, full_from) / sizeof(int32_t);
+    const int32_t sliding = offsetof(struct page_copy, sliding_from) / sizeof(int32_t);
 
     for (int32_t il = 0; il < s->f->c->n_layer && s->b->n_copy > 0; il++)
         if (model_kv_layer(s->f->c, il) == il)
             op_kv_copy(s->f->be, &(struct kv_copy) {
-                .kv = s->f->kv[il], .n = s->b->n_copy, .stride = sizeof(*c) / sizeof(int32_t),
-                .from_to = s->f->c->is_full[il] ? &c->full_from : &c->sliding_from });
+                .kv = s->f->kv[il], .n = s->b->n_copy,
+                .stride = sizeof(struct page_copy) / sizeof(int32_t),
+                .from_to = s->in.copy + (s->f->c->is_full[il] ? full : sliding) });
+}
+
+/* Of the page tables only what the longest sequence has. */
+static void bring_inputs(struct step *s)
+{
+    const struct batch *b = s->b;
+    struct backend *be = s->f->be;
+    const int32_t *page[2] = { b->page_sliding, b->page_full };
+
+    s->ctx = 1;
+    for (int32_t i = 0; i < b->n_tok; i++)
+        s->ctx = b->pos[i] >= s->ctx ? b->pos[i] + 1 : s->ctx;
+
+    s->in.tok = be_input(be, b->tok, b->n_tok);
+    s->in.pos = be_input(be, b->pos, b->n_tok);
+    s->in.seq = be_input(be, b->seq, b->n_tok);
+    s->in.out_row = be_input(be, b->out_row, b->n_out);
+    s->in.copy = be_input(be, (const int32_t *) b->copy,
+                          b->n_copy * (int32_t) (sizeof(*b->copy) / sizeof(int32_t)));
+    for (int full = 0; full < 2; full++) {
+        s->in.page_max[full] = b->page_max;
+        s->in.page[full] = be->ops->input(be, page[full], b->n_seq,
+                                          (s->ctx - 1) / s->f->lim.kv.page_tok + 1,
+                                          &s->in.page_max[full]);
+    }
 }
 
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
 {
-    struct step s = { f, b, b->n_tok };
+    struct step s = { .f = f, .b = b, .n_tok = b->n_tok };
 
+    bring_inputs(&s);
     copy_pages(&s);
-    op_embed(f->be, &(struct embed) { f->x, b->tok, f->w->embed, embed_scale(f->c->hidden),
+    op_embed(f->be, &(struct embed) { f->x, s.in.tok, f->w->embed, embed_scale(f->c->hidden),
                                       s.n_tok });
     for (int full = 0; full < 2; full++)
         op_rope_table(f->be, &(struct rope_table) {
-            f->type[full].cs, b->pos, f->type[full].inv_freq, s.n_tok, f->type[full].n_rot });
+            f->type[full].cs, s.in.pos, f->type[full].inv_freq, s.n_tok, f->type[full].n_rot });
     if (f->c->ple > 0)
         per_layer_inputs(&s);
 
@@ -222,22 +263,35 @@ struct moe forward_moe(const struct model_conf *c)
 
 /* Reserving. */
 
-static int alloc_f32(struct fwd *f, float **p, int64_t rows, int64_t width, struct err *e)
+#define HEAD_MAX 4096
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int alloc(struct fwd *f, void **p, int64_t rows, int64_t width, size_t elem, struct err *e)
 {
     size_t bytes;
 
     if (__builtin_mul_overflow((size_t) rows, (size_t) width, &bytes)
-        || __builtin_mul_overflow(bytes, sizeof(float), &bytes)
+        || __builtin_mul_overflow(bytes, elem, &bytes)
         || (*p = be_alloc(f->be, bytes)) == NULL)
-        return err_set(e, E_IO, "cannot reserve %lld x %lld floats", (long long) rows,
-                       (long long) width);
+        return err_set(e, E_IO, "cannot reserve %lld x %lld numbers of %d bytes", (long long) rows,
+                       (long long) width, (int) elem);
     return 0;
+}
+
+static int alloc_f32(struct fwd *f, float **p, int64_t rows, int64_t width, struct err *e)
+{
+    return alloc(f, (void **) p, rows, width, sizeof(float), e);
 }
 
 static int open_type(struct fwd *f, bool full, struct err *e)
 {
     const struct model_conf *c = f->c;
     struct fwd_type *t = &f->type[full];
+    float inv_freq[HEAD_MAX / 2];
     int32_t half;
     int rc;
 
@@ -245,6 +299,8 @@ static int open_type(struct fwd *f, bool full, struct err *e)
     t->n_kv = full ? c->n_kv_full : c->n_kv_sliding;
     t->window = full ? 0 : c->window;
     half = t->head_dim / 2;
+    if (half > HEAD_MAX / 2)
+        return err_set(e, E_INVALID, "head_dim %d, at most %d", (int) t->head_dim, HEAD_MAX);
     t->n_rot = full ? (int32_t) (c->rope_partial_full * (float) t->head_dim / 2) : half;
 
     if ((rc = alloc_f32(f, &t->inv_freq, t->n_rot, 1, e)) < 0
@@ -255,14 +311,16 @@ static int open_type(struct fwd *f, bool full, struct err *e)
     for (int32_t i = 0; i < t->n_rot; i++) {
         double theta = full ? c->rope_theta_full : c->rope_theta_sliding;
 
-        t->inv_freq[i] = (float) (pow(theta, -2.0 * i / t->head_dim)
-                                  / (full ? c->rope_factor_full : 1));
+        inv_freq[i] = (float) (pow(theta, -2.0 * i / t->head_dim)
+                               / (full ? c->rope_factor_full : 1));
     }
+    f->be->ops->put(f->be, t->inv_freq, inv_freq, (size_t) t->n_rot * sizeof(float));
     return 0;
 }
 
 static int open_kv(struct fwd *f, struct err *e)
 {
+    size_t elem = f->be->device ? 2 : sizeof(float);
     int rc;
 
     for (int32_t il = 0; il < f->c->n_layer; il++) {
@@ -279,48 +337,88 @@ static int open_kv(struct fwd *f, struct err *e)
         }
         *kv = (struct kv_layer) { NULL, NULL, f->lim.kv.page_tok, f->type[full].n_kv,
                                   f->type[full].head_dim };
-        if ((rc = alloc_f32(f, &kv->k, slots, width, e)) < 0
-            || (rc = alloc_f32(f, &kv->v, slots, width, e)) < 0)
+        if ((rc = alloc(f, &kv->k, slots, width, elem, e)) < 0
+            || (rc = alloc(f, &kv->v, slots, width, elem, e)) < 0)
             return rc;
     }
     return 0;
 }
 
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
+enum { N_BUF = 16 };
 
-int forward_open(struct fwd *f, struct err *e)
+/* The activations: where a buffer goes in struct fwd, and how large it is. */
+struct buf_row { size_t off; int64_t rows, width; };
+
+#define AT(field)  offsetof(struct fwd, field)
+
+static void buf_rows(struct buf_row row[N_BUF], const struct model_conf *c, int64_t n)
 {
-    const struct model_conf *c = f->c;
-    int64_t n = f->lim.step_tok_max;
     int64_t q = (int64_t) c->n_head * max64(c->head_full, c->head_sliding);
     int64_t kv = max64((int64_t) c->n_kv_full * c->head_full,
                        (int64_t) c->n_kv_sliding * c->head_sliding);
     int64_t ffn = max64(c->double_wide ? 2 * (int64_t) c->ffn : c->ffn, c->ple);
     int64_t all_ple = (int64_t) c->n_layer * c->ple;
-    struct { float **p; int64_t rows, width; } buf[] = {
-        { &f->x, n, c->hidden },      { &f->xn, n, c->hidden },
-        { &f->t1, max64(n, SAMPLE_ROW_MAX), c->hidden },      { &f->t2, n, c->hidden },
-        { &f->q, n, q },              { &f->att, n, q },
-        { &f->k, n, kv },             { &f->v, n, kv },
-        { &f->gate, n, ffn },         { &f->up, n, ffn },
-        { &f->route, n, c->moe ? c->n_expert : 0 },
-        { &f->expert_w, n, c->moe ? c->top_k : 0 },
-        { &f->ple, n, all_ple },      { &f->ple_proj, n, all_ple },
-        { &f->logits, SAMPLE_ROW_MAX, c->vocab },
+    struct buf_row all[N_BUF] = {
+        { AT(x), n, c->hidden },      { AT(xn), n, c->hidden },
+        { AT(t1), max64(n, SAMPLE_ROW_MAX), c->hidden },      { AT(t2), n, c->hidden },
+        { AT(q), n, q },              { AT(att), n, q },
+        { AT(k), n, kv },             { AT(v), n, kv },
+        { AT(gate), n, ffn },         { AT(up), n, ffn },
+        { AT(route), n, c->moe ? c->n_expert : 0 },
+        { AT(expert_w), n, c->moe ? c->top_k : 0 },
+        { AT(expert), n, c->moe ? c->top_k : 0 },
+        { AT(ple), n, all_ple },      { AT(ple_proj), n, all_ple },
+        { AT(logits), SAMPLE_ROW_MAX, c->vocab },
     };
+
+    memcpy(row, all, sizeof(all));
+}
+
+uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *lim)
+{
+    struct buf_row row[N_BUF];
+    uint64_t n = 0;
+
+    buf_rows(row, c, lim->step_tok_max);
+    for (int i = 0; i < N_BUF; i++)
+        n += (uint64_t) row[i].rows * (uint64_t) row[i].width;
+    n += (uint64_t) lim->step_tok_max * (uint64_t) (c->head_full + c->head_sliding);
+    return n * sizeof(float);
+}
+
+uint64_t forward_kv(const struct model_conf *c, const struct model_limits *lim, size_t elem_bytes)
+{
+    return (uint64_t) lim->kv.n_page_full
+           * model_kv_page_bytes(c, true, lim->kv.page_tok, elem_bytes)
+           + (uint64_t) lim->kv.n_page_sliding
+             * model_kv_page_bytes(c, false, lim->kv.page_tok, elem_bytes);
+}
+
+/* Ids that the ops read. */
+static int put_ids(struct fwd *f, int32_t **to, const int32_t *id, int32_t n, struct err *e)
+{
+    *to = be_alloc(f->be, (size_t) n * sizeof(*id));
+    if (*to == NULL)
+        return err_set(e, E_IO, "out of memory");
+    f->be->ops->put(f->be, *to, id, (size_t) n * sizeof(*id));
+    return 0;
+}
+
+int forward_open(struct fwd *f, struct err *e)
+{
+    struct buf_row row[N_BUF];
     int rc;
 
-    for (size_t i = 0; i < sizeof(buf) / sizeof(buf[0]); i++)
-        if ((rc = alloc_f32(f, buf[i].p, buf[i].rows, buf[i].width, e)) < 0)
+    buf_rows(row, f->c, f->lim.step_tok_max);
+    for (int i = 0; i < N_BUF; i++)                    /* ints are as wide as floats */
+        if ((rc = alloc_f32(f, (float **) (void *) ((char *) f + row[i].off), row[i].rows,
+                            row[i].width, e)) < 0)
             return rc;
-    f->expert = be_alloc(f->be, (size_t) n * (size_t) (c->moe ? c->top_k : 0) * sizeof(int32_t));
-    if (f->expert == NULL)
-        return err_set(e, E_IO, "out of memory");
 
-    if ((rc = open_type(f, false, e)) < 0 || (rc = open_type(f, true, e)) < 0)
+    if ((rc = put_ids(f, &f->suppress, f->c->suppress, f->c->n_suppress, e)) < 0
+        || (rc = put_ids(f, &f->eos, f->c->eos, f->c->n_eos, e)) < 0
+        || (rc = open_type(f, false, e)) < 0 || (rc = open_type(f, true, e)) < 0
+        || (rc = open_kv(f, e)) < 0)
         return rc;
-    return open_kv(f, e);
+    return be_failed(f->be, e);
 }

@@ -32,6 +32,7 @@ struct fwd {
     int32_t *expert;                                   /* [step_tok, top_k] */
     float *ple, *ple_proj;                             /* [step_tok, n_layer * ple] */
     float *logits;                                     /* [SAMPLE_ROW_MAX, vocab] */
+    int32_t *suppress, *eos;                           /* of the config, as the ops read them */
 };
 
 /* be and everything else of f is set; reserve the scratch and the KV pages. */
@@ -39,6 +40,10 @@ int  forward_open(struct fwd *f, struct err *e);
 
 /* b was checked. Results are complete when be_step_end() says so. */
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o);
+
+/* Bytes that forward_open takes, without and of the KV pages. */
+uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *lim);
+uint64_t forward_kv(const struct model_conf *c, const struct model_limits *lim, size_t elem_bytes);
 
 /* The shape of the routed experts, without data. */
 struct moe forward_moe(const struct model_conf *c);

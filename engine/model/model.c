@@ -43,17 +43,57 @@ static int check_limits(const struct model_limits *l, struct err *e)
     return 0;
 }
 
-static int open_backend(struct model *m, const struct model_limits *lim, struct err *e)
+static int32_t cols_max(const struct model_conf *c)
 {
-    const struct model_conf *c = &m->conf;
+    int32_t head = c->head_full > c->head_sliding ? c->head_full : c->head_sliding;
+    int32_t cols[] = { c->hidden, c->n_head * head, c->double_wide ? 2 * c->ffn : c->ffn, c->ple };
+    int32_t max = 0;
+
+    for (size_t i = 0; i < sizeof(cols) / sizeof(cols[0]); i++)
+        max = cols[i] > max ? cols[i] : max;
+    return max;
+}
+
+static struct backend_limits backend_limits(const struct model_conf *c,
+                                            const struct model_limits *lim)
+{
     int64_t ctx = (int64_t) lim->page_max * lim->kv.page_tok;
     int64_t win = ctx < c->window ? ctx : c->window;
-    struct backend_limits bl = { lim->n_thread, c->vocab, 0, forward_moe(c) };
-    size_t s = attn_scratch(c->n_head, c->n_kv_sliding, win);
+    size_t full = attn_scratch(c->n_head, c->n_kv_full, ctx);
+    size_t sliding = attn_scratch(c->n_head, c->n_kv_sliding, win);
 
-    bl.attn_scratch = attn_scratch(c->n_head, c->n_kv_full, ctx);
-    bl.attn_scratch = s > bl.attn_scratch ? s : bl.attn_scratch;
-    return be_open_cpu(&m->be, &bl, e);
+    return (struct backend_limits) {
+        .n_thread = lim->n_thread, .vocab = c->vocab,
+        .attn_scratch = full > sliding ? full : sliding, .moe = forward_moe(c),
+        .step_tok_max = lim->step_tok_max, .seq_max = lim->seq_max, .page_max = lim->page_max,
+        .cols_max = cols_max(c), .n_head = c->n_head,
+        .n_kv = { c->n_kv_sliding, c->n_kv_full }, .head_dim = { c->head_sliding, c->head_full } };
+}
+
+uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limits *lim)
+{
+    struct backend_limits bl = backend_limits(c, lim);
+
+    return forward_scratch(c, lim) + (lim->backend == MODEL_CUDA ? be_scratch_cuda(&bl) : 0);
+}
+
+int model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
+{
+    return be_memory_cuda(free_bytes, total_bytes, e);
+}
+
+static int open_backend(struct model *m, const struct model_limits *lim, struct err *e)
+{
+    struct backend_limits bl = backend_limits(&m->conf, lim);
+    struct model_size size;
+
+    if (lim->backend == MODEL_CPU)
+        return be_open_cpu(&m->be, &bl, e);
+
+    model_size(&m->conf, &size);
+    bl.model_bytes = 2 * size.total + forward_kv(&m->conf, lim, 2)
+                     + forward_scratch(&m->conf, lim);
+    return be_open_cuda(&m->be, &bl, e);
 }
 
 static runner_fn step;
@@ -71,9 +111,9 @@ int model_open(struct model **out, const char *dir, const struct model_conf *c,
         return err_set(e, E_IO, "out of memory");
     m->conf = *c;
 
-    rc = weights_load(&m->w, dir, &m->conf, progress, arg, e);
+    rc = open_backend(m, lim, e);
     if (rc == 0)
-        rc = open_backend(m, lim, e);
+        rc = weights_load(&m->w, m->be, lim->dummy ? NULL : dir, &m->conf, progress, arg, e);
     if (rc == 0) {
         m->fwd = (struct fwd) { .c = &m->conf, .w = &m->w, .lim = *lim, .be = m->be };
         rc = forward_open(&m->fwd, e);
@@ -93,8 +133,8 @@ void model_close(struct model *m)
     if (m == NULL)
         return;
     runner_close(m->runner);
-    be_close(m->be);
     weights_free(&m->w);
+    be_close(m->be);
     free(m);
 }
 
@@ -173,7 +213,8 @@ static int check_batch(const struct model *m, const struct batch *b, struct err 
         if (!copy_ok(&lim->kv, &b->copy[i]))
             return err_set(e, E_INVALID, "batch: copy %d: a page is out of range", (int) i);
     if (b->n_tok < 1 || b->n_tok > lim->step_tok_max || b->n_seq < 1 || b->n_seq > lim->seq_max
-        || b->page_max < 1 || b->page_max > lim->page_max || b->n_out < 0)
+        || b->page_max < 1 || b->page_max > lim->page_max || b->n_out < 0
+        || b->n_out > lim->step_tok_max)
         return err_set(e, E_INVALID, "batch: %d tokens of %d sequences: beyond the limits",
                        (int) b->n_tok, (int) b->n_seq);
 
@@ -208,7 +249,7 @@ static int fill_in(const struct model *m, struct batch *b, struct err *e)
 static int step(void *arg, struct batch *b, struct step_out *o, struct err *e)
 {
     struct model *m = arg;
-    int rc = be_step_end(m->be, e);
+    int rc = be_failed(m->be, e);
 
     if (rc < 0)
         return rc;

@@ -56,13 +56,23 @@ void model_size(const struct model_conf *c, struct model_size *s);
 
 struct kv_shape { int32_t page_tok, n_page_full, n_page_sliding; };
 
+enum model_backend { MODEL_CPU, MODEL_CUDA };
+
 struct model_limits {
+    enum model_backend backend;
+    bool    dummy;                        /* random weights instead of the files: for benchmarks */
     struct kv_shape kv;
     int32_t step_tok_max;                 /* tokens of one step, all sequences together */
     int32_t seq_max;                      /* sequences of one step */
     int32_t page_max;                     /* entries of one row of a page table */
     int32_t n_thread;
 };
+
+/* What model_open reserves besides weights and KV pages. */
+uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limits *lim);
+
+/* Of the first GPU, in bytes; E_GPU with the reason if there is none to use. */
+int  model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
 
 typedef void model_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 

@@ -175,6 +175,12 @@ void model_size(const struct model_conf *c, struct model_size *s)
     size_add(s, c, 0, &head_row);
 }
 
+/* Floats from one vector to the next: each begins at a multiple of 16 bytes, as the ops want it. */
+static size_t vec_step(size_t n)
+{
+    return (n + 3) / 4 * 4;
+}
+
 /* Floats that all vectors take together. */
 static size_t vec_elems(const struct model_conf *c)
 {
@@ -182,11 +188,11 @@ static size_t vec_elems(const struct model_conf *c)
 
     for (size_t i = 0; i < N(top_rows); i++)
         if (top_rows[i].is_vec && needed(c, 0, top_rows[i].need))
-            n += row_elems(c, 0, &top_rows[i]);
+            n += vec_step(row_elems(c, 0, &top_rows[i]));
     for (int32_t il = 0; il < c->n_layer; il++)
         for (size_t i = 0; i < N(layer_rows); i++)
             if (layer_rows[i].is_vec && needed(c, il, layer_rows[i].need))
-                n += row_elems(c, il, &layer_rows[i]);
+                n += vec_step(row_elems(c, il, &layer_rows[i]));
     return n;
 }
 
@@ -230,6 +236,7 @@ static int check_tensor(const struct st_tensor *t, const struct model_conf *c, i
 
 struct loading {
     struct weights          *w;
+    struct backend          *be;
     const struct model_conf *c;
     const char              *prefix;
     float                   *vec;          /* next free float */
@@ -238,6 +245,19 @@ struct loading {
     uint64_t                 done, total;
     struct err              *e;
 };
+
+static int no_room(struct loading *l)
+{
+    return err_set(l->e, E_IO, "no memory for the weights after %.0f of %.0f MB: lower"
+                   " --kv-cache-memory-bytes", (double) l->done / 1e6, (double) l->total / 1e6);
+}
+
+static void progress(struct loading *l, uint64_t bytes)
+{
+    l->done += bytes;
+    if (l->progress != NULL)
+        l->progress(l->arg, l->done, l->total);
+}
 
 static int bind(struct loading *l, int32_t il, const struct row *r, void *base,
                 struct st_tensor *t)
@@ -253,15 +273,18 @@ static int bind(struct loading *l, int32_t il, const struct row *r, void *base,
     if (r->is_vec) {
         quant_row_ref(l->vec, &m, 0, 1);
         *(const float **) (void *) ((char *) base + r->off) = l->vec;
-        l->vec += m.cols;
+        l->vec += vec_step((size_t) m.cols);
     } else {
+        if (l->be->device && m.type != MAT_BF16)
+            return err_set(l->e, E_INVALID, "%s: %s: dtype %s: --backend cuda takes BF16 only",
+                           t->file, t->name, t->dtype);
+        if ((m.p = l->be->ops->weight(l->be, t->p, t->bytes)) == NULL)
+            return no_room(l);
         *(struct mat *) (void *) ((char *) base + r->off) = m;
     }
 
     t->used = true;
-    l->done += t->bytes;
-    if (l->progress != NULL)
-        l->progress(l->arg, l->done, l->total);
+    progress(l, t->bytes);
     return 0;
 }
 
@@ -370,27 +393,110 @@ static const char *find_prefix(struct st *st)
     return NULL;
 }
 
-int weights_load(struct weights *w, const char *dir, const struct model_conf *c,
-                 model_progress *progress, void *arg, struct err *e)
+/* Random matrices, each with a seed of its own; vectors of ones. */
+static int make_row(struct loading *l, int32_t il, const struct row *r, void *base)
 {
-    struct loading l = { .w = w, .c = c, .progress = progress, .arg = arg, .e = e };
+    int64_t cols = dim_of(l->c, il, r->shape[rank(r) - 1]);
+    struct fill f = { .n = (int64_t) row_elems(l->c, il, r), .seed = l->done };
+    struct mat m = { NULL, MAT_BF16, 0, (int32_t) cols };
+
+    if (!needed(l->c, il, r->need))
+        return 0;
+    m.rows = f.n / cols;
+    if (r->is_vec) {
+        for (int64_t i = 0; i < cols; i++)
+            l->vec[i] = 1;
+        *(const float **) (void *) ((char *) base + r->off) = l->vec;
+        l->vec += vec_step((size_t) cols);
+    } else {
+        if ((f.y = be_alloc(l->be, (size_t) f.n * 2)) == NULL)
+            return no_room(l);
+        op_fill(l->be, &f);
+        m.p = f.y;
+        *(struct mat *) (void *) ((char *) base + r->off) = m;
+    }
+    progress(l, (uint64_t) f.n * 2);
+    return 0;
+}
+
+static int make_all(struct loading *l)
+{
+    int rc;
+
+    for (size_t i = 0; i < N(top_rows); i++)
+        if ((rc = make_row(l, 0, &top_rows[i], l->w)) < 0)
+            return rc;
+    for (int32_t il = 0; il < l->c->n_layer; il++)
+        for (size_t i = 0; i < N(layer_rows); i++)
+            if ((rc = make_row(l, il, &layer_rows[i], &l->w->layer[il])) < 0)
+                return rc;
+    if ((rc = make_row(l, 0, &head_row, l->w)) < 0)
+        return rc;
+    if (l->c->tied)
+        l->w->head = l->w->embed;
+    return 0;
+}
+
+static int read_all(struct loading *l, const char *dir)
+{
+    int rc = st_open(&l->w->st, dir, l->e);
+
+    if (rc < 0)
+        return rc;
+    for (int32_t i = 0; i < st_count(l->w->st); i++)
+        l->total += st_at(l->w->st, i)->bytes;
+    l->prefix = find_prefix(l->w->st);
+    if (l->prefix == NULL)
+        return err_set(l->e, E_INVALID, "safetensors: tensor missing: %sembed_tokens.weight",
+                       prefixes[0]);
+    return load_all(l);
+}
+
+static void move_vec(struct loading *l, const struct row *r, void *base, const float *to)
+{
+    const float **p = (const float **) (void *) ((char *) base + r->off);
+
+    if (r->is_vec && *p != NULL && r->shape[0] != D_ONE)
+        *p = to + (*p - l->w->vec);
+}
+
+/* All vectors as one block in the device's memory; the scalars stay the host's. */
+static int move_vecs(struct loading *l)
+{
+    const float *to = l->be->ops->weight(l->be, l->w->vec, vec_elems(l->c) * sizeof(float));
+
+    if (to == NULL)
+        return no_room(l);
+    for (size_t i = 0; i < N(top_rows); i++)
+        move_vec(l, &top_rows[i], l->w, to);
+    for (int32_t il = 0; il < l->c->n_layer; il++)
+        for (size_t i = 0; i < N(layer_rows); i++)
+            move_vec(l, &layer_rows[i], &l->w->layer[il], to);
+    return 0;
+}
+
+int weights_load(struct weights *w, struct backend *be, const char *dir,
+                 const struct model_conf *c, model_progress *progress, void *arg, struct err *e)
+{
+    struct loading l = { .w = w, .be = be, .c = c, .progress = progress, .arg = arg, .e = e };
+    struct model_size size;
     int rc;
 
     memset(w, 0, sizeof(*w));
-    if ((rc = st_open(&w->st, dir, e)) < 0)
-        return rc;
-    for (int32_t i = 0; i < st_count(w->st); i++)
-        l.total += st_at(w->st, i)->bytes;
-
-    l.prefix = find_prefix(w->st);
+    model_size(c, &size);
     w->vec = l.vec = calloc(vec_elems(c), sizeof(float));
-    if (l.prefix == NULL)
-        rc = err_set(e, E_INVALID, "safetensors: tensor missing: %sembed_tokens.weight",
-                     prefixes[0]);
-    else if (w->vec == NULL)
+    if (w->vec == NULL) {
         rc = err_set(e, E_IO, "out of memory");
-    else
-        rc = load_all(&l);
+    } else if (dir != NULL) {
+        rc = read_all(&l, dir);
+    } else {
+        l.total = 2 * size.total;
+        rc = make_all(&l);
+    }
+    if (rc == 0)
+        rc = move_vecs(&l);
+    if (rc == 0)
+        rc = be_step_end(be, e);           /* copies have arrived, or say why not */
 
     if (rc < 0)
         weights_free(w);

@@ -1,11 +1,11 @@
 /* weights.h - the text model's parameters, found by name and checked by shape.
  *
- * Matrices stay where the file is mapped; vectors are fp32 copies. */
+ * Matrices stay where the file is mapped, or are the backend's copies; vectors are fp32 copies. */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
 
+#include "backend.h"
 #include "model.h"
-#include "quant.h"
 #include "safetensors.h"
 
 struct layer_w {
@@ -14,7 +14,7 @@ struct layer_w {
     const float *q_norm, *k_norm;                                      /* [head_dim] */
     struct mat   wq, wk, wv, wo;          /* wk: none in KV-shared layers; wv: nor with k_eq_v */
     struct mat   gate, up, down;
-    const float *scalar;                                               /* [1] */
+    const float *scalar;                                               /* [1] the host reads it */
 
     /* moe */
     const float *post_ffn_norm_1, *ffn_norm_2, *post_ffn_norm_2;       /* [hidden] */
@@ -36,13 +36,15 @@ struct weights {
     const float    *ple_norm;                                          /* [ple] */
     const float    *norm;                                              /* [hidden] */
     struct layer_w  layer[MODEL_LAYER_MAX];
-    float          *vec;                  /* what the vectors point into */
+    float          *vec;                  /* what the vectors point into, on the host */
     struct st      *st;
 };
 
-/* Strict: every parameter filled, every text tensor used. Errors name file and tensor. */
-int  weights_load(struct weights *w, const char *dir, const struct model_conf *c,
-                  model_progress *progress, void *arg, struct err *e);
-void weights_free(struct weights *w);
+/* Strict: every parameter filled, every text tensor used. Errors name file and tensor. dir NULL:
+ * no file, random weights of these shapes. */
+int  weights_load(struct weights *w, struct backend *be, const char *dir,
+                  const struct model_conf *c, model_progress *progress, void *arg,
+                  struct err *e);
+void weights_free(struct weights *w);              /* before the backend is closed */
 
 #endif

@@ -1,0 +1,505 @@
+/* cuda.c - the backend of one NVIDIA GPU: memory, one stream, what goes up at the beginning of a
+ * step and comes down at its end. The kernels are in kernels/ (cuda.h).
+ *
+ * Ops only queue work. A failure is found after the launch or at the step's end and latched. */
+#include "backend.h"
+#include "cuda.h"
+
+#include <assert.h>
+#include <cuda_runtime.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALLOC_MAX    8192
+#define LOAD_BYTES   (16u << 20)           /* of each of the two buffers of the loader */
+#define DRIVER_NEED  "580"                 /* the first driver of CUDA 13 */
+#define MIB          (1024.0 * 1024.0)
+
+struct result { int32_t *tok; float *logprob; int32_t pos; };       /* where the caller wants it */
+
+struct cuda {
+    struct backend        be;              /* first: the two share an address */
+    struct backend_limits lim;
+    cudaStream_t          stream;
+    size_t                smem_max;        /* shared memory that a block may ask for */
+    void                 *mem[ALLOC_MAX];
+    int                   n_mem;
+
+    void                 *load[2];         /* pinned */
+    cudaEvent_t           loaded[2];       /* the buffer may be written again */
+    int                   n_load;
+
+    /* What goes up: host and device agree on offsets, one copy takes all that is new. The buffers
+     * are free again at the step's end, when the stream is idle. */
+    char                 *up, *up_dev;
+    size_t                up_max, up_used, up_sent;
+
+    /* What comes down: of each sampled row its id, its logprob, what was wrong. */
+    int32_t              *down, *down_dev; /* [3, step_tok_max] */
+    struct result        *result;          /* [step_tok_max] */
+    int32_t               n_result;
+
+    struct gemm_lt       *lt;
+    void                 *xb;              /* bf16 [step_tok_max, cols_max] */
+    void                 *attn, *moe;
+    void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of 8 bytes */
+};
+
+static struct cuda *cuda_of(struct backend *be)
+{
+    return (struct cuda *) be;
+}
+
+static void latch(struct cuda *c, const char *op, cudaError_t rc)
+{
+    if (rc != cudaSuccess && c->be.err.code == 0)
+        err_set(&c->be.err, E_GPU, "GPU: %s: %s", op, cudaGetErrorString(rc));
+}
+
+static void *cuda_alloc(struct backend *be, size_t bytes)
+{
+    struct cuda *c = cuda_of(be);
+    void *p;
+
+    if (c->n_mem == ALLOC_MAX)
+        return NULL;
+    if (cudaMalloc(&p, bytes + (bytes == 0)) != cudaSuccess) {
+        (void) cudaGetLastError();         /* the caller says it; it is no failure of a step */
+        return NULL;
+    }
+    c->mem[c->n_mem++] = p;
+    return p;
+}
+
+static void cuda_close(struct backend *be)
+{
+    struct cuda *c = cuda_of(be);
+
+    if (c->stream != NULL)
+        cudaStreamSynchronize(c->stream);
+    gemm_lt_close(c->lt);
+    for (int i = 0; i < c->n_mem; i++)
+        cudaFree(c->mem[i]);
+    for (int i = 0; i < 2; i++) {
+        cudaFreeHost(c->load[i]);
+        if (c->loaded[i] != NULL)
+            cudaEventDestroy(c->loaded[i]);
+    }
+    cudaFreeHost(c->up);
+    cudaFreeHost(c->down);
+    if (c->stream != NULL)
+        cudaStreamDestroy(c->stream);
+    free(c->result);
+    free(c);
+}
+
+/* One buffer is filled while the other is on its way. */
+static const void *cuda_weight(struct backend *be, const void *p, size_t bytes)
+{
+    struct cuda *c = cuda_of(be);
+    char *to = cuda_alloc(be, bytes);
+    size_t n;
+
+    for (size_t at = 0; to != NULL && at < bytes && be->err.code == 0; at += n) {
+        int i = c->n_load++ % 2;
+
+        n = bytes - at < LOAD_BYTES ? bytes - at : LOAD_BYTES;
+        latch(c, "loading", cudaEventSynchronize(c->loaded[i]));
+        memcpy(c->load[i], (const char *) p + at, n);
+        latch(c, "loading", cudaMemcpyAsync(to + at, c->load[i], n, cudaMemcpyHostToDevice,
+                                            c->stream));
+        latch(c, "loading", cudaEventRecord(c->loaded[i], c->stream));
+    }
+    return to;
+}
+
+static void cuda_put(struct backend *be, void *to, const void *p, size_t bytes)
+{
+    struct cuda *c = cuda_of(be);
+
+    if (bytes == 0)
+        return;
+    latch(c, "put", cudaMemcpyAsync(to, p, bytes, cudaMemcpyHostToDevice, c->stream));
+    latch(c, "put", cudaStreamSynchronize(c->stream));
+}
+
+static void cuda_get(struct backend *be, void *to, const void *p, size_t bytes)
+{
+    struct cuda *c = cuda_of(be);
+
+    latch(c, "get", cudaMemcpyAsync(to, p, bytes, cudaMemcpyDeviceToHost, c->stream));
+    latch(c, "get", cudaStreamSynchronize(c->stream));
+}
+
+/* Room in what goes up; *dev is where it will be. NULL: more than the limits allow. */
+static void *up_take(struct cuda *c, size_t bytes, void **dev)
+{
+    size_t at = (c->up_used + 255) / 256 * 256;
+
+    if (at + bytes > c->up_max) {
+        if (c->be.err.code == 0)
+            err_set(&c->be.err, E_GPU, "GPU: the inputs of a step are larger than its limits");
+        return NULL;
+    }
+    c->up_used = at + bytes;
+    *dev = c->up_dev + at;
+    return c->up + at;
+}
+
+/* Before an op that may read inputs. */
+static void up_send(struct cuda *c)
+{
+    if (c->up_used == c->up_sent)
+        return;
+    latch(c, "inputs", cudaMemcpyAsync(c->up_dev + c->up_sent, c->up + c->up_sent,
+                                       c->up_used - c->up_sent, cudaMemcpyHostToDevice,
+                                       c->stream));
+    c->up_sent = c->up_used;
+}
+
+static const int32_t *cuda_input(struct backend *be, const int32_t *p, int32_t n_row,
+                                 int32_t n_col, int32_t *stride)
+{
+    struct cuda *c = cuda_of(be);
+    void *dev = NULL;
+    int32_t *to = up_take(c, (size_t) n_row * (size_t) n_col * sizeof(int32_t), &dev);
+
+    for (int32_t r = 0; to != NULL && n_col > 0 && r < n_row; r++)
+        memcpy(to + (size_t) r * (size_t) n_col, p + (size_t) r * (size_t) *stride,
+               (size_t) n_col * sizeof(int32_t));
+    *stride = n_col;
+    return dev;
+}
+
+/* After a failure nothing more is launched: pointers may be missing. */
+static bool begin(struct cuda *c)
+{
+    up_send(c);
+    return c->be.err.code == 0;
+}
+
+#define CUDA_OP(name, type, n_item)                                                         \
+    static void cuda_##name(struct backend *be, const struct type *a)                       \
+    {                                                                                       \
+        struct cuda *c = cuda_of(be);                                                       \
+                                                                                            \
+        if ((n_item) == 0 || !begin(c))                                                     \
+            return;                                                                         \
+        name##_cuda(a, c->stream);                                                          \
+        latch(c, #name, cudaGetLastError());                                                \
+    }
+
+CUDA_OP(embed, embed, a->n_tok)
+CUDA_OP(norm, norm, a->n_row)
+CUDA_OP(gather, gather, a->n_row)
+CUDA_OP(geglu, geglu, a->n_row)
+CUDA_OP(rope_table, rope_table, a->n_tok)
+CUDA_OP(norm_rope, norm_rope, a->n_tok)
+CUDA_OP(kv_store, kv_store, a->map.n_tok)
+CUDA_OP(kv_copy, kv_copy, a->n)
+CUDA_OP(moe_route, moe_route, a->n_tok)
+CUDA_OP(fill, fill, a->n)
+
+/* A few rows read w at the speed of memory; many are rounded to bf16 for the matrix units. */
+static void cuda_gemm(struct backend *be, const struct gemm *a)
+{
+    struct cuda *c = cuda_of(be);
+
+    assert(a->w.type == MAT_BF16 && a->w.cols <= c->lim.cols_max);
+    assert(a->n_row <= c->lim.step_tok_max || a->n_row <= SAMPLE_ROW_MAX);
+    if (a->n_row == 0 || !begin(c))
+        return;
+    if (a->n_row <= GEMV_ROWS || a->w.cols % 8 != 0) {
+        gemm_skinny_cuda(a, c->stream);
+    } else {
+        to_bf16_cuda(c->xb, a->x, (int64_t) a->n_row * a->w.cols, c->stream);
+        if (!gemm_lt_cuda(c->lt, a, c->xb, c->stream))
+            gemm_tile_cuda(a, c->xb, c->stream);
+    }
+    latch(c, "gemm", cudaGetLastError());
+}
+
+static void cuda_attn(struct backend *be, const struct attn *a)
+{
+    struct cuda *c = cuda_of(be);
+
+    if (a->map.n_tok == 0 || !begin(c))
+        return;
+    attn_cuda(a, c->attn, c->smem_max, c->stream);
+    latch(c, "attn", cudaGetLastError());
+}
+
+static void cuda_moe(struct backend *be, const struct moe *a)
+{
+    struct cuda *c = cuda_of(be);
+
+    assert(a->gate_up.type == MAT_BF16 && a->down.type == MAT_BF16);
+    for (int32_t t = 0; t < a->n_tok; t += MOE_CUDA_TOK) {
+        struct moe m = *a;
+
+        if (!begin(c))
+            return;
+        m.n_tok = a->n_tok - t < MOE_CUDA_TOK ? a->n_tok - t : MOE_CUDA_TOK;
+        m.y += (int64_t) t * a->hidden;
+        m.x += (int64_t) t * a->hidden;
+        m.idx += (int64_t) t * a->top_k;
+        m.w += (int64_t) t * a->top_k;
+        moe_cuda(&m, c->moe, c->stream);
+        latch(c, "moe", cudaGetLastError());
+    }
+}
+
+/* The rows as the kernels want them: results to down_dev, to be fetched at the step's end. */
+static void place_rows(struct cuda *c, struct sample_row *to, const struct sample_row *rows,
+                       int32_t n_row)
+{
+    int32_t max = c->lim.step_tok_max;
+
+    for (int32_t i = 0; i < n_row; i++) {
+        int32_t k = c->n_result + i;
+
+        c->result[k] = (struct result) { rows[i].tok, rows[i].logprob, rows[i].pos };
+        to[i] = rows[i];
+        to[i].tok = c->down_dev + k;
+        to[i].logprob = rows[i].logprob != NULL ? (float *) (c->down_dev + max + k) : NULL;
+        to[i].logits_out = NULL;
+    }
+}
+
+static void cuda_sample(struct backend *be, const struct sample_row *rows, int32_t n_row)
+{
+    struct cuda *c = cuda_of(be);
+    int32_t *bad = c->down_dev + 2 * (size_t) c->lim.step_tok_max + c->n_result;
+    void *dev = NULL;
+    struct sample_row *to;
+
+    assert(n_row <= SAMPLE_ROW_MAX && c->n_result + n_row <= c->lim.step_tok_max);
+    to = up_take(c, (size_t) n_row * sizeof(*rows), &dev);
+    if (n_row == 0 || to == NULL)
+        return;
+    place_rows(c, to, rows, n_row);
+    c->n_result += n_row;
+    if (!begin(c))
+        return;
+
+    sample_cap_cuda(dev, n_row, bad, c->stream);
+    for (int32_t i = 0; i < n_row; i++)                /* rare: score and its like */
+        if (rows[i].logits_out != NULL)
+            latch(c, "logits", cudaMemcpyAsync(rows[i].logits_out, rows[i].logits,
+                                               (size_t) rows[i].vocab * sizeof(float),
+                                               cudaMemcpyDeviceToHost, c->stream));
+    sample_draw_cuda(dev, n_row, bad, c->draw, c->stream);
+    latch(c, "sample", cudaGetLastError());
+}
+
+static void take_results(struct cuda *c)
+{
+    static const char *why[] = { "", "a logit is not a finite number", "every id is suppressed" };
+    size_t max = (size_t) c->lim.step_tok_max;
+
+    for (size_t i = 0; i < (size_t) c->n_result; i++) {
+        int32_t bad = c->down[2 * max + i];
+
+        *c->result[i].tok = c->down[i];
+        if (c->result[i].logprob != NULL)
+            memcpy(c->result[i].logprob, &c->down[max + i], sizeof(float));
+        if (bad != SAMPLE_OK && c->be.err.code == 0)
+            err_set(&c->be.err, E_GPU, "sampling at position %d: %s", (int) c->result[i].pos,
+                    why[bad]);
+    }
+}
+
+static void cuda_step_end(struct backend *be)
+{
+    struct cuda *c = cuda_of(be);
+
+    if (c->n_result > 0)
+        latch(c, "results", cudaMemcpyAsync(c->down, c->down_dev,
+                                            3 * (size_t) c->lim.step_tok_max * sizeof(int32_t),
+                                            cudaMemcpyDeviceToHost, c->stream));
+    latch(c, "the step", cudaStreamSynchronize(c->stream));
+    if (be->err.code == 0)
+        take_results(c);
+    c->n_result = 0;
+    c->up_used = c->up_sent = 0;
+}
+
+static const struct backend_ops cuda_ops = {
+    .alloc = cuda_alloc,          .close = cuda_close,        .weight = cuda_weight,
+    .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
+    .step_end = cuda_step_end,
+    .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
+    .gemm = cuda_gemm,            .geglu = cuda_geglu,        .rope_table = cuda_rope_table,
+    .norm_rope = cuda_norm_rope,  .kv_store = cuda_kv_store,
+    .kv_copy = cuda_kv_copy,      .attn = cuda_attn,          .moe_route = cuda_moe_route,
+    .moe = cuda_moe,              .fill = cuda_fill,          .sample = cuda_sample,
+};
+
+/* Opening. */
+
+static int find_gpu(struct cudaDeviceProp *prop, struct err *e)
+{
+    int driver = 0, n = 0;
+    cudaError_t rc = cudaDriverGetVersion(&driver);
+
+    if (rc != cudaSuccess || driver == 0)
+        return err_set(e, E_GPU, "--backend cuda: no GPU driver here: install NVIDIA's ("
+                       DRIVER_NEED " or newer) or use --backend cpu");
+    rc = cudaGetDeviceCount(&n);
+    if (rc == cudaErrorInsufficientDriver)
+        return err_set(e, E_GPU, "--backend cuda: the GPU driver is too old: install " DRIVER_NEED
+                       " or newer, or use --backend cpu");
+    if (rc == cudaErrorNoDevice || (rc == cudaSuccess && n == 0))
+        return err_set(e, E_GPU, "--backend cuda: no GPU here: use --backend cpu");
+    if (rc != cudaSuccess || (rc = cudaGetDeviceProperties(prop, 0)) != cudaSuccess)
+        return err_set(e, E_GPU, "--backend cuda: %s; --backend cpu works without a GPU",
+                       cudaGetErrorString(rc));
+    if (prop->major < 8)
+        return err_set(e, E_GPU, "--backend cuda: %s has compute capability %d.%d, 8.0 is needed:"
+                       " use --backend cpu", prop->name, prop->major, prop->minor);
+    return 0;
+}
+
+int be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
+{
+    struct cudaDeviceProp prop;
+    size_t n_free, n_total;
+    cudaError_t err;
+    int rc = find_gpu(&prop, e);
+
+    if (rc != 0)
+        return rc;
+    if ((err = cudaMemGetInfo(&n_free, &n_total)) != cudaSuccess)
+        return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(err));
+    *free_bytes = n_free;
+    *total_bytes = n_total;
+    return 0;
+}
+
+static struct moe moe_part(const struct backend_limits *lim)
+{
+    struct moe m = lim->moe;
+
+    m.n_tok = lim->step_tok_max < MOE_CUDA_TOK ? lim->step_tok_max : MOE_CUDA_TOK;
+    return m;
+}
+
+struct sizes { size_t xb, attn, moe, draw, up, down; };
+
+static struct sizes sizes_of(const struct backend_limits *lim)
+{
+    struct moe m = moe_part(lim);
+    size_t tok = (size_t) lim->step_tok_max, seq = (size_t) lim->seq_max;
+    size_t rows = tok > SAMPLE_ROW_MAX ? tok : SAMPLE_ROW_MAX;
+    int32_t dim = lim->head_dim[0] > lim->head_dim[1] ? lim->head_dim[0] : lim->head_dim[1];
+    size_t calls = tok / SAMPLE_ROW_MAX + 1;
+
+    return (struct sizes) {
+        .xb = rows * (size_t) lim->cols_max * 2,
+        .attn = attn_cuda_scratch(lim->n_head, dim),
+        .moe = m.n_expert > 0 ? moe_cuda_scratch(&m) : 0,
+        .draw = SAMPLE_ROW_MAX * (size_t) lim->vocab * 8,
+        .down = 3 * tok * sizeof(int32_t),
+        /* ids, positions, rows, outputs; two page tables; copies; rows to sample; rounding */
+        .up = (4 * tok + 2 * seq * (size_t) lim->page_max + 4 * seq) * sizeof(int32_t)
+              + tok * sizeof(struct sample_row) + (16 + 2 * calls) * 256,
+    };
+}
+
+size_t be_scratch_cuda(const struct backend_limits *lim)
+{
+    struct sizes s = sizes_of(lim);
+
+    /* cuBLASLt's workspace; the kernels themselves and the libraries' own */
+    return s.xb + s.attn + s.moe + s.draw + s.up + s.down + (32u << 20) + (128u << 20);
+}
+
+static int check_shape(const struct backend_limits *lim, struct err *e)
+{
+    for (int i = 0; i < 2; i++) {
+        if (lim->head_dim[i] % 16 != 0 || lim->head_dim[i] > 512)
+            return err_set(e, E_INVALID, "--backend cuda: head_dim %d is not a multiple of 16 up to"
+                           " 512", lim->head_dim[i]);
+        if (lim->n_head / lim->n_kv[i] > 16)
+            return err_set(e, E_INVALID, "--backend cuda: %d heads of queries on %d of keys: more"
+                           " than 16 to one", lim->n_head, lim->n_kv[i]);
+    }
+    if (lim->moe.n_expert > 1024)
+        return err_set(e, E_INVALID, "--backend cuda: %d experts, at most 1024",
+                       lim->moe.n_expert);
+    return 0;
+}
+
+static int check_memory(const struct backend_limits *lim, struct err *e)
+{
+    uint64_t need = lim->model_bytes + be_scratch_cuda(lim);
+    size_t n_free, n_total;
+    cudaError_t rc = cudaMemGetInfo(&n_free, &n_total);
+
+    if (rc != cudaSuccess)
+        return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
+    if (need <= n_free)
+        return 0;
+    if (n_total - n_free > n_total / 20)
+        return err_set(e, E_GPU, "--backend cuda: %.0f MiB are needed, %.0f of %.0f MiB are free:"
+                       " end what holds the others (nvidia-smi) or lower --kv-cache-memory-bytes",
+                       (double) need / MIB, (double) n_free / MIB, (double) n_total / MIB);
+    return err_set(e, E_GPU, "--backend cuda: %.0f MiB are needed, the GPU has %.0f: lower"
+                   " --kv-cache-memory-bytes or --max-num-batched-tokens", (double) need / MIB,
+                   (double) n_free / MIB);
+}
+
+static int open_buffers(struct cuda *c, struct err *e)
+{
+    struct sizes s = sizes_of(&c->lim);
+    cudaError_t rc = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+
+    c->up_max = s.up;
+    for (int i = 0; i < 2 && rc == cudaSuccess; i++)
+        if ((rc = cudaHostAlloc(&c->load[i], LOAD_BYTES, 0)) == cudaSuccess)
+            rc = cudaEventCreateWithFlags(&c->loaded[i], cudaEventDisableTiming);
+    if (rc == cudaSuccess)
+        rc = cudaHostAlloc((void **) &c->up, s.up, 0);
+    if (rc == cudaSuccess)
+        rc = cudaHostAlloc((void **) &c->down, s.down, 0);
+    if (rc != cudaSuccess)
+        return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
+
+    c->result = calloc((size_t) c->lim.step_tok_max, sizeof(*c->result));
+    if (c->result == NULL)
+        return err_set(e, E_IO, "out of memory");
+    c->up_dev = cuda_alloc(&c->be, s.up);
+    c->down_dev = cuda_alloc(&c->be, s.down);
+    c->xb = cuda_alloc(&c->be, s.xb);
+    c->attn = cuda_alloc(&c->be, s.attn);
+    c->moe = cuda_alloc(&c->be, s.moe);
+    c->draw = cuda_alloc(&c->be, s.draw);
+    c->lt = gemm_lt_open();
+    if (c->up_dev == NULL || c->down_dev == NULL || c->xb == NULL || c->attn == NULL
+        || c->moe == NULL || c->draw == NULL || c->lt == NULL)
+        return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"
+                       " --max-num-batched-tokens or --kv-cache-memory-bytes");
+    return 0;
+}
+
+int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct err *e)
+{
+    struct cudaDeviceProp prop;
+    struct cuda *c;
+    int rc = find_gpu(&prop, e);
+
+    if (rc != 0 || (rc = check_shape(lim, e)) != 0 || (rc = check_memory(lim, e)) != 0)
+        return rc;
+    if ((c = calloc(1, sizeof(*c))) == NULL)
+        return err_set(e, E_IO, "out of memory");
+    c->be.ops = &cuda_ops;
+    c->be.device = true;
+    c->lim = *lim;
+    c->smem_max = prop.sharedMemPerBlockOptin;
+    if ((rc = open_buffers(c, e)) != 0) {
+        cuda_close(&c->be);
+        return rc;
+    }
+    *out = &c->be;
+    return 0;
+}

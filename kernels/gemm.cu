@@ -1,0 +1,168 @@
+/* gemm.cu - linear layers: skinny for a few tokens, tiles or cuBLASLt for many. */
+#include "cuda.h"
+#include "gemm.cuh"
+
+#include <cublasLt.h>
+#include <stdlib.h>
+
+/* Rows whose length is no multiple of 16 bytes: one warp an output, element by element. */
+static __global__ void plain_kernel(struct gemm a)
+{
+    int64_t o = ((int64_t) blockIdx.y * blockDim.x + threadIdx.x) / 32;
+    const bf16 *w = (const bf16 *) a.w.p + o * a.w.cols;
+    const float *x = a.x + (int64_t) blockIdx.x * a.w.cols;
+    int lane = threadIdx.x % 32;
+    float sum = 0;
+
+    if (o >= a.w.rows)
+        return;
+    for (int k = lane; k < a.w.cols; k += 32)
+        sum += __bfloat162float(w[k]) * x[k];
+    sum = warp_sum(sum);
+    if (lane == 0)
+        a.y[(int64_t) blockIdx.x * a.w.rows + o] = sum;
+}
+
+static __global__ void __launch_bounds__(GEMM_THREADS) skinny_kernel(struct gemm a)
+{
+    __shared__ struct skinny_smem sm;
+    int64_t out = (int64_t) blockIdx.x * SKINNY_OUT, left = a.w.rows - out;
+    int g = threadIdx.x % 32 / 4, r = threadIdx.x / SKINNY_OUT, o = threadIdx.x % SKINNY_OUT;
+    const float *x = g < a.n_row ? a.x + (int64_t) g * a.w.cols : NULL;
+    float sum = gemm_skinny(&sm, (const bf16 *) a.w.p + out * a.w.cols,
+                            left < SKINNY_OUT ? (int) left : SKINNY_OUT, a.w.cols, x);
+
+    if (r < a.n_row && o < left)           /* n_row <= SKINNY_TOK, so these are the first 128 */
+        a.y[(int64_t) r * a.w.rows + out + o] = sum;
+}
+
+void gemm_skinny_cuda(const struct gemm *g, gpu_stream s)
+{
+    if (g->w.cols % 8 != 0) {
+        dim3 grid((unsigned) g->n_row, (unsigned) ceil_div(g->w.rows, 8));
+
+        plain_kernel<<<grid, 256, 0, s>>>(*g);
+        return;
+    }
+    skinny_kernel<<<(unsigned) ceil_div(g->w.rows, SKINNY_OUT), GEMM_THREADS, 0, s>>>(*g);
+}
+
+static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct gemm a, const bf16 *xb)
+{
+    __shared__ __align__(16) struct tile_smem sm;
+    int64_t out = (int64_t) blockIdx.x * TILE_OUT, tok = (int64_t) blockIdx.y * TILE_TOK;
+    int64_t n_out = a.w.rows - out, n_tok = a.n_row - tok;
+    struct tile t = { (const bf16 *) a.w.p + out * a.w.cols,
+                      (int) (n_out < TILE_OUT ? n_out : TILE_OUT),
+                      (int) (n_tok < TILE_TOK ? n_tok : TILE_TOK), a.w.cols };
+    float *y = a.y + tok * a.w.rows + out;
+
+    gemm_tile(&sm, &t,
+              [&](int i) { return xb + (tok + i) * a.w.cols; },
+              [&](int i, int o, float v) { y[(int64_t) i * a.w.rows + o] = v; });
+}
+
+void gemm_tile_cuda(const struct gemm *g, const void *xb, gpu_stream s)
+{
+    dim3 grid((unsigned) ceil_div(g->w.rows, TILE_OUT), (unsigned) ceil_div(g->n_row, TILE_TOK));
+
+    tile_kernel<<<grid, GEMM_THREADS, 0, s>>>(*g, (const bf16 *) xb);
+}
+
+/* cuBLASLt. W [rows, cols] is, column by column, cols x rows: y' = W x' with W transposed. What the
+ * library proposes for a shape is kept in a table; a shape that meets a taken place replaces it. */
+#define LT_SHAPES    1024
+#define LT_WORKSPACE (32u << 20)
+
+struct lt_shape { int64_t rows; int32_t cols, n_row; bool known, can; cublasLtMatmulAlgo_t algo; };
+
+struct gemm_lt {
+    cublasLtHandle_t           handle;
+    cublasLtMatmulDesc_t       op;
+    cublasLtMatmulPreference_t pref;
+    void                      *work;
+    struct lt_shape            shape[LT_SHAPES];
+};
+
+struct gemm_lt *gemm_lt_open(void)
+{
+    struct gemm_lt *lt = (struct gemm_lt *) calloc(1, sizeof(*lt));
+    cublasOperation_t trans = CUBLAS_OP_T;
+    size_t work = LT_WORKSPACE;
+
+    if (lt == NULL)
+        return NULL;
+    if (cublasLtCreate(&lt->handle) != CUBLAS_STATUS_SUCCESS
+        || cublasLtMatmulDescCreate(&lt->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)
+        || cublasLtMatmulDescSetAttribute(lt->op, CUBLASLT_MATMUL_DESC_TRANSA, &trans,
+                                          sizeof(trans))
+        || cublasLtMatmulPreferenceCreate(&lt->pref)
+        || cublasLtMatmulPreferenceSetAttribute(lt->pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                &work, sizeof(work))
+        || cudaMalloc(&lt->work, LT_WORKSPACE) != cudaSuccess) {
+        gemm_lt_close(lt);
+        return NULL;
+    }
+    return lt;
+}
+
+void gemm_lt_close(struct gemm_lt *lt)
+{
+    if (lt == NULL)
+        return;
+    cudaFree(lt->work);
+    if (lt->pref != NULL)
+        cublasLtMatmulPreferenceDestroy(lt->pref);
+    if (lt->op != NULL)
+        cublasLtMatmulDescDestroy(lt->op);
+    if (lt->handle != NULL)
+        cublasLtDestroy(lt->handle);
+    free(lt);
+}
+
+static struct lt_shape *lt_find(struct gemm_lt *lt, const struct gemm *g, cublasLtMatrixLayout_t w,
+                                cublasLtMatrixLayout_t x, cublasLtMatrixLayout_t y)
+{
+    uint64_t h = (uint64_t) g->w.rows * 0x9e3779b97f4a7c15ull
+                 ^ (uint64_t) g->w.cols * 0xd1342543de82ef95ull
+                 ^ (uint64_t) g->n_row * 0xbf58476d1ce4e5b9ull;
+    struct lt_shape *s = &lt->shape[(h >> 40) % LT_SHAPES];
+    cublasLtMatmulHeuristicResult_t best;
+    int n = 0;
+
+    if (s->known && s->rows == g->w.rows && s->cols == g->w.cols && s->n_row == g->n_row)
+        return s;
+    s->rows = g->w.rows;
+    s->cols = g->w.cols;
+    s->n_row = g->n_row;
+    s->known = true;
+    s->can = cublasLtMatmulAlgoGetHeuristic(lt->handle, lt->op, w, x, y, y, lt->pref, 1, &best, &n)
+             == CUBLAS_STATUS_SUCCESS && n > 0;
+    s->algo = best.algo;
+    return s;
+}
+
+int gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, const void *xb, gpu_stream stream)
+{
+    cublasLtMatrixLayout_t w = NULL, x = NULL, y = NULL;
+    uint64_t rows = (uint64_t) g->w.rows, cols = (uint64_t) g->w.cols, n = (uint64_t) g->n_row;
+    const float one = 1, zero = 0;
+    bool done = false;
+
+    if (cublasLtMatrixLayoutCreate(&w, CUDA_R_16BF, cols, rows, (int64_t) cols) == 0
+        && cublasLtMatrixLayoutCreate(&x, CUDA_R_16BF, cols, n, (int64_t) cols) == 0
+        && cublasLtMatrixLayoutCreate(&y, CUDA_R_32F, rows, n, (int64_t) rows) == 0) {
+        struct lt_shape *s = lt_find(lt, g, w, x, y);
+
+        done = s->can
+               && cublasLtMatmul(lt->handle, lt->op, &one, g->w.p, w, xb, x, &zero, g->y, y, g->y,
+                                 y, &s->algo, lt->work, LT_WORKSPACE, stream) == 0;
+    }
+    if (y != NULL)
+        cublasLtMatrixLayoutDestroy(y);
+    if (x != NULL)
+        cublasLtMatrixLayoutDestroy(x);
+    if (w != NULL)
+        cublasLtMatrixLayoutDestroy(w);
+    return done;
+}

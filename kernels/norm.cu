@@ -1,0 +1,268 @@
+/* norm.cu - one block a row, one warp a head. */
+#include "cuda.h"
+#include "dev.cuh"
+
+#define HEAD_MAX   512
+#define HEAD_WARPS 4                       /* heads of one block */
+
+static __global__ void embed_kernel(struct embed a)
+{
+    const bf16 *w = (const bf16 *) a.w.p + (int64_t) a.id[blockIdx.x] * a.w.cols;
+    float *y = a.y + (int64_t) blockIdx.x * a.w.cols;
+
+    for (int i = threadIdx.x * 4; i < a.w.cols; i += blockDim.x * 4) {
+        uint2 u = *(const uint2 *) (w + i);
+        float2 lo = __bfloat1622float2(*(__nv_bfloat162 *) &u.x);
+        float2 hi = __bfloat1622float2(*(__nv_bfloat162 *) &u.y);
+
+        *(float4 *) (y + i) = make_float4(lo.x * a.scale, lo.y * a.scale, hi.x * a.scale,
+                                          hi.y * a.scale);
+    }
+}
+
+/* Threads for a row of n elements, 4 to a thread. */
+static int row_threads(int32_t n)
+{
+    int t = (int) ceil_div(ceil_div(n, 4), 32) * 32;
+
+    return t > 512 ? 512 : t;
+}
+
+void embed_cuda(const struct embed *a, gpu_stream s)
+{
+    embed_kernel<<<a->n_tok, row_threads(a->w.cols), 0, s>>>(*a);
+}
+
+__device__ static inline float norm_one(const struct norm *a, float x, float s, float w, float add)
+{
+    return (x * s * w + add) * a->scale;
+}
+
+static __global__ void norm_kernel(struct norm a)
+{
+    __shared__ float tmp[32];
+    int64_t at = (int64_t) blockIdx.x * a.dim;
+    const float4 one = make_float4(1, 1, 1, 1), zero = make_float4(0, 0, 0, 0);
+    float sum = 0, c = a.in_scale, s;
+
+    for (int i = threadIdx.x * 4; i < a.dim; i += blockDim.x * 4) {
+        float4 x = *(const float4 *) (a.x + at + i);
+
+        sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+    }
+    sum = block_sum(sum, tmp);
+    s = c / fabsf(c) / sqrtf(sum / (float) a.dim + a.eps / (c * c));
+
+    for (int i = threadIdx.x * 4; i < a.dim; i += blockDim.x * 4) {
+        float4 x = *(const float4 *) (a.x + at + i);
+        float4 w = a.w != NULL ? *(const float4 *) (a.w + i) : one;
+        float4 d = a.add != NULL ? *(const float4 *) (a.add + at + i) : zero;
+
+        *(float4 *) (a.y + at + i) = make_float4(
+            norm_one(&a, x.x, s, w.x, d.x), norm_one(&a, x.y, s, w.y, d.y),
+            norm_one(&a, x.z, s, w.z, d.z), norm_one(&a, x.w, s, w.w, d.w));
+    }
+}
+
+void norm_cuda(const struct norm *a, gpu_stream s)
+{
+    norm_kernel<<<a->n_row, row_threads(a->dim), 0, s>>>(*a);
+}
+
+static __global__ void gather_kernel(struct gather a)
+{
+    const float4 *x = (const float4 *) (a.x + (int64_t) a.idx[blockIdx.x] * a.dim);
+    float4 *y = (float4 *) (a.y + (int64_t) blockIdx.x * a.dim);
+
+    for (int i = threadIdx.x; i < a.dim / 4; i += blockDim.x)
+        y[i] = x[i];
+}
+
+void gather_cuda(const struct gather *a, gpu_stream s)
+{
+    gather_kernel<<<a->n_row, row_threads(a->dim), 0, s>>>(*a);
+}
+
+__device__ static inline float gelu_mul(float g, float up)
+{
+    return g / (expf(g * (g * g * 0.044715f + 1.0f) * -1.5957691216f) + 1.0f) * up;
+}
+
+static __global__ void geglu_kernel(struct geglu a)
+{
+    int64_t r = blockIdx.x;
+    int i = (blockIdx.y * blockDim.x + threadIdx.x) * 4;
+    float4 g, u;
+
+    if (i >= a.dim)
+        return;
+    g = *(const float4 *) (a.gate + r * a.dim + i);
+    u = *(const float4 *) (a.up + r * a.up_stride + i);
+    *(float4 *) (a.y + r * a.dim + i) = make_float4(gelu_mul(g.x, u.x), gelu_mul(g.y, u.y),
+                                                    gelu_mul(g.z, u.z), gelu_mul(g.w, u.w));
+}
+
+void geglu_cuda(const struct geglu *a, gpu_stream s)
+{
+    dim3 grid((unsigned) a->n_row, (unsigned) ceil_div(a->dim, 1024));
+
+    geglu_kernel<<<grid, 256, 0, s>>>(*a);
+}
+
+static __global__ void rope_table_kernel(struct rope_table a)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x, t = i / a.n_rot, k = i % a.n_rot;
+    float *cs = a.cs + (int64_t) t * 2 * a.n_rot, angle;
+
+    if (t >= a.n_tok)
+        return;
+    angle = (float) a.pos[t] * a.inv_freq[k];
+    cs[k] = cosf(angle);
+    cs[a.n_rot + k] = sinf(angle);
+}
+
+void rope_table_cuda(const struct rope_table *a, gpu_stream s)
+{
+    unsigned n = (unsigned) ceil_div((int64_t) a->n_tok * a->n_rot, 256);
+
+    if (n > 0)
+        rope_table_kernel<<<n, 256, 0, s>>>(*a);
+}
+
+/* One warp: y[0..dim-1] in shared memory <- rope(w * x / rms(x)). */
+__device__ static void head_norm(float *y, const float *x, const float *w, const float *cs,
+                                 int n_rot, int dim, float eps, int lane)
+{
+    float sum = 0, s;
+
+    for (int i = lane * 4; i < dim; i += 128) {
+        float4 v = *(const float4 *) (x + i);
+
+        *(float4 *) (y + i) = v;
+        sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+    }
+    s = 1.0f / sqrtf(warp_sum(sum) / (float) dim + eps);
+    __syncwarp();
+    for (int i = lane; i < dim; i += 32)
+        y[i] *= w != NULL ? s * w[i] : s;
+    __syncwarp();
+
+    for (int i = lane; cs != NULL && i < n_rot; i += 32) {
+        float a = y[i], b = y[i + dim / 2];
+
+        y[i] = a * cs[i] - b * cs[n_rot + i];
+        y[i + dim / 2] = b * cs[i] + a * cs[n_rot + i];
+    }
+    __syncwarp();
+}
+
+static __global__ void norm_rope_kernel(struct norm_rope a)
+{
+    __shared__ __align__(16) float buf[HEAD_WARPS][HEAD_MAX];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int64_t h = (int64_t) blockIdx.x * HEAD_WARPS + warp, t = h / a.n_head;
+    float *y = buf[warp], *q = a.q + h * a.head_dim;
+
+    if (t >= a.n_tok)
+        return;
+    head_norm(y, q, a.w, a.cs + t * 2 * a.n_rot, a.n_rot, a.head_dim, a.eps, lane);
+    for (int i = lane * 4; i < a.head_dim; i += 128)
+        *(float4 *) (q + i) = *(const float4 *) (y + i);
+}
+
+void norm_rope_cuda(const struct norm_rope *a, gpu_stream s)
+{
+    unsigned n = (unsigned) ceil_div((int64_t) a->n_tok * a->n_head, HEAD_WARPS);
+
+    norm_rope_kernel<<<n, HEAD_WARPS * 32, 0, s>>>(*a);
+}
+
+__device__ static inline int64_t slot(const struct kv_layer *kv, const struct kv_map *m, int t)
+{
+    int64_t page = m->page[(int64_t) m->seq[t] * m->page_max + m->pos[t] / kv->page_tok];
+
+    return (page * kv->page_tok + m->pos[t] % kv->page_tok) * (kv->n_kv * kv->head_dim);
+}
+
+/* A warp for K and a warp for V of each head. */
+static __global__ void kv_store_kernel(struct kv_store a)
+{
+    __shared__ __align__(16) float buf[HEAD_WARPS][HEAD_MAX];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, dim = a.kv.head_dim;
+    int64_t i = (int64_t) blockIdx.x * HEAD_WARPS + warp, h = i / 2;
+    int t = (int) (h / a.kv.n_kv);
+    bool is_v = i % 2 != 0;
+    float *y = buf[warp];
+    bf16 *out;
+
+    if (t >= a.map.n_tok)
+        return;
+    out = (bf16 *) (is_v ? a.kv.v : a.kv.k) + slot(&a.kv, &a.map, t) + h % a.kv.n_kv * dim;
+    if (is_v)
+        head_norm(y, a.v + h * dim, NULL, NULL, 0, dim, a.eps, lane);
+    else
+        head_norm(y, a.k + h * dim, a.w, a.cs + (int64_t) t * 2 * a.n_rot, a.n_rot, dim, a.eps,
+                  lane);
+    for (int k = lane * 4; k < dim; k += 128)
+        *(uint2 *) (out + k) = make_uint2(pack_bf16(y[k], y[k + 1]), pack_bf16(y[k + 2], y[k + 3]));
+}
+
+void kv_store_cuda(const struct kv_store *a, gpu_stream s)
+{
+    unsigned n = (unsigned) ceil_div(2 * (int64_t) a->map.n_tok * a->kv.n_kv, HEAD_WARPS);
+
+    kv_store_kernel<<<n, HEAD_WARPS * 32, 0, s>>>(*a);
+}
+
+static __global__ void kv_copy_kernel(struct kv_copy a, int64_t page16)
+{
+    int64_t from = a.from_to[(int64_t) blockIdx.y * a.stride] * page16;
+    int64_t to = a.from_to[(int64_t) blockIdx.y * a.stride + 1] * page16;
+    uint4 *p = (uint4 *) (blockIdx.z == 0 ? a.kv.k : a.kv.v);
+
+    for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < page16;
+         i += gridDim.x * blockDim.x)
+        p[to + i] = p[from + i];
+}
+
+void kv_copy_cuda(const struct kv_copy *a, gpu_stream s)
+{
+    int64_t page16 = (int64_t) a->kv.page_tok * a->kv.n_kv * a->kv.head_dim * 2 / 16;
+    dim3 grid((unsigned) (page16 < 8192 ? ceil_div(page16, 256) : 32), (unsigned) a->n, 2);
+
+    kv_copy_kernel<<<grid, 256, 0, s>>>(*a, page16);
+}
+
+static __global__ void to_bf16_kernel(bf16 *y, const float *x, int64_t n)
+{
+    int64_t i = ((int64_t) blockIdx.x * blockDim.x + threadIdx.x) * 4;
+
+    if (i + 4 <= n) {
+        float4 v = *(const float4 *) (x + i);
+
+        *(uint2 *) (y + i) = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+    } else {
+        for (; i < n; i++)
+            y[i] = __float2bfloat16(x[i]);
+    }
+}
+
+void to_bf16_cuda(void *y, const float *x, int64_t n, gpu_stream s)
+{
+    to_bf16_kernel<<<(unsigned) ceil_div(n, 1024), 256, 0, s>>>((bf16 *) y, x, n);
+}
+
+static __global__ void fill_kernel(struct fill a)
+{
+    int64_t step = (int64_t) gridDim.x * blockDim.x;
+
+    for (int64_t i = (int64_t) blockIdx.x * blockDim.x + threadIdx.x; i < a.n; i += step)
+        ((uint16_t *) a.y)[i] = fill_bf16(a.seed, (uint64_t) i);
+}
+
+void fill_cuda(const struct fill *a, gpu_stream s)
+{
+    int64_t n = ceil_div(a->n, 256);
+
+    fill_kernel<<<(unsigned) (n < 4096 ? n : 4096), 256, 0, s>>>(*a);
+}

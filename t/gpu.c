@@ -1,0 +1,548 @@
+/* gpu.c - every op of the GPU against its twin: fresh random inputs, outputs poisoned with NaN
+ * before, shapes on both sides of every edge. Tolerances are relative to the largest number of the
+ * reference and follow from what is rounded to bf16 where. Without a GPU there is nothing to do. */
+#include "tap.h"
+#include "backend.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+enum { TOK = 2048, SEQ = 64, PAGE_TOK = 16, PAGES = 1024, VOCAB = 262144, COLS = 8192 };
+
+static struct backend *be[2];              /* the twins, the GPU */
+static uint64_t rng;
+
+static uint64_t next(void)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return rng;
+}
+
+static int32_t below(int32_t n)
+{
+    return (int32_t) (next() % (uint64_t) n);
+}
+
+static float uniform(void)                 /* -1 .. 1 */
+{
+    return (float) (next() >> 40) * 0x1p-23f - 1;
+}
+
+static float to_bf16(float f)
+{
+    uint32_t u;
+
+    memcpy(&u, &f, sizeof(u));
+    u = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u;
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+/* n floats on both sides. */
+struct two { float *p[2]; size_t n; };
+
+static struct two two_new(size_t n)
+{
+    struct two t = { { be_alloc(be[0], n * 4), be_alloc(be[1], n * 4) }, n };
+
+    if (t.p[0] == NULL || t.p[1] == NULL) {
+        ok(0, "memory for %zu floats", n);
+        exit(done_testing());
+    }
+    return t;
+}
+
+static void two_set(const struct two *t, const float *v)
+{
+    for (int i = 0; i < 2; i++)
+        be[i]->ops->put(be[i], t->p[i], v, t->n * 4);
+}
+
+static void two_poison(const struct two *t)
+{
+    float *v = malloc(t->n * 4);
+
+    memset(v, 0xff, t->n * 4);
+    two_set(t, v);
+    free(v);
+}
+
+/* scale: of the numbers. round: to what bf16 can hold. */
+static struct two two_random(size_t n, float scale, int round)
+{
+    struct two t = two_new(n);
+    float *v = malloc(n * 4);
+
+    for (size_t i = 0; i < n; i++) {
+        v[i] = scale * uniform();
+        v[i] = round ? to_bf16(v[i]) : v[i];
+    }
+    two_set(&t, v);
+    free(v);
+    return t;
+}
+
+static double error_of(const float *got, const float *ref, size_t n)
+{
+    double d = 0, max = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(got[i]) || !isfinite(ref[i]))
+            return INFINITY;
+        d = fmax(d, fabs((double) got[i] - (double) ref[i]));
+        max = fmax(max, fabs((double) ref[i]));
+    }
+    return max > 0 ? d / max : INFINITY;
+}
+
+static void done(void)
+{
+    struct err e;
+
+    for (int i = 0; i < 2; i++)
+        if (be_step_end(be[i], &e) < 0)
+            ok(0, "%s", e.msg);
+}
+
+/* The output of an op that ran on both. */
+static void compare(const struct two *t, size_t n, double limit, const char *what)
+{
+    float *got = malloc(n * 4);
+    double d;
+
+    done();
+    be[1]->ops->get(be[1], got, t->p[1], n * 4);
+    d = error_of(got, t->p[0], n);
+    ok(d <= limit, "%s: deviation %.2g, allowed %.2g", what, d, limit);
+    free(got);
+}
+
+static struct mat mat_random(int i, int64_t rows, int32_t cols, uint64_t seed)
+{
+    struct mat m = { be_alloc(be[i], (size_t) rows * (size_t) cols * 2), MAT_BF16, rows, cols };
+
+    op_fill(be[i], &(struct fill) { (void *) (uintptr_t) m.p, rows * cols, seed });
+    return m;
+}
+
+static char *say(const char *fmt, ...)
+{
+    static char s[200];
+    __builtin_va_list ap;
+
+    __builtin_va_start(ap, fmt);
+    vsnprintf(s, sizeof(s), fmt, ap);
+    __builtin_va_end(ap);
+    return s;
+}
+
+static void test_embed(void)
+{
+    int32_t id[65];
+    struct two y = two_new(65 * 2816);
+
+    for (int i = 0; i < 65; i++)
+        id[i] = below(1000);
+    two_poison(&y);
+    for (int i = 0; i < 2; i++)
+        op_embed(be[i], &(struct embed) { y.p[i], be_input(be[i], id, 65),
+                                          mat_random(i, 1000, 2816, 7), 53, 65 });
+    compare(&y, y.n, 0, "embed, and the random weights");
+}
+
+static void test_norm(int32_t n_row, int32_t dim)
+{
+    struct two x = two_random((size_t) (n_row * dim), 3, 0), w = two_random((size_t) dim, 1, 0);
+    struct two add = two_random(x.n, 1, 0), y = two_new(x.n);
+
+    two_poison(&y);
+    for (int i = 0; i < 2; i++)
+        op_norm(be[i], &(struct norm) { .y = y.p[i], .x = x.p[i], .w = w.p[i], .add = add.p[i],
+                                        .eps = 1e-6f, .scale = 0.7f, .in_scale = 0.02f,
+                                        .n_row = n_row, .dim = dim });
+    compare(&y, y.n, 1e-5, say("norm %d x %d", n_row, dim));
+    for (int i = 0; i < 2; i++)
+        op_norm(be[i], &(struct norm) { .y = add.p[i], .x = x.p[i], .add = add.p[i], .scale = 1,
+                                        .eps = 1e-6f, .in_scale = 1, .n_row = n_row, .dim = dim });
+    compare(&add, add.n, 1e-5, say("norm %d x %d, into add, without weights", n_row, dim));
+}
+
+static void test_small(int32_t n, int32_t dim)
+{
+    size_t all = (size_t) (n * dim);
+    struct two x = two_random(all, 4, 0), up = two_random(3 * all, 1, 0), y = two_new(all);
+    int32_t idx[65];
+
+    for (int32_t i = 0; i < n; i++)
+        idx[i] = below(n);
+    two_poison(&y);
+    for (int i = 0; i < 2; i++)
+        op_gather(be[i], &(struct gather) { y.p[i], x.p[i], be_input(be[i], idx, n), n, dim });
+    compare(&y, all, 0, say("gather %d x %d", n, dim));
+    for (int i = 0; i < 2; i++)
+        op_geglu(be[i], &(struct geglu) { x.p[i], x.p[i], up.p[i] + dim, n, dim, 3 * dim - dim });
+    compare(&x, all, 1e-5, say("geglu %d x %d", n, dim));
+}
+
+static void test_rope(int32_t n_tok, int32_t n_head, int32_t dim, int32_t n_rot)
+{
+    struct two freq = two_new((size_t) n_rot), cs = two_new((size_t) (n_tok * 2 * n_rot));
+    struct two q = two_random((size_t) (n_tok * n_head * dim), 5, 0);
+    struct two w = two_random((size_t) dim, 1, 0);
+    int32_t pos[65];
+    float f[256];
+
+    for (int32_t i = 0; i < n_rot; i++)
+        f[i] = powf(10000, -2.0f * (float) i / (float) dim);
+    for (int32_t i = 0; i < n_tok; i++)
+        pos[i] = below(262144);
+    two_set(&freq, f);
+    two_poison(&cs);
+    for (int i = 0; i < 2; i++)
+        op_rope_table(be[i], &(struct rope_table) { cs.p[i], be_input(be[i], pos, n_tok),
+                                                    freq.p[i], n_tok, n_rot });
+    compare(&cs, cs.n, 1e-6, say("rope_table %d x %d", n_tok, n_rot));
+    for (int i = 0; i < 2; i++)
+        op_norm_rope(be[i], &(struct norm_rope) { q.p[i], w.p[i], cs.p[i], 1e-6f, n_tok, n_head,
+                                                  dim, n_rot });
+    compare(&q, q.n, 1e-5, say("norm_rope %d x %d x %d, %d turn", n_tok, n_head, dim, n_rot));
+}
+
+static void test_gemm(int32_t n_row, int64_t rows, int32_t cols)
+{
+    struct two x = two_random((size_t) n_row * (size_t) cols, 1, 0);
+    struct two y = two_new((size_t) n_row * (size_t) rows);
+    bool split = n_row <= 8 || cols % 8 != 0;          /* x keeps 16 bits, or 8 */
+
+    two_poison(&y);
+    for (int i = 0; i < 2; i++)
+        op_gemm(be[i], &(struct gemm) { y.p[i], x.p[i], mat_random(i, rows, cols, 3), n_row });
+    compare(&y, y.n, split ? 1e-4 : 5e-3, say("gemm %d x %d -> %d", n_row, cols, (int) rows));
+}
+
+static void test_moe(int32_t n_tok, int32_t n_expert, int32_t top_k, int32_t hidden, int32_t ffn)
+{
+    struct two z = two_random((size_t) (n_tok * n_expert), 4, 0);
+    struct two scale = two_random((size_t) n_expert, 1, 0);
+    struct two x = two_random((size_t) (n_tok * hidden), 1, 0);
+    struct two w = two_new((size_t) (n_tok * top_k)), id = two_new(w.n), y = two_new(x.n);
+    int32_t *got = malloc(w.n * 4);
+    bool many = n_tok * top_k > 8 * n_expert;
+    char name[100];
+
+    snprintf(name, sizeof(name), "%d tokens, %d of %d experts %d x %d", n_tok, top_k, n_expert,
+             hidden, ffn);
+    two_poison(&w);
+    two_poison(&y);
+    for (int i = 0; i < 2; i++)
+        op_moe_route(be[i], &(struct moe_route) { z.p[i], scale.p[i], (int32_t *) id.p[i], w.p[i],
+                                                  n_tok, n_expert, top_k });
+    compare(&w, w.n, 1e-5, say("moe_route: %s", name));
+    be[1]->ops->get(be[1], got, id.p[1], w.n * 4);
+    ok(memcmp(got, id.p[0], w.n * 4) == 0, "moe_route: %s: the same experts", name);
+
+    for (int i = 0; i < 2; i++)
+        op_moe(be[i], &(struct moe) {
+            .y = y.p[i], .x = x.p[i], .idx = (int32_t *) id.p[i], .w = w.p[i], .n_tok = n_tok,
+            .gate_up = mat_random(i, (int64_t) n_expert * 2 * ffn, hidden, 5),
+            .down = mat_random(i, (int64_t) n_expert * hidden, ffn, 6),
+            .n_expert = n_expert, .top_k = top_k, .hidden = hidden, .ffn = ffn });
+    compare(&y, y.n, many ? 1e-2 : 2e-4, say("moe: %s", name));
+    free(got);
+}
+
+/* The pages of one layer, of the same numbers on both sides: all of them fit bf16. */
+static void kv_new(struct kv_layer kv[2], int32_t n_page, int32_t n_kv, int32_t dim)
+{
+    size_t n = (size_t) n_page * PAGE_TOK * (size_t) (n_kv * dim);
+    float *v = malloc(n * 4);
+    uint16_t *h = malloc(n * 2);
+
+    for (int side = 0; side < 2; side++) {
+        void **p[2] = { side == 0 ? &kv[0].k : &kv[0].v, side == 0 ? &kv[1].k : &kv[1].v };
+
+        for (size_t i = 0; i < n; i++) {
+            v[i] = to_bf16(uniform());
+            h[i] = (uint16_t) (((union { float f; uint32_t u; }) { v[i] }).u >> 16);
+        }
+        *p[0] = be_alloc(be[0], n * 4);
+        *p[1] = be_alloc(be[1], n * 2);
+        be[0]->ops->put(be[0], *p[0], v, n * 4);
+        be[1]->ops->put(be[1], *p[1], h, n * 2);
+    }
+    for (int i = 0; i < 2; i++) {
+        kv[i].page_tok = PAGE_TOK;
+        kv[i].n_kv = n_kv;
+        kv[i].head_dim = dim;
+    }
+    free(v);
+    free(h);
+}
+
+static void kv_compare(const struct kv_layer kv[2], int32_t n_page, const char *what)
+{
+    size_t n = (size_t) n_page * PAGE_TOK * (size_t) (kv[0].n_kv * kv[0].head_dim);
+    uint16_t *h = malloc(n * 2);
+    float *v = malloc(n * 4);
+
+    done();
+    for (int side = 0; side < 2; side++) {
+        double d;
+
+        be[1]->ops->get(be[1], h, side == 0 ? kv[1].k : kv[1].v, n * 2);
+        for (size_t i = 0; i < n; i++)
+            v[i] = ((union { uint32_t u; float f; }) { (uint32_t) h[i] << 16 }).f;
+        d = error_of(v, side == 0 ? kv[0].k : kv[0].v, n);
+        ok(d <= 4e-3, "%s: %s: deviation %.2g, allowed 4e-3", what, side == 0 ? "K" : "V", d);
+    }
+    free(v);
+    free(h);
+}
+
+/* Sequence s has n tokens up to position last; its pages are scattered. */
+struct run { int32_t last, n; };
+struct place { int32_t pos[TOK], seq[TOK], page[SEQ * PAGES], n_tok, n_seq, ctx, n_page; };
+
+static void place_runs(struct place *p, const struct run *r, int32_t n_seq, int32_t window)
+{
+    p->n_tok = 0;
+    p->n_seq = n_seq;
+    p->ctx = 1;
+    for (int32_t s = 0; s < n_seq; s++) {
+        for (int32_t i = 0; i < r[s].n; i++) {
+            p->pos[p->n_tok] = r[s].last - r[s].n + 1 + i;
+            p->seq[p->n_tok++] = s;
+        }
+        p->ctx = r[s].last >= p->ctx ? r[s].last + 1 : p->ctx;
+    }
+    p->n_page = (p->ctx - 1) / PAGE_TOK + 1;
+    for (int32_t s = 0; s < n_seq; s++) {
+        int32_t first = r[s].last - r[s].n + 1 - window + 1;
+
+        for (int32_t k = 0; k < p->n_page; k++) {
+            p->page[s * p->n_page + k] = (p->n_page - 1 - k) * n_seq + s;
+            if (window > 0 && (k + 1) * PAGE_TOK <= first)
+                p->page[s * p->n_page + k] = -1;
+        }
+    }
+}
+
+static struct kv_map map_of(int i, const struct place *p)
+{
+    return (struct kv_map) { be_input(be[i], p->pos, p->n_tok), be_input(be[i], p->seq, p->n_tok),
+                             be_input(be[i], p->page, p->n_seq * p->n_page), p->n_page,
+                             p->n_tok };
+}
+
+static void test_kv(int32_t n_kv, int32_t dim)
+{
+    static struct place p;
+    static const int32_t copy[8] = { 0, 3, 99, 99, 5, 1, 99, 99 };
+    struct run r[3] = { { 15, 3 }, { 16, 17 }, { 40, 1 } };
+    struct kv_layer kv[2];
+    struct two k, v, w, cs;
+
+    place_runs(&p, r, 3, 0);
+    kv_new(kv, 3 * p.n_page, n_kv, dim);
+    k = two_random((size_t) (p.n_tok * n_kv * dim), 1, 0);
+    v = two_random(k.n, 1, 0);
+    w = two_random((size_t) dim, 1, 0);
+    cs = two_random((size_t) (p.n_tok * dim), 1, 0);
+    for (int i = 0; i < 2; i++)
+        op_kv_store(be[i], &(struct kv_store) { .kv = kv[i], .map = map_of(i, &p), .k = k.p[i],
+                                                .v = v.p[i], .w = w.p[i], .cs = cs.p[i],
+                                                .eps = 1e-6f, .n_rot = dim / 2 });
+    kv_compare(kv, 3 * p.n_page, say("kv_store %d x %d", n_kv, dim));
+    for (int i = 0; i < 2; i++)
+        op_kv_copy(be[i], &(struct kv_copy) { kv[i], be_input(be[i], copy, 8), 2, 4 });
+    kv_compare(kv, 3 * p.n_page, say("kv_copy %d x %d", n_kv, dim));
+}
+
+struct heads { int32_t n_head, n_kv, dim, window; };
+
+static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
+{
+    static struct place p;
+    struct kv_layer kv[2];
+    struct two q, y;
+    char name[150];
+
+    place_runs(&p, r, n_seq, h->window);
+    kv_new(kv, n_seq * p.n_page, h->n_kv, h->dim);
+    q = two_random((size_t) (p.n_tok * h->n_head * h->dim), 0.5f, 1);
+    y = two_new(q.n);
+    two_poison(&y);
+    for (int i = 0; i < 2; i++)
+        op_attn(be[i], &(struct attn) { y.p[i], q.p[i], kv[i], map_of(i, &p), h->n_head,
+                                        h->window, n_seq, p.ctx });
+    snprintf(name, sizeof(name), "attn %d/%d x %d, window %d: %d tokens of %d up to %d", h->n_head,
+             h->n_kv, h->dim, h->window, p.n_tok, n_seq, p.ctx - 1);
+    compare(&y, y.n, 1e-2, name);          /* the softmax is rounded to bf16 */
+}
+
+static void test_attns(void)
+{
+    static const struct heads heads[] = {
+        { 16, 8, 256, 1024 }, { 16, 2, 512, 0 }, { 4, 2, 16, 16 }, { 4, 1, 32, 0 }, { 4, 1, 64, 0 },
+        { 6, 2, 128, 40 }, { 16, 1, 256, 512 },
+    };
+    static const int32_t last[] = { 0, 1, 14, 15, 16, 17, 31, 32, 127, 128, 511, 512, 1022, 1023,
+                                    1024, 1025, 2100 };
+    static const struct run decode[] = { { 0, 1 }, { 33, 1 }, { 1023, 1 }, { 1024, 1 }, { 9, 1 } };
+    static const struct run chunk[] = { { 119, 20 } };
+    static const struct run mixed[] = { { 90, 1 }, { 69, 70 }, { 5, 1 } };
+    static const struct run prompt[] = { { 1299, 200 } }, two[] = { { 99, 100 }, { 1100, 77 } };
+    static struct run many[64];
+
+    for (int i = 0; i < 64; i++)
+        many[i] = (struct run) { below(300), 1 };
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        for (size_t k = 0; k < sizeof(last) / sizeof(last[0]); k++)
+            test_attn(&heads[i], &(struct run) { last[k], 1 }, 1);
+        test_attn(&heads[i], decode, 5);
+        test_attn(&heads[i], chunk, 1);
+        test_attn(&heads[i], mixed, 3);
+        test_attn(&heads[i], prompt, 1);
+        test_attn(&heads[i], two, 2);
+        test_attn(&heads[i], many, 64);
+    }
+    /* contexts whose parts are longer, beside one whose are not */
+    test_attn(&heads[3], (struct run[]) { { 9000, 1 }, { 8190, 1 }, { 8330, 1 } }, 3);
+    test_attn(&heads[3], (struct run[]) { { 9000, 66 } }, 1);
+}
+
+static struct sample_row sample_case(int k, int32_t vocab)
+{
+    static const float temperature[] = { 0, 1, 0.7f, 1.5f };
+    static const float top_p[] = { 1, 0.95f, 0.3f }, min_p[] = { 0, 0.05f };
+    static const int32_t top_k[] = { 0, 64, 1, 5000 };
+
+    return (struct sample_row) {
+        .vocab = vocab, .target = below(vocab), .pos = below(1000), .softcap = k % 2 ? 30 : 0,
+        .temperature = temperature[k % 4], .top_p = top_p[k / 4 % 3], .top_k = top_k[k / 12 % 4],
+        .min_p = min_p[k / 48 % 2], .seed = next() };
+}
+
+static void test_sample(int32_t vocab, float spread)
+{
+    enum { ROWS = 96 };
+    int32_t ban[3] = { 5, 17, vocab - 1 }, tok[2][ROWS], same = 0;
+    float logprob[2][ROWS], *out[2] = { malloc((size_t) vocab * 4), malloc((size_t) vocab * 4) };
+    struct sample_row row[2][32];
+
+    for (int first = 0; first < ROWS; first += 32) {
+        struct two x = two_random((size_t) vocab * 32, spread, spread < 2);
+
+        for (int r = 0; r < 32; r++) {
+            struct sample_row s = sample_case(first + r, vocab);
+
+            for (int i = 0; i < 2; i++) {
+                row[i][r] = s;
+                row[i][r].logits = x.p[i] + (size_t) r * (size_t) vocab;
+                row[i][r].tok = &tok[i][first + r];
+                row[i][r].logprob = &logprob[i][first + r];
+                row[i][r].logits_out = r == 7 ? out[i] : NULL;
+                row[i][r].ban[0] = be_input(be[i], ban, 3);
+                row[i][r].n_ban[0] = 3;
+                tok[i][first + r] = -1;
+            }
+        }
+        for (int i = 0; i < 2; i++)
+            op_sample(be[i], row[i], 32);
+        done();
+        ok(error_of(out[1], out[0], (size_t) vocab) < 1e-5, "sample: logits out");
+    }
+    for (int r = 0; r < ROWS; r++) {
+        same += tok[0][r] == tok[1][r];
+        if (tok[0][r] != tok[1][r])
+            printf("# row %d: %d, not %d\n", r, tok[1][r], tok[0][r]);
+    }
+    is_int(same, ROWS, "sample: %d ids: every way draws the twin's id", vocab);
+    ok(error_of(logprob[1], logprob[0], ROWS) < 1e-5, "sample: %d ids: logprobs", vocab);
+    free(out[0]);
+    free(out[1]);
+}
+
+/* A number that is none ends everything: the last test. */
+static void test_bad(void)
+{
+    struct two x = two_random(512, 1, 0);
+    float v[512] = { 0 };
+    int32_t tok;
+    struct err e = { 0 };
+
+    v[77] = NAN;
+    be[1]->ops->put(be[1], x.p[1], v, sizeof(v));
+    op_sample(be[1], &(struct sample_row) { .logits = x.p[1], .tok = &tok, .vocab = 512,
+                                            .top_p = 1, .pos = 9 }, 1);
+    is_int(be_step_end(be[1], &e), E_GPU, "a logit that is no number: %s", e.msg);
+    is_int(be_step_end(be[1], &e), E_GPU, "and it stays so");
+}
+
+static void test_all(void)
+{
+    static const int32_t rows[] = { 1, 2, 7, 8, 9, 16, 33, 64, 65, 200 };
+
+    test_embed();
+    test_norm(1, 2816);
+    test_norm(65, 2816);
+    test_norm(9, 64);
+    test_norm(7, 16);
+    test_small(1, 2112);
+    test_small(65, 48);
+    test_rope(5, 16, 256, 128);
+    test_rope(65, 16, 512, 64);
+    test_rope(3, 4, 16, 8);
+    test_rope(3, 4, 32, 4);
+    test_kv(8, 256);
+    test_kv(2, 512);
+    test_kv(2, 16);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        test_gemm(rows[i], 512, 2816);
+        test_gemm(rows[i], 2816, 4096);
+        test_gemm(rows[i], 100, 64);
+        test_gemm(rows[i], 64, 100);
+        test_gemm(rows[i], 33, 8192);
+        test_gemm(rows[i], 512, 48);
+    }
+    test_gemm(300, 6000, 704);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        test_moe(rows[i], 8, 3, 64, 24);
+        test_moe(rows[i], 16, 8, 256, 704);
+    }
+    test_moe(3, 128, 8, 256, 64);
+    test_moe(64, 128, 8, 256, 64);
+    test_moe(2048, 128, 8, 64, 32);
+    test_moe(5, 8, 2, 64, 20);
+    test_attns();
+    test_sample(512, 8);
+    test_sample(VOCAB, 12);
+    test_sample(VOCAB, 1);                 /* full of ties */
+    test_bad();
+}
+
+int main(int argc, char **argv)
+{
+    struct backend_limits lim = {
+        .n_thread = 8, .vocab = VOCAB, .attn_scratch = attn_scratch(16, 1, 16384),
+        .moe = { .n_expert = 128, .top_k = 8, .hidden = 256, .ffn = 704 },
+        .step_tok_max = TOK, .seq_max = SEQ, .page_max = PAGES, .cols_max = COLS, .n_head = 16,
+        .n_kv = { 8, 2 }, .head_dim = { 256, 512 } };
+    struct err e = { 0 };
+
+    if (be_open_cuda(&be[1], &lim, &e) < 0) {
+        printf("1..0 # SKIP no GPU: %s\n", e.msg);
+        return 0;
+    }
+    if (getrandom(&rng, sizeof(rng), 0) != sizeof(rng) || be_open_cpu(&be[0], &lim, &e) < 0)
+        return 1;
+    rng = argc > 1 ? strtoull(argv[1], NULL, 0) : rng | 1;
+    printf("# seed %llu (an argument repeats it)\n", (unsigned long long) rng);
+    test_all();
+    be_close(be[0]);
+    be_close(be[1]);
+    return done_testing();
+}
