@@ -102,6 +102,8 @@ install: all
 	install -m 644 conf/inferd.conf.example $(DESTDIR)/etc/inferd/example.conf
 	install -D -m 644 conf/inferd.example.conf \
 	    $(DESTDIR)$(PREFIX)/share/doc/inferd/nginx.example.conf
+	install -D -m 644 conf/grafana/inferd.json \
+	    $(DESTDIR)$(PREFIX)/share/doc/inferd/grafana.json
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/inferd/README.md
 
 clean:

@@ -269,6 +269,23 @@ static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used,
     return o->set(c, o, arg[1], e);
 }
 
+/* What no single option can say. */
+static int check_together(const struct conf *c, struct err *e)
+{
+    if (c->max_num_seqs > c->max_num_batched_tokens)
+        return err_set(e, E_INVALID, "--max-num-seqs: %d requests that run get a token each in a"
+                       " step of %d (--max-num-batched-tokens)", c->max_num_seqs,
+                       c->max_num_batched_tokens);
+    if (c->reuse_point_tokens > 0 && c->reuse_point_tokens < c->block_size)
+        return err_set(e, E_INVALID, "--reuse-point-tokens: %d is less than a page of %d"
+                       " (--block-size); 0 turns it off", c->reuse_point_tokens, c->block_size);
+    if (c->itl_target_ms > 0 && c->max_num_batched_tokens <= c->block_size)
+        return err_set(e, E_INVALID, "--itl-target-ms: prompts get a page of %d tokens at least"
+                       " (--block-size), so a step of %d (--max-num-batched-tokens) leaves nothing"
+                       " to choose", c->block_size, c->max_num_batched_tokens);
+    return 0;
+}
+
 int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
 {
     int rc, used, n_pos = 0;
@@ -300,7 +317,7 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
     if (!c->help && c->n_pos < n_pos)
         return err_set(e, E_INVALID, "%s is missing (--help shows the usage)",
                        n_pos == 2 && c->n_pos == 1 ? "FILE" : cmd == CONF_RENDER ? "FILE" : "DIR");
-    return 0;
+    return check_together(c, e);
 }
 
 void conf_help(int cmd)
