@@ -171,8 +171,10 @@ ngx_http_infer_send_error(ngx_http_request_t *r, ngx_uint_t status,
 
     type = status == NGX_HTTP_TOO_MANY_REQUESTS ? "rate_limit_error"
            : status < NGX_HTTP_INTERNAL_SERVER_ERROR ? "invalid_request_error"
-           : status == NGX_HTTP_SERVICE_UNAVAILABLE ? "service_unavailable_error"
-           : status == NGX_HTTP_GATEWAY_TIME_OUT ? "timeout" : "server_error";
+           : status == NGX_HTTP_SERVICE_UNAVAILABLE
+             ? "service_unavailable_error"
+           : status == NGX_HTTP_GATEWAY_TIME_OUT ? "timeout"
+           : "server_error";
 
     p = ngx_pnalloc(r->pool, 128 + ngx_strlen(code) + ngx_strlen(message));
     if (p == NULL) {
