@@ -446,7 +446,7 @@ def through_nginx():
                 break
             time.sleep(0.01)
         status, head, answer = c.ask(body)
-        same((status, json.loads(answer)["error"]["code"]), (503, "engine_busy"), "another: 503")
+        same((status, json.loads(answer)["error"]["code"]), (503, "server_is_overloaded"), "another: 503")
         ok(re.search(r"\r\nretry-after: \d", head), "with Retry-After")
         c.send(b"", "HEAD /health")
         head = c.s.recv(65536).lower()
