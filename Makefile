@@ -109,7 +109,8 @@ test:
 	$(MAKE) SAN=1 build/asan/inferd tests helpers module
 	$(MAKE) fuzzers
 	t/run.pl tools/tidy.pl $(TESTS) $(TESTS:build/%=build/asan/%) $(sort $(wildcard t/*.t t/*.py)) \
-	    $(addprefix asan:,t/proxy.t t/api_client.py t/e2e_openai.py t/hostile.py t/faults.py) t/fuzz.pl
+	    $(addprefix asan:,t/proxy.t t/api_client.py t/e2e_openai.py t/hostile.py t/faults.py \
+        t/storm.t t/clients.t) t/fuzz.pl
 
 PREFIX     ?= /usr/local
 MODULE_DIR ?= /usr/lib/nginx/modules
