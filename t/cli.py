@@ -44,7 +44,7 @@ refused(["--kv-session-tokens", "5000", "--max-model-len"], "serve", "models/dem
 refused(["--max-queue-tokens", "--max-model-len"], "serve", "models/demo", "--max-queue-tokens",
         "4095")
 refused(["--max-num-seqs", "--max-num-batched-tokens"], "serve", "models/demo",
-        "--max-num-batched-tokens", "64")
+        "--max-num-seqs", "65", "--max-num-batched-tokens", "64")
 refused(["one request of 4096 tokens", "MiB", "--kv-cache-memory-bytes"], "serve", "models/demo",
         "--kv-cache-memory-bytes", "1m")
 refused(["--backend"], "serve", "models/demo", "--backend", "cuda")
