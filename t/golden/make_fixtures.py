@@ -133,6 +133,17 @@ def expect(model, n, gen):
             "last_logits": [round(float(x), 6) for x in first[-1]], "greedy": greedy}
 
 
+def bf16_deviation(config, model, rows):
+    """What transformers' own bf16 run does to the last logits, of the largest: the bar for a GPU."""
+    half = Gemma4ForCausalLM(config).eval()
+    half.load_state_dict(model.state_dict())
+    half = half.bfloat16()
+    for row in rows:
+        want = torch.tensor(row["last_logits"], dtype=torch.float64)
+        got = logits(half, row["prompt"])[-1].double()
+        row["bf16_deviation"] = round(float((got - want).abs().max() / want.abs().max()), 5)
+
+
 def readable(out):
     for file in out.iterdir():
         file.chmod(0o644)
@@ -148,6 +159,7 @@ def main():
         torch.set_default_dtype(torch.float32)
         randomise(model, gen)
         rows = [expect(model, n, gen) for n in LENGTHS]
+        bf16_deviation(config, model, rows)
         save(name, model, text)
         with open(HERE / name / "expected.jsonl", "w") as f:
             for row in rows:
