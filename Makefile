@@ -3,14 +3,18 @@
 # make test       install what the tests need and run all of them
 # make install    DESTDIR and PREFIX are honoured
 # make test-gpu   the GPU against the CPU; says so and passes where there is none
+# make fuzz       every fuzzer for FUZZ_S seconds
 # SAN=1           AddressSanitizer and UBSan, in build/asan; CPU only
+# SAN=thread      ThreadSanitizer, in build/thread; likewise
 # NVCC=           build without the CUDA backend; it is built if nvcc is found
 
 SAN    ?=
-BUILD  ?= $(if $(SAN),build/asan,build)
+BUILD  ?= build$(addprefix /,$(SAN:1=asan))
 CC     ?= cc
-SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
-OPT    ?= $(if $(SAN),$(SANITIZE),-O2)
+SAN_1   = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+SAN_fuzz   = $(SAN_1) -fsanitize=fuzzer-no-link
+SAN_thread = -O1 -fsanitize=thread -Wno-tsan
+OPT    ?= $(if $(SAN),$(SAN_$(SAN)),-O2)
 ARCH   ?= -march=native
 CFLAGS  = -std=gnu11 -g $(OPT) $(ARCH) -Wall -Wextra -Werror -MMD -MP -pthread
 # Kernels state their own order of sums (vec.h), so nothing may reorder them: no -ffast-math.
@@ -46,8 +50,16 @@ NO_GPU = $(if $(NVCC),,engine/backend/cuda.c)
 OBJS   = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(NO_GPU),$(SRCS))) \
          $(CU:%.cu=$(BUILD)/obj/%.cu.o)
 LIB    = $(BUILD)/libinferd.a
+FUZZERS = $(patsubst t/fuzz/%.c,build/fuzz/%,$(wildcard t/fuzz/*.c))
 TESTS  = $(patsubst t/%.c,$(BUILD)/t/%,$(wildcard t/*.c))
 BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+
+# libFuzzer is clang's, which may lack the kernels' _Float16; no fuzzer runs one.
+ifeq ($(SAN),fuzz)
+CC = clang
+build/fuzz/obj/kernels/%: CC = gcc
+build/fuzz/obj/kernels/%: OPT = -O2
+endif
 
 all: $(BUILD)/inferd module
 
@@ -74,7 +86,7 @@ $(BUILD)/t/%: t/%.c $(LIB)
 
 $(BUILD)/bench/%: bench/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(addprefix -I,$(INC_bench)) -o $@ $< $(LIB) $(LDLIBS) -lcurl
+	$(CC) $(CFLAGS) $(addprefix -I,$(INC_bench)) -o $@ $< $(LIB) $(LDLIBS)
 
 tests: $(TESTS)
 bench: $(BENCH)
@@ -84,7 +96,16 @@ NGINX_SRC ?= /usr/share/nginx/src
 MODULE     = $(BUILD)/ngx_http_infer_module.so
 module: $(MODULE)
 $(MODULE): config $(wildcard ngx_module/*.[ch] wire/*.[ch]) tools/build-module
-	tools/build-module $(NGINX_SRC) $(BUILD)/nginx $@ $(if $(SAN),asan)
+	+tools/build-module $(NGINX_SRC) $(BUILD)/nginx $@ $(if $(SAN),asan)
+
+build/fuzz/%: t/fuzz/%.c $(LIB)
+	$(CC) $(CFLAGS) -fsanitize=fuzzer $(addprefix -I,$(INC_t)) -o $@ $< $(LIB) $(LDLIBS)
+
+fuzzers:
+	$(MAKE) SAN=fuzz $(FUZZERS)
+FUZZ_S ?= 60
+fuzz: fuzzers
+	FUZZ_S=$(FUZZ_S) perl t/fuzz.pl
 
 # Everything that the tests start, beside the tests themselves.
 HELPERS = $(patsubst t/helpers/%.c,$(BUILD)/t/helpers/%,$(wildcard t/helpers/*.c))
@@ -92,7 +113,7 @@ helpers: $(HELPERS)
 
 demo:
 	tools/install-deps build
-	$(MAKE) all
+	$(MAKE) -j$$(nproc) all
 	tools/demo-server start
 	@echo; echo '> Hello! What is inferd?'; tools/demo-server ask 'Hello! What is inferd?'; echo
 	@cat docs/demo.txt
@@ -105,8 +126,10 @@ test:
 	tools/install-deps test
 	$(MAKE) all tests helpers bench
 	$(MAKE) SAN=1 build/asan/inferd tests helpers module
+	$(MAKE) fuzzers
 	t/run.pl tools/tidy.pl $(TESTS) $(TESTS:build/%=build/asan/%) $(sort $(wildcard t/*.t t/*.py)) \
-	    $(addprefix asan:,t/proxy.t t/api_client.py t/e2e_openai.py)
+	    $(addprefix asan:,t/proxy.t t/api_client.py t/e2e_openai.py t/hostile.py t/faults.py \
+        t/storm.t t/clients.t) t/fuzz.pl
 
 test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu
 	$(BUILD)/t/gpu
@@ -125,11 +148,13 @@ install: all
 	install -m 644 conf/inferd.conf.example $(DESTDIR)/etc/inferd/example.conf
 	install -D -m 644 conf/inferd.example.conf \
 	    $(DESTDIR)$(PREFIX)/share/doc/inferd/nginx.example.conf
+	install -D -m 644 conf/grafana/inferd.json \
+	    $(DESTDIR)$(PREFIX)/share/doc/inferd/grafana.json
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/inferd/README.md
 
 clean:
 	rm -rf build
 
--include $(OBJS:.o=.d) $(TESTS:=.d) $(BENCH:=.d)
+-include $(OBJS:.o=.d) $(TESTS:=.d) $(BENCH:=.d) $(FUZZERS:=.d)
 
-.PHONY: all module tests helpers bench clean demo demo-stop test test-gpu install
+.PHONY: all module fuzzers fuzz tests helpers bench clean demo demo-stop test test-gpu install

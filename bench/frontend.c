@@ -336,12 +336,6 @@ static void csv_row(const struct totals *t, double wall_s, double us, double rss
         die(opt.csv);
     }
 
-    if (ftell(f) == 0) {
-        fprintf(f, "label,streams,tokens,workers,ok,wall_s,tok_s,p50_ms,p99_ms,max_ms,first_p50_ms,"
-                "first_p99_ms,ttfb_p50_ms,ttfb_p99_ms,fairness,worker_us_per_token,rss_before_mb,"
-                "rss_after_mb\n");
-    }
-
     fprintf(f, "%s,%u,%u,%d,%u,%.2f,%.0f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.4f,%.2f,%.1f,"
             "%.1f\n", opt.label, opt.streams, opt.tokens, opt.n_pid, t->ok, wall_s,
             (double) n_lat / wall_s,

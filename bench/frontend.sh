@@ -5,8 +5,8 @@
 #
 #     make helpers bench module && bench/frontend.sh OUT.csv [ROUNDS]
 #
-# NGINX, MODULE, ENGINE, BENCH: where the binaries lie. CORES: other cores ("0,1"). Rows are appended
-# to OUT.csv.
+# NGINX, MODULE, ENGINE, BENCH: where the binaries lie. CORES: other cores ("0,1"). COMMIT: where there
+# is no git. Rows are appended to OUT.csv.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -69,6 +69,13 @@ bare() {            # phase, streams, tokens
     kill $pid 2>/dev/null || true
     wait $pid || true
 }
+
+{
+    echo "# bench/frontend.sh OUT $rounds, cores $cores of: $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2)"
+    echo "# commit ${COMMIT:-$(git rev-parse --short HEAD)}, Linux $(uname -r), $("$nginx" -v 2>&1)"
+    echo "label,streams,tokens,workers,ok,wall_s,tok_s,p50_ms,p99_ms,max_ms,first_p50_ms,first_p99_ms,"\
+"ttfb_p50_ms,ttfb_p99_ms,fairness,worker_us_per_token,rss_before_mb,rss_after_mb"
+} >> "$out"
 
 for _ in $(seq "$rounds"); do
     for phase in spread burst; do

@@ -229,7 +229,7 @@ static int spread(struct bench *b, int32_t n_seq, int32_t ctx, struct err *e)
 static int bench_decode(struct bench *b, int32_t n_seq, int32_t ctx, struct err *e)
 {
     double ms[STEP_MAX], warm;
-    int32_t len = ctx + STEP_WARM + STEP_MAX, each = b->en.plan.sliding_pages_each;
+    int32_t len = ctx + STEP_WARM + STEP_MAX, each = pages(b, b->en.mc.window) + 2;
     int rc;
 
     if (n_seq > b->n_seq_max || n_seq > b->c->max_num_batched_tokens
@@ -279,8 +279,6 @@ static int run(struct bench *b, struct conf *c, struct err *e)
         return rc;
     if (c->max_model_len == 0)
         c->max_model_len = b->context.max + STEP_WARM + STEP_MAX;
-    if (c->kv_session_tokens == 0)
-        c->kv_session_tokens = c->max_model_len;
     c->max_num_seqs = b->batch.max;
     if ((rc = plan_make(&b->en.plan, &b->en.mc, c, e)) != 0
         || (rc = engine_load(&b->en, c, 1, 1, NULL, NULL, e)) != 0)

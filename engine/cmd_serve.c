@@ -68,6 +68,12 @@ static void core_failed(struct engine *en)
     kill(getpid(), SIGABRT);
 }
 
+/* As if somebody had sent SIGTERM. */
+static void drain_wanted(void)
+{
+    kill(getpid(), SIGTERM);
+}
+
 static int socket_path(struct server *s, struct err *e)
 {
     const struct conf *c = s->c;
@@ -98,6 +104,8 @@ static int listen_api(struct server *s, struct err *e)
         .model_len_max = s->en.plan.model_len,
         .page_tok = s->en.plan.kv.page_tok,
         .request_max = c->max_queue + c->max_num_seqs,
+        .tenant_max = c->max_requests_per_key,
+        .on_drain = drain_wanted,
         .version = INFERD_VERSION,
     };
 

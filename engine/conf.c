@@ -15,6 +15,7 @@ static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_off, set_d
                 set_name;
 
 #define AT(field)  offsetof(struct conf, field)
+#define SEQS       256           /* that run at once, if nobody says otherwise */
 #define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT | CONF_BENCH)
 #define ALL_RUN    (CONF_SERVE | CONF_SCORE | CONF_CHAT | CONF_BENCH)
 
@@ -32,8 +33,8 @@ static const struct conf_opt {
     "name that requests use; repeat for aliases [the directory's name]" },
   { "--max-model-len", set_i32, AT(max_model_len), 1, 1 << 24, NULL, NULL, ALL_MODEL,
     "tokens of prompt and answer together [max_position_embeddings]" },
-  { "--max-num-seqs", set_i32, AT(max_num_seqs), 1, 1024, "256", NULL, ALL_MODEL,
-    "requests that run at once" },
+  { "--max-num-seqs", set_i32, AT(max_num_seqs), 1, 1024, NULL, NULL, ALL_MODEL,
+    "requests that run at once [256, or the tokens of a step]" },
   { "--max-num-batched-tokens", set_i32, AT(max_num_batched_tokens), 1, 65536, "2048", NULL,
     ALL_MODEL, "tokens computed in one step" },
   { "--block-size", set_i32, AT(block_size), 1, 1024, "16", NULL, ALL_MODEL,
@@ -280,6 +281,25 @@ static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used,
     return o->set(c, o, arg[1], e);
 }
 
+/* What no single option can say. */
+static int check_together(struct conf *c, int cmd, struct err *e)
+{
+    if (c->max_num_seqs == 0)
+        c->max_num_seqs = c->max_num_batched_tokens < SEQS ? c->max_num_batched_tokens : SEQS;
+    if (cmd == CONF_SERVE && c->max_num_seqs > c->max_num_batched_tokens)
+        return err_set(e, E_INVALID, "--max-num-seqs: %d requests that run get a token each in a"
+                       " step of %d (--max-num-batched-tokens)", c->max_num_seqs,
+                       c->max_num_batched_tokens);
+    if (c->reuse_point_tokens > 0 && c->reuse_point_tokens < c->block_size)
+        return err_set(e, E_INVALID, "--reuse-point-tokens: %d is less than a page of %d"
+                       " (--block-size); 0 turns it off", c->reuse_point_tokens, c->block_size);
+    if (c->itl_target_ms > 0 && c->max_num_batched_tokens <= c->block_size)
+        return err_set(e, E_INVALID, "--itl-target-ms: prompts get a page of %d tokens at least"
+                       " (--block-size), so a step of %d (--max-num-batched-tokens) leaves nothing"
+                       " to choose", c->block_size, c->max_num_batched_tokens);
+    return 0;
+}
+
 int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
 {
     int rc, used, n_pos = 0;
@@ -312,7 +332,7 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
         return err_set(e, E_INVALID, "%s is missing (--help shows the usage)",
                        cmd == CONF_RENDER || (cmd == CONF_SCORE && c->n_pos == 1) ? "FILE"
                        : cmd == CONF_BENCH && c->n_pos == 0 ? "\"engine\"" : "DIR");
-    return 0;
+    return check_together(c, cmd, e);
 }
 
 void conf_help(int cmd)

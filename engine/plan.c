@@ -113,6 +113,13 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
     if (p->model_len > mc->max_pos)
         return err_set(e, E_INVALID, "--max-model-len: %d is more than the %d positions of the"
                        " model", p->model_len, mc->max_pos);
+    if (c->kv_session_tokens > p->model_len)
+        return err_set(e, E_INVALID, "--kv-session-tokens: a chat of %d tokens is longer than the"
+                       " %d that fit (--max-model-len)", c->kv_session_tokens, p->model_len);
+    if (c->max_queue_tokens > 0 && c->max_queue_tokens < p->model_len)
+        return err_set(e, E_INVALID, "--max-queue-tokens: a prompt may have nearly %d tokens, of"
+                       " which %d may wait; lower --max-model-len", p->model_len,
+                       c->max_queue_tokens);
 
     pages_each(p, mc, c);
     if (c->backend == BACKEND_CUDA)

@@ -44,6 +44,9 @@
 
 
 #define NGX_HTTP_INFER_ENGINES_MAX      64      /* of one pool: a bit each */
+#define NGX_HTTP_INFER_PARAM_MAX        65535   /* weight, max_conns, ... */
+#define NGX_HTTP_INFER_QUEUE_MAX        65535
+#define NGX_HTTP_INFER_FLUSH_MAX        1000    /* ms, infer_flush_interval */
 #define NGX_HTTP_INFER_BUF              4096
 #define NGX_HTTP_INFER_BUDGET           4096    /* records per wake-up */
 #define NGX_HTTP_INFER_RETRY_MIN        100     /* ms between connects */
@@ -161,6 +164,7 @@ struct ngx_http_infer_link_s {
     uint64_t                    heartbeat;
     ngx_msec_t                  beaten;
     ngx_uint_t                  n_faults;
+    ngx_uint_t                  bytes_in;       /* not counted yet */
 
     uint64_t                    stuck_head;
     unsigned                    stuck:1;
@@ -213,7 +217,6 @@ struct ngx_http_infer_ctx_s {
     unsigned                    dirty:1;
     unsigned                    head_sent:1;
     unsigned                    end_sent:1;
-    unsigned                    replied:1;      /* any record came */
     unsigned                    header:1;       /* passed to the client */
     unsigned                    stream:1;
     unsigned                    flush:1;
@@ -241,6 +244,9 @@ typedef struct {
 
 
 typedef struct {
+    ngx_http_handler_pt         handler;        /* set here, by which line */
+    u_char                     *file;
+    ngx_uint_t                  line;
     ngx_http_infer_pool_t      *pool;
     ngx_http_complex_value_t   *pool_value;     /* infer_pass $var */
     ngx_msec_t                  connect_timeout;
@@ -330,8 +336,8 @@ void ngx_http_infer_link_submit(ngx_http_infer_link_t *link,
     ngx_http_infer_ctx_t *ctx);
 /* Give the slot back; cancels if the engine may still be at work. */
 void ngx_http_infer_link_detach(ngx_http_infer_ctx_t *ctx);
-/* All bytes that came for ctx have left. */
-void ngx_http_infer_link_ack(ngx_http_infer_ctx_t *ctx);
+/* All bytes that came for ctx have left, but for those held. */
+void ngx_http_infer_link_ack(ngx_http_infer_ctx_t *ctx, size_t held);
 /* The engine broke the protocol on this stream; ends ctx. */
 void ngx_http_infer_link_fault(ngx_http_infer_ctx_t *ctx, const char *what);
 uint64_t ngx_http_infer_link_unacked(ngx_http_infer_ctx_t *ctx);

@@ -143,6 +143,7 @@ ngx_http_infer_send_error(ngx_http_request_t *r, ngx_uint_t status,
     ngx_http_infer_loc_conf_t  *ilcf;
 
     static u_char               retry_after[] = "1";
+    static u_char               retry_after_ms[] = "1000";
 
     ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
@@ -159,7 +160,10 @@ ngx_http_infer_send_error(ngx_http_request_t *r, ngx_uint_t status,
         || status == NGX_HTTP_SERVICE_UNAVAILABLE)
     {
         if (ngx_http_infer_add_header(r, "Retry-After", 11, retry_after, 1)
-            != NGX_OK)
+            != NGX_OK
+            || ngx_http_infer_add_header(r, "Retry-After-Ms", 14,
+                                         retry_after_ms, 4)
+               != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -167,6 +171,9 @@ ngx_http_infer_send_error(ngx_http_request_t *r, ngx_uint_t status,
 
     type = status == NGX_HTTP_TOO_MANY_REQUESTS ? "rate_limit_error"
            : status < NGX_HTTP_INTERNAL_SERVER_ERROR ? "invalid_request_error"
+           : status == NGX_HTTP_SERVICE_UNAVAILABLE
+             ? "service_unavailable_error"
+           : status == NGX_HTTP_GATEWAY_TIME_OUT ? "timeout"
            : "server_error";
 
     p = ngx_pnalloc(r->pool, 128 + ngx_strlen(code) + ngx_strlen(message));

@@ -203,13 +203,17 @@ ngx_http_infer_body_handler(ngx_http_request_t *r)
         return;
     }
 
-    if (!ilcf->ignore_client_abort) {
+    if (!ilcf->ignore_client_abort && !r->post_action) {
         r->read_event_handler = ngx_http_test_reading;
 
         /* a FIN that came with the request will not be reported again */
 
-        if (c->read->pending_eof) {
+        if (c->read->ready) {
             ngx_post_event(c->read, &ngx_posted_events);
+
+        } else if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+            ngx_http_infer_finalize(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR);
+            return;
         }
     }
 
@@ -244,7 +248,6 @@ ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx)
     ctx->engine = engine;
     ctx->tried |= (uint64_t) 1 << engine->index;
     ctx->tries++;
-    ctx->replied = 0;
     ctx->submitted = ngx_current_msec;
     ctx->was_submitted = 1;
 
@@ -304,8 +307,7 @@ ngx_http_infer_failed(ngx_http_infer_ctx_t *ctx, ngx_uint_t why)
 
     ngx_http_infer_link_detach(ctx);
 
-    if ((!ctx->replied || busy)
-        && !ctx->header
+    if (!ctx->header
         && (busy || (ilcf->next_engine & why))
         && (ilcf->next_engine_tries == 0
             || ctx->tries < ilcf->next_engine_tries)
@@ -317,7 +319,8 @@ ngx_http_infer_failed(ngx_http_infer_ctx_t *ctx, ngx_uint_t why)
 
     if (busy) {
         ngx_http_infer_reject(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                              "engine_busy", "the engine is at its limit");
+                              "server_is_overloaded",
+                              "the engine is at its limit");
 
     } else if (why == NGX_HTTP_INFER_NEXT_TIMEOUT) {
         ctx->finish = "timeout";
@@ -404,6 +407,8 @@ ngx_http_infer_detach(ngx_http_infer_ctx_t *ctx)
     if (ctx->flush_timer.timer_set) {
         ngx_del_timer(&ctx->flush_timer);
     }
+
+    ctx->request->read_event_handler = ngx_http_block_reading;
 }
 
 

@@ -296,7 +296,6 @@ ngx_http_infer_link_read_handler(ngx_event_t *ev)
                       "infer: engine \"%V\" wrote nonsense into the ring",
                       &link->engine->name);
         ngx_http_infer_count(link->engine, faults, 1);
-        ngx_http_infer_engine_fail(link->engine);
         ngx_http_infer_link_close(link, "broke the protocol");
         return;
     }
@@ -381,7 +380,6 @@ ngx_http_infer_link_attach(ngx_http_infer_link_t *link)
 
     engine->complained = 0;
     engine->backoff = 0;
-    engine->fails = 0;
     ngx_http_infer_count(engine, connects, 1);
 
     ngx_add_timer(&link->timer, NGX_HTTP_INFER_CHECK);
@@ -447,7 +445,6 @@ ngx_http_infer_link_timer_handler(ngx_event_t *ev)
         link->beaten = ngx_current_msec;
 
     } else if (ngx_current_msec - link->beaten > NGX_HTTP_INFER_HANG) {
-        ngx_http_infer_engine_fail(link->engine);
         ngx_http_infer_link_close(link, "hangs: no heartbeat");
         return;
     }
@@ -504,6 +501,11 @@ again:
         n++;
         ngx_http_infer_link_record(link, &rec, ngx_http_infer_rx_buf);
     }
+
+    /* one shared cache line for all workers: not for each token */
+
+    ngx_http_infer_count(link->engine, bytes_in, link->bytes_in);
+    link->bytes_in = 0;
 
     while (!ngx_queue_empty(&link->dirty)) {
         q = ngx_queue_head(&link->dirty);
@@ -724,9 +726,9 @@ ngx_http_infer_link_detach(ngx_http_infer_ctx_t *ctx)
 
 
 void
-ngx_http_infer_link_ack(ngx_http_infer_ctx_t *ctx)
+ngx_http_infer_link_ack(ngx_http_infer_ctx_t *ctx, size_t held)
 {
-    uint64_t                received;
+    uint64_t                left;
     ngx_http_infer_link_t  *link;
 
     link = ctx->link;
@@ -735,11 +737,13 @@ ngx_http_infer_link_ack(ngx_http_infer_ctx_t *ctx)
         return;
     }
 
-    received = link->slots[ctx->slot].received;
+    /* held is less than its records were, so this never goes back */
 
-    if (received != ctx->acked) {
-        ctx->acked = received;
-        wire_ring_ack(&link->wire.ring, ctx->slot, received);
+    left = link->slots[ctx->slot].received - held;
+
+    if (left != ctx->acked) {
+        ctx->acked = left;
+        wire_ring_ack(&link->wire.ring, ctx->slot, left);
 
         /* the engine may wait for this credit */
 
@@ -973,6 +977,10 @@ ngx_http_infer_link_close(ngx_http_infer_link_t *link, const char *why)
                       "infer: engine \"%V\" %s, %ui requests lost",
                       &engine->name, why, n);
         ngx_http_infer_count(engine, lost, n);
+    }
+
+    if (n) {
+        ngx_http_infer_engine_fail(engine);
     }
 
     if (engine->link == link) {

@@ -18,13 +18,23 @@ static char *ngx_http_infer_pass(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_infer_simple_handler(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+static char *ngx_http_infer_set_handler(ngx_conf_t *cf,
+    ngx_http_infer_loc_conf_t *ilcf, ngx_http_handler_pt handler);
+static char *ngx_http_infer_next_engine(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_http_infer_set_header(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_infer_pass_header(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static char *ngx_http_infer_set_key(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static ngx_int_t ngx_http_infer_header_value(ngx_conf_t *cf,
+    ngx_str_t *value);
 static ngx_int_t ngx_http_infer_header_name(ngx_conf_t *cf, ngx_str_t *name,
     ngx_str_t *from);
 static char *ngx_http_infer_positive_msec(ngx_conf_t *cf, void *post,
+    void *data);
+static char *ngx_http_infer_check_flush(ngx_conf_t *cf, void *post,
     void *data);
 static char *ngx_http_infer_check_shm(ngx_conf_t *cf, void *post,
     void *data);
@@ -35,6 +45,11 @@ static ngx_int_t ngx_http_infer_init_process(ngx_cycle_t *cycle);
 
 static ngx_conf_post_t  ngx_http_infer_positive_post = {
     ngx_http_infer_positive_msec
+};
+
+
+static ngx_conf_post_t  ngx_http_infer_flush_post = {
+    ngx_http_infer_check_flush
 };
 
 
@@ -127,7 +142,7 @@ static ngx_command_t  ngx_http_infer_commands[] = {
       ngx_conf_set_msec_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_infer_loc_conf_t, flush_interval),
-      NULL },
+      &ngx_http_infer_flush_post },
 
     { ngx_string("infer_ignore_client_abort"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
@@ -145,7 +160,7 @@ static ngx_command_t  ngx_http_infer_commands[] = {
 
     { ngx_string("infer_next_engine"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
-      ngx_conf_set_bitmask_slot,
+      ngx_http_infer_next_engine,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_infer_loc_conf_t, next_engine),
       &ngx_http_infer_next_engine_masks },
@@ -173,7 +188,7 @@ static ngx_command_t  ngx_http_infer_commands[] = {
 
     { ngx_string("infer_set_key"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_set_complex_value_slot,
+      ngx_http_infer_set_key,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_infer_loc_conf_t, key),
       NULL },
@@ -319,6 +334,9 @@ ngx_http_infer_create_loc_conf(ngx_conf_t *cf)
     /*
      * set by ngx_pcalloc():
      *
+     *     conf->handler = NULL;
+     *     conf->file = NULL;
+     *     conf->line = 0;
      *     conf->pool = NULL;
      *     conf->pool_value = NULL;
      *     conf->next_engine = 0;
@@ -368,10 +386,6 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->pass_headers, prev->pass_headers, NULL);
     ngx_conf_merge_ptr_value(conf->key, prev->key, NULL);
 
-    if (conf->next_engine & NGX_HTTP_INFER_NEXT_OFF) {
-        conf->next_engine = NGX_CONF_BITMASK_SET|NGX_HTTP_INFER_NEXT_OFF;
-    }
-
     if (conf->set_headers
         && conf->set_headers->nelts + 8 > WIRE_HDR_N_MAX)
     {
@@ -381,9 +395,16 @@ ngx_http_infer_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
-    /* "if" blocks and limit_except go to the same pool */
-
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (conf->handler && conf->handler != clcf->handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "the location has a second handler beside the one in "
+                      "%s:%ui", conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    /* "if" blocks and limit_except go to the same pool */
 
     if (clcf->noname && conf->pool == NULL && conf->pool_value == NULL) {
         conf->pool = prev->pool;
@@ -405,18 +426,19 @@ ngx_http_infer_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_infer_loc_conf_t *ilcf = conf;
 
+    char                              *rv;
     ngx_str_t                         *value;
     ngx_http_core_loc_conf_t          *clcf;
     ngx_http_compile_complex_value_t   ccv;
 
-    if (ilcf->pool || ilcf->pool_value) {
-        return "is duplicate";
+    rv = ngx_http_infer_set_handler(cf, ilcf, ngx_http_infer_handler);
+
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     value = cf->args->elts;
-
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_http_infer_handler;
 
     if (clcf->name.len && clcf->name.data[clcf->name.len - 1] == '/') {
         clcf->auto_redirect = 1;
@@ -455,12 +477,54 @@ ngx_http_infer_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static char *
 ngx_http_infer_simple_handler(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
+    return ngx_http_infer_set_handler(cf, conf,
+                                      (ngx_http_handler_pt) cmd->post);
+}
+
+
+/* nginx lets the last handler of a location win in silence.  One that comes
+ * after ours is found when the configuration is merged. */
+
+static char *
+ngx_http_infer_set_handler(ngx_conf_t *cf, ngx_http_infer_loc_conf_t *ilcf,
+    ngx_http_handler_pt handler)
+{
     ngx_http_core_loc_conf_t  *clcf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = (ngx_http_handler_pt) cmd->post;
+
+    if (clcf->handler) {
+        return clcf->handler == handler ? "is duplicate"
+                                        : "is a second handler of the "
+                                          "location";
+    }
+
+    clcf->handler = handler;
+    ilcf->handler = handler;
+    ilcf->file = cf->conf_file->file.name.data;
+    ilcf->line = cf->conf_file->line;
 
     return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_infer_next_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_infer_loc_conf_t *ilcf = conf;
+
+    char  *rv;
+
+    rv = ngx_conf_set_bitmask_slot(cf, cmd, conf);
+
+    if (rv == NGX_CONF_OK
+        && (ilcf->next_engine & NGX_HTTP_INFER_NEXT_OFF)
+        && ilcf->next_engine != NGX_HTTP_INFER_NEXT_OFF)
+    {
+        return "has \"off\" beside other values";
+    }
+
+    return rv;
 }
 
 
@@ -488,7 +552,9 @@ ngx_http_infer_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_infer_header_name(cf, &h->name, &value[1]) != NGX_OK) {
+    if (ngx_http_infer_header_name(cf, &h->name, &value[1]) != NGX_OK
+        || ngx_http_infer_header_value(cf, &value[2]) != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -570,11 +636,64 @@ ngx_http_infer_header_name(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *from)
 
 
 static char *
+ngx_http_infer_set_key(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    if (ngx_http_infer_header_value(cf, &value[1]) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return ngx_http_set_complex_value_slot(cf, cmd, conf);
+}
+
+
+/* What variables bring is checked with each request. */
+
+static ngx_int_t
+ngx_http_infer_header_value(ngx_conf_t *cf, ngx_str_t *value)
+{
+    u_char      c;
+    ngx_uint_t  i;
+
+    for (i = 0; i < value->len; i++) {
+        c = value->data[i];
+
+        if ((c < 0x20 && c != '\t') || c == 0x7f) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "control character in header value");
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static char *
 ngx_http_infer_positive_msec(ngx_conf_t *cf, void *post, void *data)
 {
     ngx_msec_t *msec = data;
 
     return *msec ? NGX_CONF_OK : "must not be 0";
+}
+
+
+static char *
+ngx_http_infer_check_flush(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_msec_t *msec = data;
+
+    if (*msec > NGX_HTTP_INFER_FLUSH_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"infer_flush_interval\" must be at most %dms",
+                           NGX_HTTP_INFER_FLUSH_MAX);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

@@ -4,8 +4,7 @@
  *
  * While earlier buffers of a stream are still busy, new bytes are appended
  * to its pending buffer and the output filter is left alone: one stalled
- * client then holds at most its window.  Credits go back when everything
- * has left.
+ * client then holds at most its window.  Credits go back for what has left.
  */
 
 
@@ -33,6 +32,9 @@ static ngx_uint_t ngx_http_infer_has_header(ngx_http_request_t *r,
 static ngx_int_t ngx_http_infer_append(ngx_http_infer_ctx_t *ctx,
     const u_char *p, size_t n);
 static ngx_int_t ngx_http_infer_output(ngx_http_infer_ctx_t *ctx);
+static ngx_int_t ngx_http_infer_pass_out(ngx_http_infer_ctx_t *ctx);
+static void ngx_http_infer_gone(ngx_http_infer_ctx_t *ctx);
+static size_t ngx_http_infer_held(ngx_http_infer_ctx_t *ctx);
 static void ngx_http_infer_write_handler(ngx_http_request_t *r);
 
 
@@ -64,8 +66,6 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx, const struct wire_rec *rec,
     const u_char *payload)
 {
     ngx_http_infer_loc_conf_t  *ilcf;
-
-    ctx->replied = 1;
 
     if (rec->type != WIRE_REP_END) {
         ilcf = ngx_http_get_module_loc_conf(ctx->request,
@@ -165,15 +165,17 @@ static ngx_int_t
 ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
     struct wire_rep_head *head, struct wire_hdr_iter *it)
 {
-    ngx_connection_t    *c;
-    ngx_http_request_t  *r;
-    struct wire_str      name, value;
+    ngx_connection_t          *c;
+    ngx_http_request_t        *r;
+    struct wire_str            name, value;
+    ngx_http_core_loc_conf_t  *clcf;
 
-    static u_char        no_cache[] = "no-cache";
-    static u_char        no[] = "no";
+    static u_char              no_cache[] = "no-cache";
+    static u_char              no[] = "no";
 
     r = ctx->request;
     c = r->connection;
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
     r->headers_out.status = head->status;
     ctx->stream = (head->flags & WIRE_REP_STREAM) != 0;
@@ -212,9 +214,7 @@ ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
     r->limit_rate = 0;
     r->limit_rate_set = 1;
 
-    if (c->tcp_nodelay == NGX_TCP_NODELAY_UNSET && ctx->stream
-        && r->stream == NULL && ngx_tcp_nodelay(c) != NGX_OK)
-    {
+    if (ctx->stream && clcf->tcp_nodelay && ngx_tcp_nodelay(c) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -336,8 +336,7 @@ ngx_http_infer_reply_data(ngx_http_infer_ctx_t *ctx,
         ctx->reply_left -= rec->len;
     }
 
-    ngx_http_infer_count(ctx->engine, bytes_in, rec->len);
-
+    ctx->link->bytes_in += rec->len;
     ctx->last = ngx_current_msec;
 
     if (!ctx->got_first) {
@@ -579,21 +578,28 @@ ngx_http_infer_flush(ngx_http_infer_ctx_t *ctx)
     }
 
     if (ctx->out == NULL) {
-        ngx_http_infer_link_ack(ctx);
+        ngx_http_infer_link_ack(ctx, 0);
         return;
     }
 
-    if (!ctx->flush || ctx->flush_timer.timer_set) {
+    if (!ctx->flush) {
         return;
     }
 
     ilcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_infer_module);
 
-    if (ilcf->flush_interval) {
+    if (ilcf->flush_interval
+        && ngx_http_infer_link_unacked(ctx)
+           < ctx->link->wire.ring.window / 2)
+    {
         passed = ngx_current_msec - ctx->flushed;
 
         if (passed < ilcf->flush_interval) {
-            ngx_add_timer(&ctx->flush_timer, ilcf->flush_interval - passed);
+            if (!ctx->flush_timer.timer_set) {
+                ngx_add_timer(&ctx->flush_timer,
+                              ilcf->flush_interval - passed);
+            }
+
             return;
         }
     }
@@ -625,63 +631,41 @@ ngx_http_infer_flush_handler(ngx_event_t *ev)
 }
 
 
-/* Pass out (it may be empty: then push on what is busy) and see what
- * left. */
+/* Push on what is busy, then pass out, and see what left. */
 
 static ngx_int_t
 ngx_http_infer_output(ngx_http_infer_ctx_t *ctx)
 {
-    ngx_int_t                   rc;
     ngx_event_t                *wev;
-    ngx_chain_t                *cl;
     ngx_connection_t           *c;
-    ngx_http_request_t         *r;
     ngx_http_core_loc_conf_t   *clcf;
     ngx_http_infer_loc_conf_t  *ilcf;
 
-    r = ctx->request;
-    c = r->connection;
+    c = ctx->request->connection;
     wev = c->write;
 
-    if (ctx->out) {
-        for (cl = ctx->out; cl->next; cl = cl->next) { /* void */ }
+    do {
+        if (ngx_http_infer_pass_out(ctx) == NGX_ERROR
+            || c->error || wev->error)
+        {
+            ilcf = ngx_http_get_module_loc_conf(ctx->request,
+                                                ngx_http_infer_module);
 
-        cl->buf->flush = 1;
-        ctx->flush = 0;
-        ctx->flushed = ngx_current_msec;
-    }
+            if (!ilcf->ignore_client_abort) {
+                return NGX_ERROR;
+            }
 
-    rc = ngx_http_output_filter(r, ctx->out);
-
-    if (rc == NGX_ERROR || c->error || wev->error) {
-        ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
-
-        if (!ilcf->ignore_client_abort) {
-            return NGX_ERROR;
+            ngx_http_infer_gone(ctx);
+            return NGX_OK;
         }
 
-        /* the engine is to finish all the same: what comes is dropped */
+    } while (ctx->busy == NULL && ctx->out);
 
-        ctx->gone = 1;
-        ctx->out = NULL;
-        ctx->busy = NULL;
-        ctx->last_out = &ctx->out;
-        ngx_http_infer_link_ack(ctx);
-
-        return NGX_OK;
-    }
-
-    ngx_chain_update_chains(r->pool, &ctx->free_bufs, &ctx->busy, &ctx->out,
-                            ngx_http_infer_tag);
-    ctx->out = NULL;
-    ctx->last_out = &ctx->out;
-
-    if (ctx->busy == NULL) {
-        ngx_http_infer_link_ack(ctx);
-    }
+    ngx_http_infer_link_ack(ctx, ngx_http_infer_held(ctx));
 
     if (ctx->busy || c->buffered) {
-        clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+        clcf = ngx_http_get_module_loc_conf(ctx->request,
+                                            ngx_http_core_module);
 
         if (!wev->delayed) {
             ngx_add_timer(wev, clcf->send_timeout);
@@ -698,6 +682,82 @@ ngx_http_infer_output(ngx_http_infer_ctx_t *ctx)
 }
 
 
+/* While something is busy out goes on gathering, in full buffers: a client
+ * that takes a byte at a time gets no buffer for each token. */
+
+static ngx_int_t
+ngx_http_infer_pass_out(ngx_http_infer_ctx_t *ctx)
+{
+    ngx_int_t     rc;
+    ngx_chain_t  *cl, *out;
+
+    out = NULL;
+
+    if (ctx->busy == NULL && ctx->out) {
+        out = ctx->out;
+
+        for (cl = out; cl->next; cl = cl->next) { /* void */ }
+
+        cl->buf->flush = 1;
+
+        ctx->out = NULL;
+        ctx->last_out = &ctx->out;
+        ctx->flush = 0;
+        ctx->flushed = ngx_current_msec;
+    }
+
+    rc = ngx_http_output_filter(ctx->request, out);
+
+    ngx_chain_update_chains(ctx->request->pool, &ctx->free_bufs, &ctx->busy,
+                            &out, ngx_http_infer_tag);
+
+    return rc;
+}
+
+
+/* The engine is to finish all the same: what comes is dropped. */
+
+static void
+ngx_http_infer_gone(ngx_http_infer_ctx_t *ctx)
+{
+    ngx_event_t  *wev;
+
+    ctx->gone = 1;
+    ctx->out = NULL;
+    ctx->busy = NULL;
+    ctx->last_out = &ctx->out;
+    ngx_http_infer_link_ack(ctx, 0);
+
+    wev = ctx->request->connection->write;
+
+    if (wev->timer_set) {
+        ngx_del_timer(wev);
+    }
+}
+
+
+/* Bytes that the client has not taken yet. */
+
+static size_t
+ngx_http_infer_held(ngx_http_infer_ctx_t *ctx)
+{
+    size_t        n;
+    ngx_chain_t  *cl;
+
+    n = 0;
+
+    for (cl = ctx->busy; cl; cl = cl->next) {
+        n += ngx_buf_size(cl->buf);
+    }
+
+    for (cl = ctx->out; cl; cl = cl->next) {
+        n += ngx_buf_size(cl->buf);
+    }
+
+    return n;
+}
+
+
 /* Run by the connection: core looks after posted requests. */
 
 static void
@@ -711,6 +771,10 @@ ngx_http_infer_write_handler(ngx_http_request_t *r)
     c = r->connection;
     wev = c->write;
 
+    if (ctx->gone) {
+        return;
+    }
+
     if (wev->timedout) {
         ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT,
                       "client timed out");
@@ -720,7 +784,7 @@ ngx_http_infer_write_handler(ngx_http_request_t *r)
         return;
     }
 
-    if (wev->delayed || ctx->gone) {
+    if (wev->delayed) {
         return;
     }
 

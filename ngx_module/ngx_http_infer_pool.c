@@ -18,6 +18,8 @@ static char *ngx_http_infer_pool_queue(ngx_conf_t *cf,
 static ngx_uint_t ngx_http_infer_engine_usable(
     ngx_http_infer_engine_t *engine, ngx_http_infer_ctx_t *ctx,
     ngx_uint_t ignore_fails);
+static ngx_uint_t ngx_http_infer_draining(ngx_http_infer_engine_t *engine);
+static ngx_uint_t ngx_http_infer_attached(ngx_http_infer_pool_t *pool);
 static ngx_uint_t ngx_http_infer_engine_load(
     ngx_http_infer_engine_t *engine);
 static void ngx_http_infer_pool_wake_handler(ngx_event_t *ev);
@@ -26,10 +28,12 @@ static void ngx_http_infer_pool_wake_handler(ngx_event_t *ev);
 char *
 ngx_http_infer_pool_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    char                   *rv;
-    ngx_str_t              *value;
-    ngx_conf_t              save;
-    ngx_http_infer_pool_t  *pool;
+    char                     *rv;
+    ngx_str_t                *value;
+    ngx_conf_t                save;
+    ngx_uint_t                i;
+    ngx_http_infer_pool_t    *pool;
+    ngx_http_infer_engine_t  *engine;
 
     value = cf->args->elts;
 
@@ -58,13 +62,18 @@ ngx_http_infer_pool_block(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return rv;
     }
 
-    if (pool->engines.nelts == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "no engines in infer_pool \"%V\"", &pool->name);
-        return NGX_CONF_ERROR;
+    engine = pool->engines.elts;
+
+    for (i = 0; i < pool->engines.nelts; i++) {
+        if (!engine[i].backup) {
+            return NGX_CONF_OK;
+        }
     }
 
-    return NGX_CONF_OK;
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "no engines%s in infer_pool \"%V\"",
+                       i ? " but backup ones" : "", &pool->name);
+    return NGX_CONF_ERROR;
 }
 
 
@@ -202,13 +211,11 @@ ngx_http_infer_engine_param(ngx_conf_t *cf, ngx_http_infer_engine_t *engine,
 
     n = ngx_atoi(s.data, s.len);
 
-    if (n == NGX_ERROR) {
+    if (n == NGX_ERROR || n > NGX_HTTP_INFER_PARAM_MAX) {
         goto invalid;
     }
 
-    if (ngx_strncmp(param->data, "weight=", 7) == 0
-        && n >= 1 && n <= 65535)
-    {
+    if (ngx_strncmp(param->data, "weight=", 7) == 0 && n > 0) {
         engine->weight = n;
         return NGX_CONF_OK;
     }
@@ -249,9 +256,10 @@ ngx_http_infer_pool_queue(ngx_conf_t *cf, ngx_http_infer_pool_t *pool)
 
     n = ngx_atoi(value[1].data, value[1].len);
 
-    if (n == NGX_ERROR || n == 0) {
+    if (n == NGX_ERROR || n == 0 || n > NGX_HTTP_INFER_QUEUE_MAX) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid queue length \"%V\"", &value[1]);
+                           "invalid queue length \"%V\": it is 1 to %d",
+                           &value[1], NGX_HTTP_INFER_QUEUE_MAX);
         return NGX_CONF_ERROR;
     }
 
@@ -433,7 +441,7 @@ ngx_http_infer_engine_usable(ngx_http_infer_engine_t *engine,
         || (ctx->tried & ((uint64_t) 1 << engine->index))
         || link == NULL || !link->ready || link->n_free == 0
         || (engine->max_conns && engine->n_active >= engine->max_conns)
-        || __atomic_load_n(&link->wire.ring.peer->draining, __ATOMIC_RELAXED))
+        || ngx_http_infer_draining(engine))
     {
         return 0;
     }
@@ -446,6 +454,14 @@ ngx_http_infer_engine_usable(ngx_http_infer_engine_t *engine,
 
 
 /* Hints of the peer: they choose, nothing else depends on them. */
+
+static ngx_uint_t
+ngx_http_infer_draining(ngx_http_infer_engine_t *engine)
+{
+    return __atomic_load_n(&engine->link->wire.ring.peer->draining,
+                           __ATOMIC_RELAXED);
+}
+
 
 static ngx_uint_t
 ngx_http_infer_engine_load(ngx_http_infer_engine_t *engine)
@@ -505,7 +521,12 @@ ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx)
         }
     }
 
-    if (pool->queue) {
+    /* a probe of /health or /metrics does not wait for an engine to come */
+
+    if (pool->queue
+        && (ctx->request->method == NGX_HTTP_POST
+            || ngx_http_infer_attached(pool)))
+    {
         if (pool->n_waiting >= pool->queue_max) {
             return NGX_BUSY;
         }
@@ -536,6 +557,28 @@ ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx)
 }
 
 
+/* An engine is there, though it may be full. */
+
+static ngx_uint_t
+ngx_http_infer_attached(ngx_http_infer_pool_t *pool)
+{
+    ngx_uint_t                i;
+    ngx_http_infer_engine_t  *engine;
+
+    engine = pool->engines.elts;
+
+    for (i = 0; i < pool->engines.nelts; i++) {
+        if (engine[i].link && engine[i].link->ready
+            && !ngx_http_infer_draining(&engine[i]))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 void
 ngx_http_infer_pool_wake(ngx_http_infer_pool_t *pool)
 {
@@ -556,15 +599,24 @@ ngx_http_infer_pool_wake_handler(ngx_event_t *ev)
 
     pool = ev->data;
 
-    /* those that still find nothing queue up again behind the others, in
-     * the same order */
-
     for (n = pool->n_waiting; n && !ngx_queue_empty(&pool->waiting); n--) {
         q = ngx_queue_head(&pool->waiting);
+        ctx = ngx_queue_data(q, ngx_http_infer_ctx_t, queue);
+
+        /* none of them has tried an engine yet: what the first one does not
+         * find the others do not find either */
+
+        if (ngx_http_infer_attached(pool)
+            && ngx_http_infer_pool_pick(ctx) == NULL)
+        {
+            return;
+        }
+
+        /* with no engine left each decides anew whether to wait; those that
+         * do keep their order */
+
         ngx_queue_remove(q);
         pool->n_waiting--;
-
-        ctx = ngx_queue_data(q, ngx_http_infer_ctx_t, queue);
         ctx->queued = 0;
         ctx->waiting = 0;
 

@@ -21,12 +21,16 @@ static ngx_uint_t ngx_http_infer_passed(ngx_http_infer_loc_conf_t *ilcf,
 
 static ngx_str_t  ngx_http_infer_pass_default[] = {
     ngx_string("content-type"),
+    ngx_string("content-encoding"),
     ngx_string("accept"),
     ngx_string("authorization"),
     ngx_string("x-request-id"),
     ngx_string("x-stainless-read-timeout"),
     ngx_null_string
 };
+
+
+static u_char  ngx_http_infer_head_buf[WIRE_HEAD_BYTES_MAX];
 
 
 ngx_uint_t
@@ -54,6 +58,7 @@ ngx_http_infer_build_head(ngx_http_infer_ctx_t *ctx)
 {
     ngx_int_t              rc;
     ngx_str_t              uri;
+    ngx_uint_t             i;
     ngx_chain_t           *cl;
     ngx_http_request_t    *r;
     struct wire_req_head   head;
@@ -83,10 +88,15 @@ ngx_http_infer_build_head(ngx_http_infer_ctx_t *ctx)
         return NGX_HTTP_REQUEST_URI_TOO_LARGE;
     }
 
-    ctx->head = ngx_palloc(r->pool, WIRE_HEAD_BYTES_MAX);
-    if (ctx->head == NULL) {
-        return NGX_ERROR;
+    /* a rewrite can bring them in; the engine would drop the whole link */
+
+    for (i = 0; i < uri.len; i++) {
+        if (uri.data[i] <= 0x20 || uri.data[i] == 0x7f) {
+            return NGX_HTTP_BAD_REQUEST;
+        }
     }
+
+    ctx->head = ngx_http_infer_head_buf;
 
     ngx_memzero(&head, sizeof(struct wire_req_head));
     head.body_bytes = ctx->body_bytes;
@@ -97,6 +107,13 @@ ngx_http_infer_build_head(ngx_http_infer_ctx_t *ctx)
     ctx->head_len = sizeof(struct wire_req_head) + uri.len;
 
     rc = ngx_http_infer_put_all(ctx, WIRE_HEAD_BYTES_MAX);
+
+    ctx->head = ngx_pnalloc(r->pool, ctx->head_len);
+    if (ctx->head == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(ctx->head, ngx_http_infer_head_buf, ctx->head_len);
 
     if (rc == NGX_BUSY) {
         return NGX_HTTP_REQUEST_HEADER_TOO_LARGE;

@@ -60,6 +60,24 @@ static void fields(void)
        && api_request_id_ok(SLICE("a-1.B_:")), "request ids");
 }
 
+static void classes(void)
+{
+    is_int(read_as(ASK_CHAT, "{\"messages\":" M ",\"priority\":-3,\"service_tier\":\"flex\","
+                   "\"cache_salt\":\"a\\u0000b\"}"), 0, "priority, service_tier, cache_salt");
+    is_int(a.priority, -3, "priority");
+    ok(slice_is(a.service_tier, "flex") && a.cache_salt.n == 3, "a salt may hold any byte");
+    is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\"}"), 0, "none of them");
+    ok(a.priority == 0 && a.service_tier.p == NULL && a.cache_salt.p == NULL, "is interactive");
+    is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"cache_salt\":\"\"}"), E_INVALID, "empty: %s",
+           e.msg);
+    is_str(e.param, "cache_salt", "its name");
+    is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"priority\":0.5}"), E_INVALID, "half: %s", e.msg);
+    is_str(e.param, "priority", "its name");
+    is_int(read_as(ASK_TEXT, "{\"prompt\":\"x\",\"service_tier\":\"gold\"}"), E_INVALID, "gold: %s",
+           e.msg);
+    is_str(e.param, "service_tier", "its name");
+}
+
 /* One message of a chat; what of it is wrong stands in param. */
 static void message(const char *m, const char *param, const char *code)
 {
@@ -150,6 +168,7 @@ static void stop_case(const char *text, const char *s0, const char *s1, bool inc
 int main(void)
 {
     fields();
+    classes();
     messages();
 
     stop_case("hello world", "lo w", NULL, false, "hel", 0);

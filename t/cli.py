@@ -39,6 +39,14 @@ print("#", p.stdout.replace("\n", "\n# "))
 refused(["--kv-cache-memory-bytes"], "plan", BIG, "--kv-cache-memory-bytes", "1m")
 refused(["--max-model-len"], "plan", BIG, "--max-model-len", "262145")
 refused(["--max-num-seqs", "1024"], "serve", "models/demo", "--max-num-seqs", "1025")
+refused(["--kv-session-tokens", "5000", "--max-model-len"], "serve", "models/demo",
+        "--kv-session-tokens", "5000")
+refused(["--max-queue-tokens", "--max-model-len"], "serve", "models/demo", "--max-queue-tokens",
+        "4095")
+refused(["--max-num-seqs", "--max-num-batched-tokens"], "serve", "models/demo",
+        "--max-num-seqs", "65", "--max-num-batched-tokens", "64")
+refused(["one request of 4096 tokens", "MiB", "--kv-cache-memory-bytes"], "serve", "models/demo",
+        "--kv-cache-memory-bytes", "1m")
 refused(["--backend"], "serve", "models/demo", "--backend", "cuda")
 refused(["nowhere", "config.json"], "serve", "nowhere")
 refused(["nowhere"], "render", "nowhere")

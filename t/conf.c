@@ -26,6 +26,60 @@ static void refuse(const char *opt, const char *value)
        "%s %s: %s", opt, value, e.msg);
 }
 
+/* Two options that contradict each other: the words name both. */
+static void refuse_both(const char *a, const char *b)
+{
+    int rc = parse(CONF_SERVE, 3, "dir", a, b);
+    char name[40];
+
+    snprintf(name, sizeof(name), "%.*s", (int) strcspn(b, "="), b);
+    ok(rc == E_INVALID && strstr(e.msg, name) != NULL && strchr(e.msg, '\n') == NULL, "%s %s: %s",
+       a, b, e.msg);
+}
+
+static void queue_and_cache(void)
+{
+    static const struct { const char *opt, *least, *most, *below, *above; } row[] = {
+        { "--max-queue", "1", "65536", "0", "65537" },
+        { "--max-queue-tokens", "0", "1073741824", "-1", "1073741825" },
+        { "--max-queue-wait", "0", "3600", "-1", "3601" },
+        { "--max-requests-per-key", "0", "65536", "-1", "65537" },
+        { "--itl-target-ms", "0", "10000", "-1", "10001" },
+        { "--reuse-point-tokens", "0", "16777216", "-1", "16777217" },
+        { "--kv-session-tokens", "1", "16777216", "0", "16777217" },
+    };
+
+    for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+        ok(parse(CONF_SERVE, 3, "dir", row[i].opt, row[i].least) == 0
+           && parse(CONF_SERVE, 3, "dir", row[i].opt, row[i].most) == 0, "%s from %s to %s",
+           row[i].opt, row[i].least, row[i].most);
+        refuse(row[i].opt, row[i].below);
+        refuse(row[i].opt, row[i].above);
+        refuse(row[i].opt, "1.5");
+    }
+
+    is_int(parse(CONF_SERVE, 1, "dir"), 0, "by default");
+    ok(!c.no_prefix_cache && !c.no_overlap && c.max_queue_wait_s == 60, "cache and overlap are on");
+    is_int(parse(CONF_SERVE, 3, "dir", "--no-enable-prefix-caching", "--no-async-scheduling"), 0,
+           "vLLM's names");
+    ok(c.no_prefix_cache && c.no_overlap, "turn them off");
+    is_int(parse(CONF_SERVE, 3, "dir", "--no-enable-prefix-caching", "--enable-prefix-caching"), 0,
+           "the last one");
+    ok(!c.no_prefix_cache, "counts");
+    is_int(parse(CONF_SCORE, 3, "dir", "file", "--max-queue=1"), E_INVALID, "serve's alone: %s",
+           e.msg);
+
+    refuse_both("--max-num-seqs=65", "--max-num-batched-tokens=64");
+    is_int(parse(CONF_SERVE, 3, "dir", "--max-num-seqs=64", "--max-num-batched-tokens=64"), 0,
+           "a token each is enough");
+    refuse_both("--reuse-point-tokens=15", "--block-size=16");
+    is_int(parse(CONF_SERVE, 3, "dir", "--reuse-point-tokens=16", "--block-size=16"), 0, "a page");
+    is_int(parse(CONF_SERVE, 5, "dir", "--itl-target-ms=20", "--block-size=64", "--max-num-seqs=64",
+                 "--max-num-batched-tokens=64"), E_INVALID, "a step of one page: %s", e.msg);
+    is_int(parse(CONF_SERVE, 5, "dir", "--itl-target-ms=20", "--block-size=64", "--max-num-seqs=64",
+                 "--max-num-batched-tokens=65"), 0, "a token more");
+}
+
 static void sizes(void)
 {
     static const struct { const char *s; int rc; unsigned long long v; } row[] = {
@@ -80,6 +134,7 @@ int main(void)
     is_int(parse(CONF_CHAT, 3, "a", "--temperature", "2"), 0, "temperature 2");
     is_int(parse(CONF_CHAT, 3, "a", "--temperature", "2.01"), E_INVALID, "2.01: %s", e.msg);
     sizes();
+    queue_and_cache();
 
     return done_testing();
 }

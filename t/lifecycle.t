@@ -91,6 +91,54 @@ subtest 'timeouts' => sub {
     $t->finish;
 };
 
+subtest 'infer_next_engine timeout' => sub {
+    $t = Infer->new('lc-late', http => 'infer_pool p { engine SOCK(a); engine SOCK(b) backup; }
+                                        infer_pool q { engine SOCK(c); engine SOCK(b) backup; }',
+                    server => "$pass infer_first_byte_timeout 700ms; infer_read_timeout 600ms;
+                               infer_next_engine timeout;
+                               location /gap { infer_pass q; }
+                               location /error { infer_pass p; infer_next_engine error; }");
+    $t->engine('a', '--first-delay-ms', 5000);
+    $t->engine('b', '--tokens', 3, '--interval-ms', 1);
+    $t->engine('c', '--interval-ms', 2000);
+    $t->start;
+    ok($t->attached(4), 'attached');
+    my $got = $t->get('/error');
+    like($got, qr/^HTTP\/1.1 504 .*"code":"engine_timeout"/s, 'without it: 504');
+    ok($t->stop && $t->start && $t->attached(4), 'a new start: no engine counts as failed');
+    $got = $t->get('/');
+    like($got, qr/^HTTP\/1.1 200 .*"i":2.*\[DONE\]/s, 'a silent engine: the next one');
+    $got = $t->get('/gap');
+    like($got, qr/"i":0.*"code":"engine_timeout"/s, 'after the first byte: no other one');
+    unlike($got, qr/"i":1/, 'whose events would be foreign');
+    ok($t->until(sub { $t->access_log =~ /^200 engine=\S+a.sock, \S+b.sock st=200 fin=stop /m }),
+       'both are named in the log');
+    ok($t->until(sub { $t->engine_log('a') =~ /end 1$/m }), 'the silent engine was told');
+    $t->finish;
+};
+
+subtest 'with no engine only POST requests wait' => sub {
+    $t = Infer->new('lc-none', http => 'infer_pool p { engine SOCK(a) max_conns=1;
+                                                       queue 64 timeout=60s; }',
+                    server => $pass);
+    my $e = $t->engine('a', '--tokens', 100000);
+    $t->start;
+    my $first = $t->open_stream;
+    $t->collect(5, [$first], sub { $first->{got} =~ /"i":1/ });
+    my $get = $t->open_stream(method => 'GET', uri => '/health');
+    my $post = $t->open_stream;
+    ok($t->until(sub { $t->stat('waiting') == 2 }), 'while the engine is full both wait');
+    $t->kill_engine($e);
+    ok($t->collect(2, [$get]), 'it dies');
+    like($get->{got}, qr/^HTTP\/1.1 503 .*"code":"engine_unavailable"/s, 'GET: 503');
+    like($t->get('/ready', method => 'GET', limit => 1),
+         qr/^HTTP\/1.1 503 .*Retry-After: 1/s, 'at once');
+    is($t->stat('waiting'), 1, 'POST waits on');
+    $t->engine('a', '--tokens', 3, '--interval-ms', 1);
+    ok($t->collect(8, [$post]) && $post->{got} =~ /\[DONE\]/, 'for the engine to come back');
+    $t->finish;
+};
+
 subtest 'garbage drops the link and only that' => sub {
     $t = Infer->new('lc-garbage', http => $one, server => $pass);
     $e = $t->engine('a', '--garbage');
@@ -100,6 +148,23 @@ subtest 'garbage drops the link and only that' => sub {
     is(scalar(grep { $_->{got} =~ /engine_lost|502/ } @s), 3, 'with an error');
     like($t->error_log, qr/\[crit\].*wrote nonsense into the ring/, 'logged as critical');
     like($t->get('/static'), qr/static/, 'nginx goes on');
+    $t->finish(qr/wrote nonsense/);
+};
+
+subtest 'max_fails: an engine that failed is left alone, though it is back' => sub {
+    $t = Infer->new('lc-fails', http => 'infer_pool p { engine SOCK(a); engine SOCK(b); }',
+                    server => $pass);
+    $t->engine('a', '--garbage');
+    $t->engine('b', '--tokens', 3, '--interval-ms', 1);
+    $t->start;
+    ok($t->attached(2), 'attached');
+    $t->until(sub { $t->get('/') =~ /engine_lost/ });
+    ok($t->attached(2), 'attached again');
+    like($t->status, qr/a.sock","state":"attached"[^}]*"fails":1,/, 'and counted');
+    my $got = join '', map { $t->get('/') } 1 .. 6;
+    is(count($got, qr/\[DONE\]/), 6, 'the other engine answers');
+    unlike($got, qr/engine_lost/, 'alone');
+    is(count($t->error_log, qr/wrote nonsense/), 1, 'for fail_timeout');
     $t->finish(qr/wrote nonsense/);
 };
 
@@ -156,7 +221,7 @@ subtest 'the engine says busy' => sub {
     ok($t->attached(3), 'attached');
     my $got = join '', map { $t->get('/') } 1 .. 6;
     is(count($got, qr/\[DONE\]/), 6, 'the other engine answers');
-    like($t->get('/q'), qr/^HTTP\/1.1 503 .*"code":"engine_busy"/s, '503 without another');
+    like($t->get('/q'), qr/^HTTP\/1.1 503 .*"code":"server_is_overloaded"/s, '503 without another');
     $t->finish;
 };
 
@@ -203,6 +268,43 @@ subtest 'reload under load' => sub {
     $t->finish;
 };
 
+subtest 'worker_shutdown_timeout cuts what a reload would wait for' => sub {
+    $t = Infer->new('lc-shutdown', http => $one, main => 'worker_shutdown_timeout 500ms;',
+                    server => "$pass location /keep { infer_pass p; infer_ignore_client_abort on; }");
+    $t->engine('a', '--tokens', 10000);
+    $t->start;
+    my @old = $t->workers;
+    @s = map { $t->open_stream(uri => $_) } qw(/ / /keep);
+    ok($t->collect(5, \@s, streaming(1)), 'all stream');
+    kill 'HUP', $t->master;
+    ok($t->collect(5, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /\r\n0\r\n\r\n\z/ } @s), 0, 'none looks complete');
+    ok($t->until(sub { $t->engine_log('a') =~ /worker gone/ }), 'the engine is told');
+    ok($t->until(sub { !grep { $t->alive($_) } @old }), 'the old worker exits');
+    $t->finish;
+};
+
+subtest 'binary upgrade: USR2, then QUIT of the old master' => sub {
+    $t = Infer->new('lc-usr2', http => $one, server => $pass, workers => 2);
+    $t->engine('a', '--tokens', 60, '--interval-ms', 20);
+    $t->start;
+    my ($old, @old) = ($t->master, $t->workers);
+    @s = map { $t->open_stream } 1 .. 20;
+    ok($t->collect(5, \@s, streaming(3)), 'all stream');
+    kill 'USR2', $old;
+    ok($t->until(sub { -e "$t->{root}/logs/nginx.pid.oldbin" && $t->master
+                       && $t->master != $old && $t->workers == 2 }), 'a second master');
+    kill 'QUIT', $old;
+    ok($t->until(sub { $t->status =~ /"worker":(\d+)/ && !grep { $1 == $_ } @old }),
+       'the new workers serve');
+    push @s, map { $t->open_stream } 1 .. 10;
+    ok($t->collect(10, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /"i":59.*\[DONE\]\n\n\r\n0\r\n\r\n\z/s } @s), 30, 'complete');
+    ok($t->until(sub { !grep { $t->alive($_) } $old, @old }), 'the old ones exit');
+    unlike($t->error_log, qr/open socket/, 'no socket is left');
+    $t->finish;
+};
+
 subtest 'kill -9 of a worker' => sub {
     $t = Infer->new('lc-worker', http => $one, server => $pass);
     $t->engine('a', '--tokens', 1000);
@@ -219,25 +321,25 @@ subtest 'kill -9 of a worker' => sub {
 subtest 'clients that leave' => sub {
     $t = Infer->new('lc-abort', http => $one, server => "$pass
                     location /keep { infer_pass p; infer_ignore_client_abort on; }");
-    $t->engine('a', '--tokens', 40, '--interval-ms', 20);
+    $t->engine('a', '--tokens', 150, '--interval-ms', 20);
     $t->start;
     @s = map { $t->open_stream } 1 .. 50;
     ok($t->collect(5, \@s, streaming(1)), 'all stream');
     close $_->{s} for @s;
-    ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 50 }, 2), 'the engine is told');
+    ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 50 }), 'the engine is told');
     ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'all slots are free');
     ok($t->until(sub { count($t->access_log, qr/fin=cancelled/) == 50 }), 'the log says cancelled');
 
     my $s = $t->connect;
     print $s "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
     shutdown $s, 1;
-    ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 51 }, 2),
+    ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 51 }),
        'request and FIN at once');
 
     my $keep = $t->open_stream(uri => '/keep');
     $t->collect(5, [$keep], sub { $keep->{got} =~ /"i":1/ });
     close $keep->{s};
-    ok($t->until(sub { count($t->engine_log('a'), qr/end 0$/m) == 1 }, 3),
+    ok($t->until(sub { count($t->engine_log('a'), qr/end 0$/m) == 1 }, 10),
        'infer_ignore_client_abort');
     $t->finish;
 };
@@ -247,14 +349,21 @@ subtest 'a client that does not read' => sub {
                     send_timeout 1s; }");
     $t->engine('a', '--tokens', 40000, '--interval-ms', 0, '--bytes', 2000);
     $t->start;
+    ok($t->attached(1), 'attached');
     my ($pid) = $t->workers;
     my $before = $t->rss($pid);
     my @slow = map { my $s = $t->connect(Timeout => 5); setsockopt $s, 1, 8, pack('i', 4096);
                      print $s "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"; $s }
                1 .. 20;
-    sleep 3;
+    my $in = -1;
+    ok($t->until(sub {
+        my $same = $t->stat('active') == 20 && $t->stat('bytes_in') == $in;
+        $in = $t->stat('bytes_in');
+        sleep 0.3;
+        return $same;
+    }, 20), 'every window is full');
     my $grown = $t->rss($pid) - $before;
-    ok($grown < 20 * 64 + 4096, "20 stalled streams cost $grown kB");
+    ok($grown < 20 * 64, "20 stalled streams cost $grown kB");
     my $begin = time;
     like($t->get('/static'), qr/static/, 'nobody else waits');
     ok(time - $begin < 1, 'not even long');
@@ -297,16 +406,32 @@ subtest 'gzip flushes every event' => sub {
     $t->finish;
 };
 
+subtest 'infer_flush_interval: a time, or half a window' => sub {
+    $t = Infer->new('lc-flush', http => 'infer_pool p { engine SOCK(a); }
+                                         infer_pool q { engine SOCK(b); }',
+                    server => 'location / { infer_pass p; infer_flush_interval 100ms; }
+                               location /q { infer_pass q; infer_flush_interval 1s; }');
+    $t->engine('a', '--tokens', 20, '--interval-ms', 20);
+    $t->engine('b', '--tokens', 500, '--interval-ms', 0, '--bytes', 1000);
+    $t->start;
+    ok($t->attached(2), 'attached');
+    my $got = $t->get('/');
+    my $n = $t->chunks($got);
+    ok($n > 2 && $n < 10, "20 tokens in $n chunks");
+    is(count($got, qr/"i":/), 20, 'and all of them');
+    my $begin = time;
+    is(count($t->get('/q'), qr/"i":/), 500, '500 kB');
+    my $took = time - $begin;
+    ok($took < 3, "do not wait for the time: $took s");
+    $t->finish;
+};
+
 subtest 'HTTP/2' => sub {
     $t = Infer->new('lc-h2', http => $one,
-                    server => "$pass location /slow { infer_pass p; send_timeout 1s; }");
-    (my $conf = $t->conf) =~ s/(listen 127.0.0.1:\d+);/$1 http2;/;
-    open my $f, '>', "$t->{root}/nginx.conf" or die $!;
-    print $f $conf;
-    close $f;
+                    server => "$pass listen 127.0.0.1:PORT(h2) http2;");
     my $e = $t->engine('a', '--tokens', 20, '--interval-ms', 10);
     $t->start;
-    my $curl = "curl -sN --http2-prior-knowledge -d {} http://127.0.0.1:$t->{port}";
+    my $curl = "curl -sN --http2-prior-knowledge -d {} http://127.0.0.1:" . $t->port('h2');
     my $got = `$curl/ -w '%{http_version} %{http_code}'`;
     like($got, qr/"i":19.*\[DONE\]\n\n2 200\z/s, 'a whole stream');
     `$curl/ --max-time 0.1`;

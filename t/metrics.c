@@ -46,17 +46,70 @@ static void check_rest(const struct buf *b)
               "num_gpu_blocks=\"10\"} 1"), "the shape");
 }
 
+/* What dashboards, autoscalers and gateways made for vLLM look for. The rest of its metrics are of
+ * LoRA, speculative decoding and images. */
+static void check_names(const struct buf *b)
+{
+    static const struct { const char *name, *type; } row[] = {
+        { "num_requests_running", "gauge" }, { "num_requests_waiting", "gauge" },
+        { "kv_cache_usage_perc", "gauge" }, { "cache_config_info", "gauge" },
+        { "prompt_tokens_total", "counter" }, { "generation_tokens_total", "counter" },
+        { "request_success_total", "counter" }, { "num_preemptions_total", "counter" },
+        { "prefix_cache_queries_total", "counter" }, { "prefix_cache_hits_total", "counter" },
+        { "prompt_tokens_cached_total", "counter" }, { "prompt_tokens_by_source_total", "counter" },
+        { "time_to_first_token_seconds", "histogram" },
+        { "inter_token_latency_seconds", "histogram" },
+        { "request_time_per_output_token_seconds", "histogram" },
+        { "e2e_request_latency_seconds", "histogram" },
+        { "request_queue_time_seconds", "histogram" },
+        { "request_prefill_time_seconds", "histogram" },
+        { "request_decode_time_seconds", "histogram" },
+        { "request_inference_time_seconds", "histogram" },
+        { "request_prompt_tokens", "histogram" }, { "request_generation_tokens", "histogram" },
+        { "request_params_max_tokens", "histogram" }, { "request_params_n", "histogram" },
+        { "request_max_num_generation_tokens", "histogram" },
+        { "request_prefill_kv_computed_tokens", "histogram" },
+        { "iteration_tokens_total", "histogram" },
+    };
+    char line[200];
+
+    for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+        snprintf(line, sizeof(line), "# TYPE vllm:%s %s", row[i].name, row[i].type);
+        ok(has(b, line), "%s", line);
+    }
+}
+
+#define L "{model_name=\"m\",engine=\"0\""
+
+static void check_cache(const struct buf *b)
+{
+    ok(has(b, "vllm:prefix_cache_queries_total" L "} 100"), "prompt tokens are looked up");
+    ok(has(b, "vllm:prefix_cache_hits_total" L "} 64"), "and some are found");
+    ok(has(b, "vllm:prompt_tokens_cached_total" L "} 64"), "under its other name too");
+    ok(has(b, "vllm:prompt_tokens_by_source_total" L ",source=\"local_compute\"} 36"), "computed");
+    ok(has(b, "vllm:prompt_tokens_by_source_total" L ",source=\"local_cache_hit\"} 64"), "cached");
+    ok(has(b, "vllm:num_preemptions_total" L "} 3"), "preemptions");
+    ok(has(b, "inferd_kv_pages{pool=\"full\",state=\"used\"} 2")
+       && has(b, "inferd_kv_pages{pool=\"full\",state=\"cached\"} 5")
+       && has(b, "inferd_kv_pages{pool=\"full\",state=\"free\"} 3"), "where the full pages are");
+    ok(has(b, "inferd_kv_pages{pool=\"sliding\",state=\"used\"} 3")
+       && has(b, "inferd_kv_pages{pool=\"sliding\",state=\"cached\"} 1")
+       && has(b, "inferd_kv_pages{pool=\"sliding\",state=\"free\"} 0"), "and the sliding ones");
+    ok(has(b, "inferd_refused_total{reason=\"busy\"} 4")
+       && has(b, "inferd_refused_total{reason=\"quota\"} 5"), "refusals by their reason");
+    ok(has(b, "inferd_reuse_points 6") && has(b, "inferd_prefix_evictions_total 7"),
+       "reuse points");
+    ok(has(b, "inferd_queue_tokens 80") && has(b, "inferd_queue_wait_seconds 1.500"), "the queue");
+    ok(has(b, "vllm:request_params_n_bucket" L ",le=\"2.0\"} 0")
+       && has(b, "vllm:request_params_n_bucket" L ",le=\"5.0\"} 1"), "n has bounds of its own");
+}
+
 int main(void)
 {
     static struct metrics m;
     struct buf b = { 0 }, q = { 0 };
-    static const char *names[] = {
-        "inter_token_latency_seconds", "request_time_per_output_token_seconds",
-        "e2e_request_latency_seconds", "request_queue_time_seconds",
-        "request_prefill_time_seconds", "request_decode_time_seconds",
-        "request_inference_time_seconds", "request_prompt_tokens", "request_generation_tokens",
-        "request_params_max_tokens",
-    };
+    static struct histogram three;
+    static const int us[] = { 1000, 2000, 3000, 4000, 5000, 7500 };    /* between tokens */
     int n;
 
     histogram_add(&m.ttft, HIST_TTFT, 1000000);
@@ -70,19 +123,29 @@ int main(void)
     m.pages_full_used = 2;
     m.pages_sliding_total = 4;
     m.pages_sliding_used = 3;
+    m.pages_full_cached = 5;
+    m.pages_sliding_cached = 1;
+    m.prompt_tok = 100;
+    m.cached_tok = 64;
+    m.preempted = 3;
+    m.refused_busy = 4;
+    m.refused_quota = 5;
+    m.points = 6;
+    m.evicted = 7;
+    m.waiting_tok = 80;
+    m.wait_ns = 1500000000;
+    histogram_add(&three, HIST_N, 3);
 
     metrics_write(&m, "m", &b);
+    metrics_histogram("request_params_n", "x", &three, HIST_N, "m", &b);
+    metrics_histogram("request_max_num_generation_tokens", "x", &three, HIST_TOKENS, "m", &b);
     buf_put(&b, "", 1);
     check_histogram(&b);
     check_rest(&b);
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        char line[200];
+    check_names(&b);
+    check_cache(&b);
 
-        snprintf(line, sizeof(line), "# TYPE vllm:%s histogram", names[i]);
-        ok(has(&b, line), "%s", names[i]);
-    }
-
-    for (int kind = HIST_TTFT; kind <= HIST_STEP; kind++) {
+    for (int kind = HIST_TTFT; kind <= HIST_N; kind++) {
         const uint64_t *v = histogram_bounds((enum histogram_kind) kind, &n);
         bool rising = n < METRICS_BUCKET_MAX;
 
@@ -90,7 +153,9 @@ int main(void)
             rising = rising && v[i] > v[i - 1];
         ok(rising, "the %d bounds of kind %d rise", n, kind);
     }
-    is_int(histogram_bounds(HIST_ITL, &n)[5], 7500000, "7.5 ms is a bound between tokens");
+    for (int i = 0; i < 6; i++)
+        is_int(histogram_bounds(HIST_ITL, &n)[i], us[i] * 1000, "%d us: a bound that vLLM lacks",
+               us[i]);
 
     metrics_write(&m, "a\"b\\c\nd", &q);
     buf_put(&q, "", 1);

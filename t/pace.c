@@ -1,5 +1,5 @@
-/* pace.c - on the real CPU engine: while a long prompt comes in, no decode waits longer for its next
- * token than two steps of decodes alone and one budget of the prompt alone. Prints TAP. */
+/* pace.c - on the real CPU engine: while a long prompt comes in, no decode waits longer for its
+ * next token than two steps of decodes alone and one budget of the prompt alone. Prints TAP. */
 #include <stdlib.h>
 #include <time.h>
 
@@ -117,8 +117,8 @@ int main(void)
         bound += 2 * decode + alone;
     }
 
-    printf("# a step of 32 decodes takes %.2f ms; with up to 128 tokens of the prompt %.2f, these by"
-           " themselves %.2f\n", decode, sum / STEPS, bound / STEPS - 2 * decode);
+    printf("# a step of 32 decodes takes %.2f ms; with up to 128 tokens of the prompt %.2f, these"
+           " by themselves %.2f\n", decode, sum / STEPS, bound / STEPS - 2 * decode);
     printf("# %d of %d steps took longer than 2 x the first + the third\n", n_late, STEPS);
     ok(sum < bound, "a gap is at most two steps of decodes and one budget of prompt");
     ok(n_late <= STEPS / 2, "not only on average");

@@ -118,9 +118,9 @@ static void test_checkpoints(void)
     edit(one, "input_layernorm.weight\":{\"dtype\":\"BF16\"",
          "input_layernorm.weight\":{\"dtype\":\"XF16\"");
     opens_badly(one, "dtype: unknown", "an unknown dtype");
-    edit(one, "\"shape\":[8,64,24]", "\"shape\":[8,24,64]");
-    opens_badly(one, "shape [8, 24, 64], config.json says [8, 64, 24]", "a wrong shape");
-    edit(one, "\"shape\":[8,64,24]", "\"shape\":[9,64,24]");
+    edit(one, "\"shape\":[8,96,24]", "\"shape\":[8,24,96]");
+    opens_badly(one, "shape [8, 24, 96], config.json says [8, 96, 24]", "a wrong shape");
+    edit(one, "\"shape\":[8,96,24]", "\"shape\":[9,64,24]");
     opens_badly(one, "shape and data_offsets differ", "a shape that is not its data");
 
     edit(one, "layers.0.input_layernorm.weight", "layers.0.input_layernorn.weight");

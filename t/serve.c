@@ -750,7 +750,8 @@ static void salts(void)
     drop(&r);
 }
 
-/* A step of n tokens takes n ms: with a target of 12 ms beside 4 decodes prompts get 8 tokens of it. */
+/* A step of n tokens takes n ms: with a target of 12 ms beside 4 decodes prompts get 8 tokens of
+ * it. */
 static uint64_t tok_ticks(void *arg)
 {
     (void) arg;

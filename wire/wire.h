@@ -22,7 +22,7 @@
 #define WIRE_LINE            64                     /* one cache line */
 #define WIRE_SLOT_MAX        16384
 #define WIRE_RING_MIN        (128u << 10)           /* an empty ring takes any record + its PAD */
-#define WIRE_RING_MAX        (1u << 30)
+#define WIRE_RING_MAX        (64u << 20)            /* the engine pays for each worker's */
 #define WIRE_WINDOW_MIN      (4u << 10)             /* credit of one stream, bytes */
 #define WIRE_WINDOW_MAX      (1u << 20)
 #define WIRE_REC_BYTES_MAX   (32u << 10)            /* payload of one record */
@@ -118,7 +118,7 @@ struct wire_seg {
     uint32_t running, waiting;               /* engine only: hints for the pool's choice */
     uint32_t ready, draining;                /* engine only: 0 or 1 */
     _Alignas(WIRE_LINE) uint8_t end_of_fixed[64];
-    /* worker only: uint64_t acks[n_slot], at WIRE_ACKS_OFF: bytes (whole records) of the slot's
+    /* worker only: uint64_t acks[n_slot], at WIRE_ACKS_OFF: bytes (of records) of the slot's
      * current generation that have left the worker or were dropped. Credits: the engine sends a
      * record only while sent - acks + WIRE_REC_SIZE(len) <= window. */
 };

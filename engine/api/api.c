@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -281,9 +282,11 @@ int api_open(struct api **out, const struct api_conf *c, struct api_load *load, 
         a->port[i].index = i;
         a->port[i].epfd = a->port[i].wake_fd = -1;
         pthread_mutex_init(&a->port[i].inbox_lock, NULL);
+        pthread_mutex_init(&a->port[i].gens_lock, NULL);
     }
 
-    rc = listen_unix(a, e);
+    rc = getrandom(&a->key, sizeof(a->key), 0) == sizeof(a->key)
+         ? listen_unix(a, e) : err_set(e, E_IO, "getrandom: %s", strerror(errno));
     for (int i = 0; rc == 0 && i < c->n_thread; i++)
         rc = port_open(a, i, e);
     for (int i = 0; rc == 0 && i < c->n_thread; i++) {
@@ -319,11 +322,13 @@ void api_ready(struct api *a, struct serve *s, const struct model_conf *mc, cons
     atomic_store(&a->load->state, 1);
 }
 
-void api_drain(struct api *a)
+bool api_drain(struct api *a)
 {
-    atomic_store(&a->draining, true);
+    bool first = !atomic_exchange(&a->draining, true);
+
     atomic_store(&a->load->state, 2);
     wake_all(a);
+    return first;
 }
 
 int32_t api_n_active(struct api *a)
@@ -350,6 +355,7 @@ void api_close(struct api *a)
         if (p->wake_fd >= 0)
             close(p->wake_fd);
         pthread_mutex_destroy(&p->inbox_lock);
+        pthread_mutex_destroy(&p->gens_lock);
     }
 
     if (a->listen_fd >= 0) {

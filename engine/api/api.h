@@ -28,6 +28,8 @@ struct api_conf {
     int32_t     model_len_max;       /* --max-model-len */
     int32_t     page_tok;            /* of the KV cache */
     int32_t     request_max;         /* requests alive in all threads */
+    int32_t     tenant_max;          /* of one key; 0: no limit of its own */
+    void      (*on_drain)(void);     /* an admin asks to drain, once. Any thread; may be NULL */
     uint64_t    epoch;
     const char *version;
 };
@@ -42,8 +44,8 @@ void api_ready(struct api *a, struct serve *s, const struct model_conf *mc, cons
                enum chat_variant variant);
 /* The core's wake hook lands here. Any thread. */
 void api_wake(struct api *a, int port);
-/* GOAWAY on each link, no new requests; returns at once. */
-void api_drain(struct api *a);
+/* GOAWAY on each link, no new requests; returns at once. False: that was so already. */
+bool api_drain(struct api *a);
 int32_t api_n_active(struct api *a);         /* requests not yet answered in full */
 void api_close(struct api *a);
 

@@ -59,7 +59,7 @@ static void settle(struct choice *c, enum req_finish fin)
     struct req *r = &c->req;
     int32_t     n_pub = atomic_load_explicit(&r->n_pub, memory_order_relaxed);
 
-    if (fin == FIN_ERROR || fin == FIN_CANCEL) {
+    if (fin != FIN_STOP && fin != FIN_LENGTH) {
         c->broken = true;
         return;
     }

@@ -23,7 +23,8 @@ struct choice {
     struct buf        scratch;
     struct buf        text, reasoning; /* valid UTF-8, not yet written to the client */
     const char       *finish;          /* "stop" or "length"; NULL: goes on */
-    bool              broken;          /* the core gave up: FIN_ERROR, or a cancel not ours */
+    bool              broken;          /* no answer: req.finish is an error, a refusal or a
+                                          cancel that is not ours */
     int32_t           stop_str;        /* index of the stop string that ended it, or -1 */
     int32_t           stop_id;         /* the request's stop id that ended it, or -1 */
 

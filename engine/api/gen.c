@@ -20,18 +20,45 @@ struct gen {
     struct port   *port;
     struct stream *st;                 /* NULL: nobody listens, waiting for the core to let go */
     struct out_id  id;
+    atomic_bool    aborted;            /* by an admin, from any thread */
     bool           stream, include_usage, continuous_usage, with_ids;
     int32_t        n_choice, n_per_prompt;
     char           stop_text[API_STOP_MAX][API_STOP_BYTES_MAX];
     struct choice  choice[];
 };
 
+/* The metrics of whole requests: as vLLM does, each prompt is one. */
+static void observe(const struct gen *g)
+{
+    struct api *a = g->port->api;
+
+    for (int32_t i = 0; i < g->n_choice; i += g->n_per_prompt) {
+        bool    ran = false;
+        int32_t most = 0;
+
+        for (int32_t k = i; k < i + g->n_per_prompt; k++) {
+            const struct choice *c = &g->choice[k];
+            int fin = atomic_load(&c->req.finish), n = atomic_load(&c->req.n_pub);
+
+            ran = ran || (c->submitted && fin != FIN_BUSY && fin != FIN_QUOTA);
+            most = n > most ? n : most;
+        }
+        if (ran) {
+            histogram_add(&a->n_choice, HIST_N, (uint64_t) g->n_per_prompt);
+            histogram_add(&a->new_tok, HIST_TOKENS, (uint64_t) most);
+        }
+    }
+}
+
 static void gen_free(struct gen *g)
 {
+    pthread_mutex_lock(&g->port->gens_lock);
     *g->link = g->next;
     if (g->next != NULL)
         g->next->link = g->link;
+    pthread_mutex_unlock(&g->port->gens_lock);
 
+    observe(g);
     atomic_fetch_sub(&g->port->api->n_req, g->n_choice);
     for (int32_t i = 0; i < g->n_choice; i++)
         choice_close(&g->choice[i]);
@@ -195,6 +222,31 @@ static int stop_ids(const struct api *a, const struct ask *ask, struct choice *c
 
 _Static_assert(MODEL_EOS_MAX + API_STOP_ID_MAX <= REQ_STOP_MAX, "all stop ids fit a req");
 
+static bool is_batch(const struct ask *ask)
+{
+    return ask->priority > 0 || slice_is(ask->service_tier, "flex");
+}
+
+/* Prefixes are shared by those only who have the same key, or none, and give the same salt. A key's
+ * part is of one length, so nobody's salt can look like a key. */
+static void set_identity(struct req *r, const struct stream *st, const struct ask *ask)
+{
+    r->tenant = st->has_key ? st->key.a | 1 : 0;
+    r->class = is_batch(ask) ? REQ_BATCH : REQ_INTERACTIVE;
+
+    r->salt[r->n_salt++] = st->has_key;
+    if (st->has_key) {
+        memcpy(r->salt + r->n_salt, &st->key, sizeof(st->key));
+        r->n_salt += (int32_t) sizeof(st->key);
+    }
+    if (ask->cache_salt.n > 0)
+        memcpy(r->salt + r->n_salt, ask->cache_salt.p, ask->cache_salt.n);
+    r->n_salt += (int32_t) ask->cache_salt.n;
+}
+
+_Static_assert(1 + sizeof(struct hash128) + API_CACHE_SALT_MAX <= REQ_SALT_MAX,
+               "a salt fits a req");
+
 static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struct ask *ask,
                        const int32_t *prompt, int64_t n_prompt, uint64_t seed, struct api_err *e)
 {
@@ -213,6 +265,7 @@ static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struc
         c->req.twin = &g->choice[i - i % g->n_per_prompt].req;
     c->req.min_new = (int32_t) ask->min_tok;
     c->req.sample = sampling(a, ask, seed);
+    set_identity(&c->req, g->st, ask);
     c->req.user = g;
     c->req.port = g->port->index;
 
@@ -267,18 +320,20 @@ static int fill_all(struct gen *g, enum ask_kind kind, const struct ask *ask,
 
 static int submit_all(struct gen *g, const char *param, struct api_err *e)
 {
-    struct serve *s = api_serve(g->port->api);
-    struct err    err;
+    struct req *all[API_CHOICE_MAX];
+    struct err  err;
+    int         rc;
 
-    for (int32_t i = 0; i < g->n_choice; i++) {
-        int rc = serve_submit(s, &g->choice[i].req, &err);
+    for (int32_t i = 0; i < g->n_choice; i++)
+        all[i] = &g->choice[i].req;
+    rc = serve_submit_all(api_serve(g->port->api), all, g->n_choice, &err);
+    if (rc == E_INVALID)
+        return api_err_400(e, "context_length_exceeded", param, "%s", err.msg);
+    if (rc != 0)
+        return E_FULL;                     /* or the core has stopped */
 
-        if (rc == E_INVALID)
-            return api_err_400(e, "context_length_exceeded", param, "%s", err.msg);
-        if (rc != 0)
-            return E_FULL;                 /* or the core has stopped */
+    for (int32_t i = 0; i < g->n_choice; i++)
         g->choice[i].submitted = true;
-    }
     return 0;
 }
 
@@ -301,16 +356,19 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     g->with_ids = ask->return_token_ids || p->api->tok == NULL;
     g->id = (struct out_id) {
         .chat = kind == ASK_CHAT, .model = model, .fingerprint = p->api->fingerprint,
-        .tier = ask->service_tier.p != NULL, .created = (int64_t) time(NULL),
+        .tier = ask->service_tier.p == NULL ? NULL : is_batch(ask) ? "flex" : "default",
+        .created = (int64_t) time(NULL),
     };
     snprintf(g->id.id, sizeof(g->id.id), "%s-%s", kind == ASK_CHAT ? "chatcmpl" : "cmpl",
              st->request_id);
 
+    pthread_mutex_lock(&p->gens_lock);
     g->next = p->gens;
     g->link = &p->gens;
     if (g->next != NULL)
         g->next->link = &g->next;
     p->gens = g;
+    pthread_mutex_unlock(&p->gens_lock);
     return g;
 }
 
@@ -323,6 +381,8 @@ int gen_start(struct stream *st, const struct work *w, struct api_err *e)
     struct gen       *g;
     int               rc;
 
+    if (st->has_key && a->c.tenant_max > 0 && a->c.tenant_max < max)
+        max = a->c.tenant_max;
     if (n > max)
         return api_err_400(e, "invalid_value", "n", "'n' times the number of prompts is %" PRId64
                            ", over the limit of %d.", n, max);
@@ -426,26 +486,53 @@ static void finish_stream(struct gen *g, uint32_t reason)
     stream_end(st, reason);
 }
 
-static void gen_fail(struct gen *g)
+/* The core refused this one on arrival, so nothing has been sent. */
+static void tell_refusal(const struct gen *g, const struct req *r, struct api_err *e)
+{
+    if (atomic_load(&r->finish) == FIN_QUOTA)
+        api_err_set(e, 429, "rate_limit_error", "rate_limit_exceeded", NULL,
+                    "This API key may have %d unfinished requests at a time (each of 'n' counts).",
+                    g->port->api->c.tenant_max);
+    else
+        api_err_set(e, 503, "service_unavailable_error", "server_is_overloaded", NULL,
+                    "Too many requests are waiting; try again in %.1f s.", r->retry_ms / 1000.0);
+    e->retry_ms = r->retry_ms;
+}
+
+static void tell_loss(const struct gen *g, bool closing, struct api_err *e)
+{
+    if (atomic_load(&g->aborted)) {
+        api_err_set(e, 500, "server_error", "request_aborted", NULL,
+                    "The operator ended this request (%s).", g->st->request_id);
+        e->final = true;
+    } else if (closing) {
+        api_err_set(e, 503, "service_unavailable_error", "draining", NULL,
+                    "The server is shutting down.");
+    } else {
+        api_err_set(e, 500, "server_error", "internal_error", NULL,
+                    "The engine lost this request (%s).", g->st->request_id);
+    }
+}
+
+/* There will be no answer, or no more of it; refused: because of this one, or NULL. */
+static void gen_fail(struct gen *g, const struct req *refused)
 {
     const struct api *a = g->port->api;
     struct stream    *st = g->st;
     bool              closing = atomic_load(&a->draining) || atomic_load(&a->stopping);
     struct api_err    e;
 
-    if (closing && !st->head_sent) {
+    if (refused != NULL) {
+        tell_refusal(g, refused, &e);
+    } else if (closing && !atomic_load(&g->aborted) && !st->head_sent) {
         gen_leave(g);
         http_busy(st);
         return;
+    } else {
+        tell_loss(g, closing, &e);
     }
-    if (closing)
-        api_err_set(&e, 503, "service_unavailable_error", "draining", NULL,
-                    "The server is shutting down.");
-    else
-        api_err_set(&e, 500, "server_error", "internal_error", NULL,
-                    "The engine lost this request (%s).", st->request_id);
 
-    gen_stats(g, "error");
+    gen_stats(g, refused != NULL ? "refused" : atomic_load(&g->aborted) ? "abort" : "error");
     if (!st->head_sent) {
         gen_leave(g);
         http_error(st, &e);
@@ -515,6 +602,13 @@ static void write_whole(struct gen *g)
     finish_stream(g, WIRE_END_OK);
 }
 
+static bool is_refusal(const struct req *r)
+{
+    int fin = atomic_load_explicit(&r->finish, memory_order_acquire);
+
+    return fin == FIN_BUSY || fin == FIN_QUOTA;
+}
+
 static void gen_pump(struct gen *g)
 {
     bool all_done = true;
@@ -525,6 +619,11 @@ static void gen_pump(struct gen *g)
         return;
     }
 
+    if (atomic_load(&g->aborted)) {
+        gen_fail(g, NULL);
+        return;
+    }
+
     for (int32_t i = 0; i < g->n_choice; i++) {
         struct choice *c = &g->choice[i];
 
@@ -532,7 +631,7 @@ static void gen_pump(struct gen *g)
             && !choice_idle(c))
             serve_cancel(api_serve(g->port->api), &c->req);
         if (c->broken) {
-            gen_fail(g);
+            gen_fail(g, is_refusal(&c->req) ? &c->req : NULL);
             return;
         }
         all_done = all_done && c->finish != NULL;
@@ -550,6 +649,32 @@ void gen_pump_all(struct port *p)
         next = g->next;
         gen_pump(g);
     }
+}
+
+int gen_abort(struct api *a, const char *request_id)
+{
+    int n = 0;
+
+    for (int i = 0; i < a->c.n_thread; i++) {
+        struct port *p = &a->port[i];
+        int          here = 0;
+
+        pthread_mutex_lock(&p->gens_lock);
+        for (struct gen *g = p->gens; g != NULL; g = g->next) {
+            /* with or without "chatcmpl-": answers have the one, headers the other */
+            if (strcmp(g->id.id, request_id) != 0
+                && strcmp(strchr(g->id.id, '-') + 1, request_id) != 0)
+                continue;
+            atomic_store(&g->aborted, true);
+            here++;
+        }
+        pthread_mutex_unlock(&p->gens_lock);
+
+        if (here > 0)
+            api_wake(a, i);
+        n += here;
+    }
+    return n;
 }
 
 void gen_drop_all(struct port *p)

@@ -41,17 +41,19 @@ static void error_with(struct stream *st, const struct api_err *e, struct header
 {
     struct buf    body = { 0 };
     char          s[16], ms[16];
-    struct header extra[4] = { { NULL, NULL } };
-    int           n = 0;
+    struct header extra[5] = { { NULL, NULL } };
+    int           n = 0, wait = e->retry_ms > 0 ? e->retry_ms : API_RETRY_MS;
 
     if (more.name != NULL)
         extra[n++] = more;
     if (e->status == 503 || e->status == 429) {
-        snprintf(s, sizeof(s), "%d", API_RETRY_AFTER_S);
-        snprintf(ms, sizeof(ms), "%d", API_RETRY_AFTER_S * 1000);
+        snprintf(s, sizeof(s), "%d", (wait + 999) / 1000);
+        snprintf(ms, sizeof(ms), "%d", wait);
         extra[n++] = (struct header) { "retry-after", s };
         extra[n++] = (struct header) { "retry-after-ms", ms };
     }
+    if (e->final)
+        extra[n++] = (struct header) { "x-should-retry", "false" };
 
     out_error(&body, e);
     reply(st, e->status, "application/json", &body, extra);
@@ -279,8 +281,14 @@ static void on_metrics(struct stream *st)
     struct serve *s = api_serve(a);
     struct buf    b = { 0 };
 
-    if (s != NULL)
+    if (s != NULL) {
         metrics_write(serve_metrics(s), a->c.model_name[0], &b);
+        metrics_histogram("request_params_n", "Answers asked for of one prompt.", &a->n_choice,
+                          HIST_N, a->c.model_name[0], &b);
+        metrics_histogram("request_max_num_generation_tokens", "Generated tokens of the longest of"
+                          " a prompt's answers.", &a->new_tok, HIST_TOKENS, a->c.model_name[0],
+                          &b);
+    }
 
     buf_str(&b, "# HELP inferd_replies_total Replies by the class of their status.\n"
                 "# TYPE inferd_replies_total counter\n");
@@ -298,6 +306,115 @@ static void on_metrics(struct stream *st)
     reply(st, 200, "text/plain; version=0.0.4; charset=utf-8", &b, NULL);
 }
 
+/* For load balancers: what a choice between engines needs, and no more. */
+static void on_load(struct stream *st)
+{
+    static const struct metrics nothing;
+    struct api           *a = api_of(st);
+    struct serve         *s = api_serve(a);
+    const struct metrics *m = s != NULL ? serve_metrics(s) : &nothing;
+    bool                  draining = atomic_load(&a->draining);
+    bool                  ready = s != NULL && !draining && atomic_load(&a->load->state) != 3;
+    struct buf            b = { 0 };
+
+    buf_fmt(&b, "{\"ready\":%s,\"draining\":%s,\"running\":%" PRIu64 ",\"waiting\":%" PRIu64
+            ",\"kv_usage\":%.4f,\"queue_tokens\":%" PRIu64 ",\"estimated_wait_ms\":%" PRIu64 "}",
+            ready ? "true" : "false", draining ? "true" : "false", atomic_load(&m->running),
+            atomic_load(&m->waiting), metrics_kv_usage(m), atomic_load(&m->waiting_tok),
+            atomic_load(&m->wait_ns) / 1000000);
+    reply_json(st, 200, &b);
+}
+
+/* Routes of the operator: nginx has to keep everybody else out of /admin/. */
+
+static void refuse_loading(struct stream *st)
+{
+    struct api_err e;
+
+    api_err_set(&e, 503, "service_unavailable_error", "model_loading", NULL,
+                "The model is being loaded.");
+    http_error(st, &e);
+}
+
+static void on_reset(struct stream *st)
+{
+    struct serve *s = api_serve(api_of(st));
+    struct buf    b = { 0 };
+
+    if (s == NULL) {
+        refuse_loading(st);
+        return;
+    }
+    serve_reset_cache(s);              /* done before anything that comes from now on starts */
+    buf_str(&b, "{\"status\":\"ok\"}");
+    reply_json(st, 200, &b);
+}
+
+static void on_drain(struct stream *st)
+{
+    struct api *a = api_of(st);
+    struct buf  b = { 0 };
+
+    if (api_drain(a) && a->c.on_drain != NULL)
+        a->c.on_drain();
+    buf_fmt(&b, "{\"status\":\"draining\",\"unfinished\":%d}", atomic_load(&a->n_stream) - 1);
+    reply_json(st, 200, &b);
+}
+
+static int hex(char c)
+{
+    const char *digits = "0123456789abcdef", *d = c != '\0' ? strchr(digits, c | 0x20) : NULL;
+
+    return d != NULL ? (int) (d - digits) : -1;
+}
+
+/* The value of one argument of a query, decoded. False: it is not there, or longer than out. */
+static bool get_arg(const char *args, const char *name, char *out, size_t size)
+{
+    size_t n = strlen(name), k = 0;
+
+    while (strncmp(args, name, n) != 0 || args[n] != '=') {
+        args += strcspn(args, "&");
+        if (*args++ == '\0')
+            return false;
+    }
+    for (args += n + 1; *args != '\0' && *args != '&'; args++) {
+        bool coded = args[0] == '%' && hex(args[1]) >= 0 && hex(args[2]) >= 0;
+
+        if (k + 1 >= size)
+            return false;
+        out[k++] = coded ? (char) (hex(args[1]) * 16 + hex(args[2])) : *args;
+        args += coded ? 2 : 0;
+    }
+    out[k] = '\0';
+    return true;
+}
+
+static void on_abort(struct stream *st)
+{
+    char           id[API_REQUEST_ID_MAX + 16];
+    struct buf     b = { 0 };
+    struct api_err e;
+    int            n;
+
+    if (!get_arg(st->args, "request_id", id, sizeof(id))) {
+        api_err_400(&e, "missing_required_parameter", "request_id", "Name the request: "
+                    "?request_id=ID, of at most %zu bytes.", sizeof(id) - 1);
+        http_error(st, &e);
+        return;
+    }
+
+    n = gen_abort(api_of(st), id);
+    if (n == 0) {
+        api_err_set(&e, 404, "invalid_request_error", "request_not_found", "request_id",
+                    "No request with this id runs or waits here.");
+        http_error(st, &e);
+        return;
+    }
+    buf_fmt(&b, "{\"aborted\":%d}", n);
+    reply_json(st, 200, &b);
+}
+
 static const struct route routes[] = {
     { WIRE_METHOD_POST, "/v1/chat/completions", false, true,  NULL, work_generate, ASK_CHAT },
     { WIRE_METHOD_POST, "/v1/completions",      false, true,  NULL, work_generate, ASK_TEXT },
@@ -310,6 +427,10 @@ static const struct route routes[] = {
     { WIRE_METHOD_GET,  "/ready",          false, false, on_ready,   NULL, 0 },
     { WIRE_METHOD_GET,  "/metrics",        false, false, on_metrics, NULL, 0 },
     { WIRE_METHOD_GET,  "/version",        false, false, on_version, NULL, 0 },
+    { WIRE_METHOD_GET,  "/load",           false, false, on_load,    NULL, 0 },
+    { WIRE_METHOD_POST, "/admin/reset_prefix_cache", false, false, on_reset, NULL, 0 },
+    { WIRE_METHOD_POST, "/admin/drain",    false, false, on_drain,   NULL, 0 },
+    { WIRE_METHOD_POST, "/admin/abort",    false, false, on_abort,   NULL, 0 },
     { 0 }
 };
 
@@ -321,6 +442,14 @@ static bool matches(const struct route *r, const char *path)
                      : strcmp(path, r->path) == 0;
 }
 
+static void cut_args(struct stream *st)
+{
+    size_t n = strcspn(st->uri, "?");
+
+    st->args = st->uri[n] == '?' ? st->uri + n + 1 : "";
+    st->uri[n] = '\0';
+}
+
 void http_handle(struct stream *st)
 {
     static const char *const method_name[] = { "", "GET", "POST", "DELETE", "OPTIONS" };
@@ -328,7 +457,7 @@ void http_handle(struct stream *st)
     const struct route *r, *same_path = NULL;
     struct api_err      e;
 
-    st->uri[strcspn(st->uri, "?")] = '\0';
+    cut_args(st);
 
     for (r = routes; r->path != NULL; r++) {
         if (!matches(r, st->uri))
@@ -356,9 +485,7 @@ void http_handle(struct stream *st)
         return;
     }
     if (r->need_model && api_serve(a) == NULL) {
-        api_err_set(&e, 503, "service_unavailable_error", "model_loading", NULL,
-                    "The model is being loaded.");
-        http_error(st, &e);
+        refuse_loading(st);
         return;
     }
     if (r->run != NULL) {

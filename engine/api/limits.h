@@ -23,6 +23,7 @@
 #define API_REQUEST_ID_MAX     128
 #define API_LABEL_BYTES_MAX    512           /* user, safety_identifier, prompt_cache_key */
 #define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice without credit */
-#define API_RETRY_AFTER_S      1             /* <= 120: some clients refuse to retry else */
+#define API_CACHE_SALT_MAX     64            /* bytes */
+#define API_RETRY_MS           1000          /* where nobody knows better; see RETRY_MS_MAX */
 
 #endif

@@ -274,6 +274,10 @@ static int read_headers(struct stream *st, struct wire_hdr_iter *it)
             st->json_body = is_json(value);
         if (is(name, "content-encoding"))
             st->coded_body = !is(value, "identity");
+        if (is(name, ":key") && value.n > 0) {
+            st->key = hash_bytes(&st->link->port->api->key, NULL, 0, value.p, value.n);
+            st->has_key = true;
+        }
     }
     return rc;
 }

@@ -349,14 +349,24 @@ static int refuse(const struct field *f, const struct json *v, struct ask *a,
                        path, only);
 }
 
+/* Two classes are all there is: the answer says which one it was. */
 static int set_tier(const struct field *f, const struct json *v, struct ask *a,
                     const char *path, struct api_err *e)
 {
-    if (refuse(f, v, a, path, e) != 0)
-        return E_INVALID;
+    static const char *const name[] = { "auto", "default", "flex", "scale", "priority" };
 
-    a->service_tier = v->text;
-    return 0;
+    (void) f;
+    if (v->type != JSON_STRING)
+        return bad_type(path, "a string", v, e);
+    for (size_t i = 0; i < sizeof(name) / sizeof(name[0]); i++) {
+        if (slice_is(v->text, name[i])) {
+            a->service_tier = v->text;
+            return 0;
+        }
+    }
+
+    return api_err_400(e, "invalid_value", path, "'%s' must be one of auto, default, flex, scale, "
+                       "priority.", path);
 }
 
 static int set_fields(const struct field *table, uint32_t kind, const char *prefix,
@@ -550,6 +560,10 @@ static const struct field fields[] = {
     { "return_token_ids",      GEN,       set_bool,    AT(return_token_ids), 0, 0, NULL },
     { "return_token_strs",     ASK_TOKENIZE, set_bool, AT(return_token_strs), 0, 0, NULL },
     { "skip_special_tokens",   ASK_TEXT,  set_bool,    AT(skip_special), 0, 0, NULL },
+    { "priority",              GEN,       set_int,     AT(priority), INT32_MIN, INT32_MAX, NULL },
+    { "service_tier",          GEN,       set_tier,    0,            0, 0, NULL },
+    { "cache_salt",            GEN,       set_str,     AT(cache_salt), 1, API_CACHE_SALT_MAX,
+      NULL },
     { "request_id",            GEN,       set_request_id, AT(request_id), 1, API_REQUEST_ID_MAX,
       NULL },
 
@@ -564,7 +578,6 @@ static const struct field fields[] = {
 
     /* not built: the neutral value passes, anything else is refused by name */
     { "store",                 GEN,       refuse, 0, 0, 0, "false" },
-    { "service_tier",          GEN,       set_tier, 0, 0, 0, "auto default" },
     { "presence_penalty",      GEN,       refuse, 0, 0, 0, "0" },
     { "frequency_penalty",     GEN,       refuse, 0, 0, 0, "0" },
     { "repetition_penalty",    GEN,       refuse, 0, 0, 0, "1" },
@@ -599,8 +612,6 @@ static const struct field fields[] = {
     { "thinking_token_budget", GEN,       refuse, 0, 0, 0, "-1" },
     { "reasoning_budget",      GEN,       refuse, 0, 0, 0, "-1" },
     { "stream_interval",       GEN,       refuse, 0, 0, 0, "1" },
-    { "priority",              GEN,       refuse, 0, 0, 0, "0" },
-    { "cache_salt",            GEN,       refuse, 0, 0, 0, NULL },
     { "verbosity",             ASK_CHAT,  refuse, 0, 0, 0, "medium" },
     { "prediction",            ASK_CHAT,  refuse, 0, 0, 0, NULL },
     { "audio",                 ASK_CHAT,  refuse, 0, 0, 0, NULL },

@@ -19,6 +19,8 @@ struct api_err {                     /* what the client is told */
     char        param[64];           /* empty: null */
     char        msg[320];            /* valid UTF-8 */
     int64_t     n_prompt_tok, n_ctx; /* of context_length_exceeded, else 0 */
+    int32_t     retry_ms;            /* of 429 and 503: when to come again; 0: not known */
+    bool        final;               /* to try again makes no sense, though the status may say so */
 };
 
 enum ask_flag { ASK_UNSET = -1, ASK_NO, ASK_YES };
@@ -27,11 +29,13 @@ struct ask {
     struct slice       model;                      /* p NULL: absent */
     struct slice       request_id;                 /* the same */
     struct slice       service_tier;               /* the same */
+    struct slice       cache_salt;                 /* the same */
     const struct json *messages;                   /* ARRAY, 1 .. API_MESSAGE_MAX, or NULL */
     const struct json *prompt;                     /* STRING or ARRAY, or NULL */
     const struct json *tokens;                     /* ARRAY, or NULL */
     int64_t max_tok, max_completion_tok;           /* -1: absent */
     int64_t n, best_of, seed, min_tok, top_k;      /* top_k: -2 absent; best_of: -1 absent */
+    int64_t priority;                              /* larger: later */
     double  temperature, top_p, min_p;             /* < 0: absent */
     bool    has_seed;
     struct slice stop[API_STOP_MAX];

@@ -64,8 +64,8 @@ static void put_head(struct buf *b, const struct out_id *id, const char *object)
     buf_fmt(b, ",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":", object, id->created);
     put_json(b, id->model);
     buf_fmt(b, ",\"system_fingerprint\":\"%s\"", id->fingerprint);
-    if (id->tier)
-        buf_str(b, ",\"service_tier\":\"default\"");
+    if (id->tier != NULL)
+        buf_fmt(b, ",\"service_tier\":\"%s\"", id->tier);
 }
 
 static const char *chunk_object(const struct out_id *id)

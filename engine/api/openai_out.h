@@ -11,7 +11,7 @@ struct out_id {                     /* the same on every chunk of an answer */
     bool        chat;
     const char *model;              /* the alias that was asked for */
     const char *fingerprint;
-    bool        tier;               /* the client named a service tier */
+    const char *tier;               /* the service tier that it got; NULL: it named none */
     int64_t     created;            /* seconds */
 };
 

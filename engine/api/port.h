@@ -27,7 +27,10 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     bool         json_body;         /* the content type allows JSON (or is absent) */
     bool         coded_body;        /* it has a content encoding */
     char         uri[API_URI_BYTES_MAX + 1];
+    const char  *args;              /* of the URI: behind its '?', or "" */
     char         request_id[API_REQUEST_ID_MAX + 1];
+    struct hash128 key;             /* of the authenticated key, if has_key */
+    bool         has_key;
     struct buf   body;
     uint64_t     body_bytes;        /* announced, and counted in the port's body_held */
     struct buf   out;               /* reply bytes; [out_pos, n) has not been sent */
@@ -71,7 +74,8 @@ struct port {
     atomic_bool  woken;             /* a wake is under way: no second write */
     atomic_int   n_link;            /* with those in the inbox */
     struct link *links;
-    struct gen  *gens;
+    struct gen  *gens;              /* changed under gens_lock, so that others may walk it */
+    pthread_mutex_t gens_lock;
     struct reader reader;
     uint64_t     body_held;         /* bytes of bodies announced, being received or read */
     uint64_t     beat_ns;           /* next heartbeat */
@@ -86,6 +90,7 @@ struct api {
     int              listen_fd;
     int64_t          created;       /* seconds since 1970 */
     char             fingerprint[16];
+    struct hash_key  key;           /* of the hashes of authenticated keys */
 
     /* set by api_ready, serve last */
     _Atomic(struct serve *)  serve;
@@ -100,6 +105,7 @@ struct api {
     atomic_int       n_stream;      /* not yet answered in full */
     _Atomic uint64_t n_unknown_field, n_reply[6];   /* replies by the first digit of the status */
     _Atomic uint64_t n_busy;        /* requests given back to nginx */
+    struct histogram n_choice, new_tok;     /* of a prompt; of its longest answer */
     struct port      port[SERVE_PORT_MAX];
 };
 
@@ -145,6 +151,8 @@ const char *gen_alias(const struct api *a, struct slice model);
 int  gen_start(struct stream *st, const struct work *w, struct api_err *e);
 /* The client is gone: cancel, fill the stream's stats and forget it. */
 void gen_abandon(struct gen *g);
+/* End what runs or waits under this id; how many did. Any thread. */
+int  gen_abort(struct api *a, const char *request_id);
 void gen_pump_all(struct port *p);
 void gen_drop_all(struct port *p);            /* at close: the core does not run any more */
 

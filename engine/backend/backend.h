@@ -17,6 +17,8 @@
 
 struct backend;
 
+struct step_key { int32_t n_tok, n_seq, n_out, ctx; };
+
 struct backend_ops {
     void *(*alloc)(struct backend *be, size_t bytes);            /* NULL: no memory */
     void  (*close)(struct backend *be);
@@ -29,7 +31,11 @@ struct backend_ops {
      * their distance there. */
     const int32_t *(*input)(struct backend *be, const int32_t *p, int32_t n_row, int32_t n_col,
                             int32_t *stride);
-    void  (*step_end)(struct backend *be);             /* results are where the ops were told to */
+    /* Ops of a step come between these two; the results are where they were told to after the second.
+     * Steps with the same key ask for the same ops with the same arguments, but for what the inputs
+     * and the sampled rows hold: a backend may have kept them. NULL key: nothing is known. */
+    void  (*step_begin)(struct backend *be, const struct step_key *key);
+    void  (*step_end)(struct backend *be);
 
     void (*embed)     (struct backend *be, const struct embed *a);
     void (*norm)      (struct backend *be, const struct norm *a);

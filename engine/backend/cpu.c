@@ -74,6 +74,12 @@ static const int32_t *cpu_input(struct backend *be, const int32_t *p, int32_t n_
     return p;
 }
 
+static void cpu_step_begin(struct backend *be, const struct step_key *key)
+{
+    (void) be;
+    (void) key;
+}
+
 static void cpu_step_end(struct backend *be)
 {
     (void) be;                             /* every op was complete when it returned */
@@ -209,7 +215,7 @@ static void cpu_sample(struct backend *be, const struct sample_row *rows, int32_
 static const struct backend_ops cpu_ops = {
     .alloc = cpu_alloc,           .close = cpu_close,         .weight = cpu_weight,
     .put = cpu_put,               .get = cpu_put,             .input = cpu_input,
-    .step_end = cpu_step_end,
+    .step_begin = cpu_step_begin, .step_end = cpu_step_end,
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
     .gemm = cpu_gemm,             .geglu = cpu_geglu,         .rope_table = cpu_rope_table,
     .norm_rope = cpu_norm_rope,   .kv_store = cpu_kv_store,

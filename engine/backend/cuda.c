@@ -11,11 +11,23 @@
 #include <string.h>
 
 #define ALLOC_MAX    8192
+#define GRAPH_MAX    64                    /* steps that are kept */
+#define GRAPH_SEEN   2                     /* capture a step when it comes so often */
 #define LOAD_BYTES   (16u << 20)           /* of each of the two buffers of the loader */
 #define DRIVER_NEED  "580"                 /* the first driver of CUDA 13 */
 #define MIB          (1024.0 * 1024.0)
 
 struct result { int32_t *tok; float *logprob; int32_t pos; };       /* where the caller wants it */
+
+/* A step whose launches were captured: the same again is one launch. */
+struct graph {
+    struct step_key key;
+    cudaGraphExec_t exec;                  /* NULL: not yet */
+    uint32_t        n_seen;
+    uint64_t        used;                  /* count of steps at its last use */
+};
+
+enum step_mode { EAGER, CAPTURE, REPLAY };
 
 struct cuda {
     struct backend        be;              /* first: the two share an address */
@@ -38,6 +50,10 @@ struct cuda {
     int32_t              *down, *down_dev; /* [3, step_tok_max] */
     struct result        *result;          /* [step_tok_max] */
     int32_t               n_result;
+
+    struct graph          graph[GRAPH_MAX], *now;       /* now: of this step, unless EAGER */
+    enum step_mode        mode;
+    uint64_t              n_step;
 
     struct gemm_lt       *lt;
     void                 *xb;              /* bf16 [step_tok_max, cols_max] */
@@ -78,6 +94,9 @@ static void cuda_close(struct backend *be)
     if (c->stream != NULL)
         cudaStreamSynchronize(c->stream);
     gemm_lt_close(c->lt);
+    for (int i = 0; i < GRAPH_MAX; i++)
+        if (c->graph[i].exec != NULL)
+            cudaGraphExecDestroy(c->graph[i].exec);
     for (int i = 0; i < c->n_mem; i++)
         cudaFree(c->mem[i]);
     for (int i = 0; i < 2; i++) {
@@ -171,11 +190,77 @@ static const int32_t *cuda_input(struct backend *be, const int32_t *p, int32_t n
     return dev;
 }
 
-/* After a failure nothing more is launched: pointers may be missing. */
+/* After a failure nothing more is launched: pointers may be missing. In a replay the graph launches,
+ * and a graph's inputs go up before it as a whole. */
 static bool begin(struct cuda *c)
 {
+    if (c->mode == EAGER)
+        up_send(c);
+    return c->be.err.code == 0 && c->mode != REPLAY;
+}
+
+/* --- graphs --- */
+
+static bool same_key(const struct step_key *a, const struct step_key *b)
+{
+    return a->n_tok == b->n_tok && a->n_seq == b->n_seq && a->n_out == b->n_out && a->ctx == b->ctx;
+}
+
+/* The graph of this key, or the least recently used one made free for it. */
+static struct graph *graph_of(struct cuda *c, const struct step_key *key)
+{
+    struct graph *oldest = &c->graph[0];
+
+    for (int i = 0; i < GRAPH_MAX; i++) {
+        struct graph *g = &c->graph[i];
+
+        if (g->n_seen > 0 && same_key(&g->key, key))
+            return g;
+        if (g->used < oldest->used)
+            oldest = g;
+    }
+    if (oldest->exec != NULL)
+        latch(c, "graph", cudaGraphExecDestroy(oldest->exec));
+    *oldest = (struct graph) { .key = *key };
+    return oldest;
+}
+
+static void cuda_step_begin(struct backend *be, const struct step_key *key)
+{
+    struct cuda *c = cuda_of(be);
+
+    c->n_step++;
+    if (key == NULL || be->err.code != 0)
+        return;
+    c->now = graph_of(c, key);
+    c->now->used = c->n_step;
+    if (c->now->exec != NULL) {
+        c->mode = REPLAY;
+    } else if (++c->now->n_seen >= GRAPH_SEEN) {
+        latch(c, "capture", cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
+        c->mode = CAPTURE;
+    }
+}
+
+static void launch_graph(struct cuda *c)
+{
+    cudaGraph_t graph = NULL;
+    enum step_mode mode = c->mode;
+
+    c->mode = EAGER;
+    if (mode == EAGER)
+        return;
+    if (mode == CAPTURE) {
+        latch(c, "capture", cudaStreamEndCapture(c->stream, &graph));
+        if (c->be.err.code == 0)
+            latch(c, "graph", cudaGraphInstantiate(&c->now->exec, graph, 0));
+        if (graph != NULL)
+            cudaGraphDestroy(graph);
+    }
+    if (c->be.err.code != 0)
+        return;
     up_send(c);
-    return c->be.err.code == 0;
+    latch(c, "graph", cudaGraphLaunch(c->now->exec, c->stream));
 }
 
 #define CUDA_OP(name, type, n_item)                                                         \
@@ -313,6 +398,7 @@ static void cuda_step_end(struct backend *be)
 {
     struct cuda *c = cuda_of(be);
 
+    launch_graph(c);
     if (c->n_result > 0)
         latch(c, "results", cudaMemcpyAsync(c->down, c->down_dev,
                                             3 * (size_t) c->lim.step_tok_max * sizeof(int32_t),
@@ -327,7 +413,7 @@ static void cuda_step_end(struct backend *be)
 static const struct backend_ops cuda_ops = {
     .alloc = cuda_alloc,          .close = cuda_close,        .weight = cuda_weight,
     .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
-    .step_end = cuda_step_end,
+    .step_begin = cuda_step_begin, .step_end = cuda_step_end,
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
     .gemm = cuda_gemm,            .geglu = cuda_geglu,        .rope_table = cuda_rope_table,
     .norm_rope = cuda_norm_rope,  .kv_store = cuda_kv_store,

@@ -41,7 +41,7 @@ int batch_open(struct batch_mem *m, int32_t step_tok_max, int32_t seq_max, int32
     }
 
     m->b = (struct batch) {
-        .tok = m->tok, .pos = m->pos, .seq = m->seq, .n_seq = seq_max, .copy = m->copy,
+        .tok = m->tok, .pos = m->pos, .seq = m->seq, .copy = m->copy,
         .page_full = m->page_full, .page_sliding = m->page_sliding, .page_max = page_max,
         .out_row = m->out_row, .sample = m->sample,
     };
@@ -107,6 +107,7 @@ static void add_tok(struct batch_mem *m, struct req *r, int32_t pos)
     m->from[b->n_tok] = known ? -1 : r->row;
     m->pos[b->n_tok] = pos;
     m->seq[b->n_tok] = r->seq.slot;
+    b->n_seq = r->seq.slot >= b->n_seq ? r->seq.slot + 1 : b->n_seq;
     if (!known)
         b->from = m->from;
 }
@@ -145,7 +146,7 @@ void batch_fill(struct batch_mem *m, const struct step_plan *p)
     struct batch *b = &m->b;
 
     assert(p->n_tok <= m->step_tok_max && p->n_item <= m->seq_max);
-    b->n_tok = b->n_out = 0;
+    b->n_tok = b->n_out = b->n_seq = 0;
     b->from = NULL;
     b->ban_eos = NULL;
     b->target = NULL;

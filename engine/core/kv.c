@@ -212,7 +212,7 @@ int kv_admit(struct kv *kv, struct req *r, int32_t spare)
     int32_t page = kv->c.shape.page_tok;
 
     assert(r->seq.page_full == NULL && ceil_page(kv, r->n_known) <= kv->c.page_max);
-    if (kv->n_slot_free == 0)
+    if (kv->n_slot_free == 0 || !has_room(kv, spare))
         return E_FULL;
     if (look)                                              /* the last token is always computed */
         hit = prefix_match(kv->prefix, r->root, r->tok, (r->n_known - 1) / page, r->key,
@@ -267,7 +267,8 @@ int kv_fork(struct kv *kv, struct req *r, const struct req *from, int32_t spare,
     int32_t node = f->node;
 
     if (!kv->c.cache || f->page_full == NULL || f->n_tok < r->n_prompt
-        || f->n_sliding_freed > first_seen || r->n_known > r->n_prompt || r->logprob != NULL)
+        || f->n_sliding_freed > first_seen || r->n_known > r->n_prompt || r->logprob != NULL
+        || memcmp(&r->root, &from->root, sizeof(r->root)) != 0)
         return E_AGAIN;
     if (kv->n_slot_free == 0 || make_room(kv, 1) != 0)
         return E_FULL;

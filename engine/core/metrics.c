@@ -131,8 +131,8 @@ double metrics_kv_usage(const struct metrics *m)
 
 static void usage(struct writer *w, const struct metrics *m)
 {
-    head(w, "kv_cache_usage_perc", "gauge", "Part of the KV cache that running requests hold, of the"
-         " two pools the larger; 1 is all of it. Idle cached prefixes do not count.");
+    head(w, "kv_cache_usage_perc", "gauge", "Part of the KV cache that running requests hold, of"
+         " the two pools the larger; 1 is all of it. Idle cached prefixes do not count.");
     buf_str(w->out, "vllm:kv_cache_usage_perc");
     labels(w);
     buf_fmt(w->out, "} %.6g\n", metrics_kv_usage(m));
@@ -167,7 +167,8 @@ static void prompts(struct writer *w, const struct metrics *m)
         { "local_compute", all - cached }, { "local_cache_hit", cached },
     };
 
-    number(w, "prompt_tokens_total", "counter", "Prompt tokens of requests that have started.", all);
+    number(w, "prompt_tokens_total", "counter", "Prompt tokens of requests that have started.",
+           all);
     number(w, "prompt_tokens_cached_total", "counter", "Of these, taken from the prefix cache.",
            cached);
     head(w, "prompt_tokens_by_source_total", "counter", "Prompt tokens, by where they came from.");
@@ -212,8 +213,8 @@ static void ours(struct writer *w, const struct metrics *m)
         get(&m->points));
     own(w, "prefix_evictions_total", "counter", "Reuse points given up for their memory.",
         get(&m->evicted));
-    own_head(w, "refused_total", "counter", "Choices refused on arrival: the wait would be too long,"
-             " or their key has too many.");
+    own_head(w, "refused_total", "counter", "Choices refused on arrival: the wait would be too"
+             " long, or their key has too many.");
     buf_fmt(w->out, "inferd_refused_total{reason=\"busy\"} %" PRIu64 "\n"
             "inferd_refused_total{reason=\"quota\"} %" PRIu64 "\n", get(&m->refused_busy),
             get(&m->refused_quota));

@@ -15,7 +15,7 @@ struct histogram {               /* upper bounds are in the table of metrics.c *
 
 struct metrics {
     _Atomic uint64_t running, waiting;             /* gauges */
-    _Atomic uint64_t waiting_tok, wait_ns;         /* prompt tokens that wait; how long they will take */
+    _Atomic uint64_t waiting_tok, wait_ns;         /* prompt tokens that wait; for how long yet */
     _Atomic uint64_t page_tok;                     /* constant */
     _Atomic uint64_t pages_full_used, pages_full_total;
     _Atomic uint64_t pages_sliding_used, pages_sliding_total;
@@ -23,7 +23,7 @@ struct metrics {
     _Atomic uint64_t cached_tok;                   /* of prompt_tok: from the prefix cache */
     _Atomic uint64_t preempted, evicted;
     _Atomic uint64_t refused_busy, refused_quota;
-    _Atomic uint64_t pages_full_cached, pages_sliding_cached;    /* gauges: kept, by nobody in use */
+    _Atomic uint64_t pages_full_cached, pages_sliding_cached;    /* gauges: kept and not used */
     _Atomic uint64_t points;                       /* gauge: reuse points */
     _Atomic uint64_t done_stop, done_length, done_abort, done_error;
     _Atomic uint64_t steps;
@@ -38,7 +38,7 @@ void histogram_add(struct histogram *h, enum histogram_kind kind, uint64_t value
 /* Upper bounds of a kind, ns for times, else plain numbers; *n excludes +Inf. */
 const uint64_t *histogram_bounds(enum histogram_kind kind, int *n);
 
-/* Append the Prometheus text: vLLM's names with labels model_name="..." and engine="0", and ours. */
+/* Append the Prometheus text: vLLM's names with labels model_name="...", engine="0"; and ours. */
 struct buf;
 void metrics_write(const struct metrics *m, const char *model_name, struct buf *out);
 /* What running requests hold of the fuller pool, 0 to 1. */

@@ -17,7 +17,7 @@ struct node {                    /* of the page with the same number */
     int32_t newer, older;        /* of a point, in the order of use */
 };
 
-#define GHOST_LOOK_MAX  512      /* pages of a prompt, last first, looked up among the ghosts */
+#define GHOST_LOOK_MAX  128      /* pages of a prompt, last first, looked up among the ghosts */
 #define THRASH_MIN      0.1      /* share of requests that would have hit a ghost */
 
 struct prefix {

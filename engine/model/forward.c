@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#define CTX_MIN  512             /* of a step's longest context, as the backend sees it */
+
 /* What the batch says, where the ops can read it. */
 struct inputs {
     const int32_t *tok, *pos, *seq, *out_row;
@@ -39,18 +41,6 @@ static void geglu(struct step *s, float *y, const float *gate, const float *up, 
                   int32_t up_stride)
 {
     op_geglu(s->f->be, &(struct geglu) { y, gate, up, s->n_tok, dim, up_stride });
-}
-
-/* sqrt(n) as the reference holds it: rounded to bf16. */
-static float embed_scale(int32_t n)
-{
-    float f = sqrtf((float) n);
-    uint32_t u;
-
-    memcpy(&u, &f, sizeof(u));
-    u = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u;
-    memcpy(&f, &u, sizeof(f));
-    return f;
 }
 
 static struct kv_map kv_map(const struct step *s, bool full)
@@ -150,7 +140,7 @@ static void per_layer_inputs(struct step *s)
     struct fwd *f = s->f;
     const struct model_conf *c = f->c;
 
-    op_embed(f->be, &(struct embed) { f->ple, s->in.tok, f->w->ple_embed, embed_scale(c->ple),
+    op_embed(f->be, &(struct embed) { f->ple, s->in.tok, f->w->ple_embed, sqrtf((float) c->ple),
                                       s->n_tok });
     linear(s, f->ple_proj, f->x, f->w->ple_model_proj);
     op_norm(f->be, &(struct norm) {
@@ -211,15 +201,22 @@ static void copy_pages(struct step *s)
 }
 
 /* Of the page tables only what the longest sequence has. */
+/* The longest context, rounded up so that steps alike are the same to the backend. */
+static int32_t longest(const struct fwd *f, const struct batch *b)
+{
+    int64_t ctx = CTX_MIN, most = (int64_t) b->page_max * f->lim.kv.page_tok;
+
+    for (int32_t i = 0; i < b->n_tok; i++)
+        while (b->pos[i] >= ctx)
+            ctx *= 2;
+    return (int32_t) (ctx < most ? ctx : most);
+}
+
 static void bring_inputs(struct step *s)
 {
     const struct batch *b = s->b;
     struct backend *be = s->f->be;
     const int32_t *page[2] = { b->page_sliding, b->page_full };
-
-    s->ctx = 1;
-    for (int32_t i = 0; i < b->n_tok; i++)
-        s->ctx = b->pos[i] >= s->ctx ? b->pos[i] + 1 : s->ctx;
 
     s->in.tok = be_input(be, b->tok, b->n_tok);
     s->in.pos = be_input(be, b->pos, b->n_tok);
@@ -237,11 +234,14 @@ static void bring_inputs(struct step *s)
 
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
 {
-    struct step s = { .f = f, .b = b, .n_tok = b->n_tok };
+    struct step s = { .f = f, .b = b, .n_tok = b->n_tok, .ctx = longest(f, b) };
+    struct step_key key = { b->n_tok, b->n_seq, b->n_out, s.ctx };
 
+    f->be->ops->step_begin(f->be, b->n_copy == 0 && o->logits == NULL ? &key : NULL);
     bring_inputs(&s);
     copy_pages(&s);
-    op_embed(f->be, &(struct embed) { f->x, s.in.tok, f->w->embed, embed_scale(f->c->hidden),
+    /* The reference in float64 takes the root as it is; in bf16 it is 53.0 for 2816, not 53.07. */
+    op_embed(f->be, &(struct embed) { f->x, s.in.tok, f->w->embed, sqrtf((float) f->c->hidden),
                                       s.n_tok });
     for (int full = 0; full < 2; full++)
         op_rope_table(f->be, &(struct rope_table) {

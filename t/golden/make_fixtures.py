@@ -26,7 +26,7 @@ MARGIN = 0.01           # a greedy step closer than this is a coin toss: take an
 
 S, F = "sliding_attention", "full_attention"
 COMMON = dict(
-    vocab_size=512, hidden_size=64, intermediate_size=48, num_attention_heads=4,
+    vocab_size=512, hidden_size=96, intermediate_size=48, num_attention_heads=4,
     num_key_value_heads=2, head_dim=16, sliding_window=WINDOW, max_position_embeddings=4096,
     hidden_activation="gelu_pytorch_tanh", rms_norm_eps=1e-6, final_logit_softcapping=30.0,
     pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True,
@@ -41,7 +41,7 @@ MODELS = {
     "dense": dict(COMMON, num_hidden_layers=4, layer_types=[S, F, S, F], global_head_dim=64,
                   num_global_key_value_heads=1, attention_k_eq_v=True, intermediate_size=100),
     "ple": dict(COMMON, num_hidden_layers=7, layer_types=[S, S, F, S, F, S, F], global_head_dim=32,
-                hidden_size_per_layer_input=16, num_kv_shared_layers=3, use_double_wide_mlp=True),
+                hidden_size_per_layer_input=24, num_kv_shared_layers=3, use_double_wide_mlp=True),
 }
 
 
@@ -133,6 +133,17 @@ def expect(model, n, gen):
             "last_logits": [round(float(x), 6) for x in first[-1]], "greedy": greedy}
 
 
+def bf16_deviation(config, model, rows):
+    """What transformers' own bf16 run does to the last logits, of the largest: the bar for a GPU."""
+    half = Gemma4ForCausalLM(config).eval()
+    half.load_state_dict(model.state_dict())
+    half = half.bfloat16()
+    for row in rows:
+        want = torch.tensor(row["last_logits"], dtype=torch.float64)
+        got = logits(half, row["prompt"])[-1].double()
+        row["bf16_deviation"] = round(float((got - want).abs().max() / want.abs().max()), 5)
+
+
 def readable(out):
     for file in out.iterdir():
         file.chmod(0o644)
@@ -148,6 +159,7 @@ def main():
         torch.set_default_dtype(torch.float32)
         randomise(model, gen)
         rows = [expect(model, n, gen) for n in LENGTHS]
+        bf16_deviation(config, model, rows)
         save(name, model, text)
         with open(HERE / name / "expected.jsonl", "w") as f:
             for row in rows:

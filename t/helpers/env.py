@@ -51,7 +51,8 @@ pid {dir}/nginx.pid;
 events {{ worker_connections 4096; }}
 http {{
     log_format infer '$status $infer_status model=$infer_model in=$infer_prompt_tokens '
-                     'out=$infer_completion_tokens fin=$infer_finish_reason ttft=$infer_ttft '
+                     'cached=$infer_cached_tokens out=$infer_completion_tokens '
+                     'fin=$infer_finish_reason ttft=$infer_ttft '
                      'tpot=$infer_tpot queue=$infer_queue_time id=$infer_request_id';
     access_log {dir}/access.log infer;
     client_body_temp_path {dir}/body;

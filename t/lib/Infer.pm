@@ -3,6 +3,10 @@ package Infer;
 # One nginx and any number of engines for the tests that need several steps.
 #
 #     my $t = Infer->new('name', http => '...', server => '...', main => '...', workers => 1);
+#
+# where SOCK(a) stands for the address of engine a, PORT(x) for a free port, $t->port('x'), and
+# ROOT for the test's directory.
+#
 #     my $e = $t->engine('a', '--tokens', 50);     # scripted_engine on $t->sock('a')
 #     $t->start;  ...  $t->finish;                 # finish also asserts: no alerts
 #
@@ -28,9 +32,7 @@ sub new {
 
     remove_tree($root, $self->{sockdir});
     make_path("$root/logs", "$root/html", "$root/tmp", $self->{sockdir});
-    my $l = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "listen: $!";
-    $self->{port} = $l->sockport;
-    close $l;
+    $self->{port} = $self->port('main');
     $self->write_conf;
 
     return $self;
@@ -39,11 +41,23 @@ sub new {
 # The socket path is short whatever the tree's is: sun_path holds 107 bytes.
 sub sock { return "$_[0]{sockdir}/$_[1].sock" }
 
+sub port {
+    my ($self, $name) = @_;
+    return $self->{ports}{$name} ||= do {
+        my $l = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "listen: $!";
+        $l->sockport;
+    };
+}
+
 sub conf {
     my $self = shift;
     my $module = abs_path($ENV{TEST_INFER_MODULE} || 'build/ngx_http_infer_module.so');
     my %d = (http => '', server => '', main => '', workers => 1, shm => '4m', %$self);
-    (my $http = $d{http}) =~ s/SOCK\((\w+)\)/'unix:' . $self->sock($1)/ge;
+    for (@d{qw(http server)}) {
+        s/SOCK\((\w+)\)/'unix:' . $self->sock($1)/ge;
+        s/PORT\((\w+)\)/$self->port($1)/ge;
+        s/ROOT/$self->{root}/g;
+    }
 
     return <<"CONF";
 load_module $module;
@@ -52,6 +66,8 @@ worker_processes $d{workers};
 pid $d{root}/logs/nginx.pid;
 error_log $d{root}/logs/error.log info;
 worker_rlimit_nofile 8192;
+env LD_PRELOAD;
+env ASAN_OPTIONS;
 $d{main}
 events { worker_connections 4096; }
 http {
@@ -65,7 +81,7 @@ http {
     uwsgi_temp_path $d{root}/tmp/uwsgi;
     scgi_temp_path $d{root}/tmp/scgi;
     infer_shm_size $d{shm};
-    $http
+    $d{http}
     server {
         listen 127.0.0.1:$d{port};
         root $d{root}/html;
@@ -120,6 +136,8 @@ sub kill_engine {
 sub start {
     my $self = shift;
     my $nginx = $ENV{TEST_NGINX_BINARY} || 'nginx';
+    # USR2 executes this path
+    ($nginx) = grep { -x } map { "$_/$nginx" } split /:/, $ENV{PATH} unless $nginx =~ m{/};
     system($nginx, '-p', $self->{root}, '-c', "$self->{root}/nginx.conf") == 0 or die 'nginx';
     $self->until(sub { $self->connect }) or die 'nginx does not listen';
     $self->until(sub { $self->master });
@@ -176,9 +194,10 @@ sub open_stream {
     my $s = $self->connect or return;
     my $body = defined $o{body} ? $o{body} : '{}';
     my $uri = $o{uri} || '/v1/chat/completions';
+    my $method = $o{method} || 'POST';
     $s->autoflush(1);
     my $more = defined $o{headers} ? $o{headers} : '';
-    print $s "POST $uri HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${more}Content-Length: "
+    print $s "$method $uri HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${more}Content-Length: "
              . length($body) . "\r\n\r\n$body";
     $s->blocking(0);
 

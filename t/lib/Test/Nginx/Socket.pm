@@ -1,12 +1,12 @@
 package Test::Nginx::Socket;
 
 # The .t format of Test::Nginx::Socket, as far as our suites use it, on core Perl alone. The real
-# library runs the same files: put it on PERL5LIB instead of t/lib.
+# library runs the same files (see README.md).
 #
-# Sections: main_config http_config config request raw_request pipelined_requests more_headers
-# error_code response_headers response_body response_body_like response_body_unlike error_log
-# no_error_log access_log_like(*) must_die timeout user_files init SKIP ONLY LAST. A (*) is ours: the
-# real library ignores it.
+# Sections: main_config http_config config request raw_request raw_request_middle_delay
+# pipelined_requests more_headers error_code response_headers response_body response_body_like
+# response_body_unlike error_log no_error_log access_log must_die timeout user_files init SKIP ONLY
+# LAST.
 #
 # Environment: TEST_NGINX_BINARY, TEST_NGINX_SERVROOT, TEST_NGINX_PORT, TEST_NGINX_VERBOSE,
 # TEST_NGINX_LOAD_MODULES (space separated), TEST_NGINX_TIMEOUT.
@@ -42,8 +42,8 @@ sub import {
     $ENV{TEST_NGINX_SERVROOT} = $Root;
 
     no strict 'refs';
-    for my $f (qw(repeat_each no_long_string no_shuffle log_level workers run_tests blocks
-                  add_block_preprocessor server_port))
+    for my $f (qw(repeat_each no_long_string no_shuffle no_root_location log_level workers run_tests
+                  blocks add_block_preprocessor server_port))
     {
         *{"${pkg}::$f"} = \&$f;
     }
@@ -56,11 +56,13 @@ sub import {
 
 my @preprocessors;
 my $workers = 1;
+my $root_location = "location / { root html; }";
 
 sub add_block_preprocessor { push @preprocessors, $_[0] }
 sub repeat_each { $repeat = $_[0] if @_; return $repeat }
 sub no_long_string { }
 sub no_shuffle { }
+sub no_root_location { $root_location = '' }
 sub log_level { $Log = $_[0] }
 sub workers { $workers = $_[0] }
 sub server_port { return $Port }
@@ -126,6 +128,7 @@ sub write_config {
     my ($main, $http, $config) = map { expand($b->{$_}) } qw(main_config http_config config);
     my $modules = modules();
 
+    die "$b->{name}: no config section\n" unless defined $b->{config};
     remove_tree($Root);
     make_path("$Root/logs", "$Root/html", "$Root/conf", "$Root/tmp");
     chmod 0755, $Root;
@@ -154,9 +157,9 @@ http {
     server {
         listen 127.0.0.1:$Port;
         server_name localhost;
-        root $Root/html;
+        client_max_body_size 30M;
         $config
-        location = /favicon.ico { log_not_found off; }
+        $root_location
     }
 }
 CONF
@@ -269,9 +272,9 @@ sub one_request {
     return "$h\r\n$body";
 }
 
-# Send the parts (a hash is { value, delay_before in s }) and read to the end of the connection.
+# Send the parts, $delay seconds between them, and read to the end of the connection.
 sub exchange {
-    my ($timeout, @parts) = @_;
+    my ($timeout, $delay, @parts) = @_;
     my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$Port", Timeout => $timeout) or return;
     my ($sel, $got) = (IO::Select->new($s), '');
 
@@ -279,9 +282,9 @@ sub exchange {
     $s->autoflush(1);
     $s->blocking(0);
 
-    for my $part (@parts) {
-        my $p = ref $part ? $part->{value} : $part;
-        sleep $part->{delay_before} if ref $part && $part->{delay_before};
+    for my $i (0 .. $#parts) {
+        my $p = $parts[$i];
+        sleep $delay if $delay && $i;
         my $end = time + $timeout;
         while (length $p && time < $end) {
             my $n = syswrite $s, $p;
@@ -309,9 +312,7 @@ sub parse_response {
     my ($text, $head_only) = @_;
     my $rest = $$text;
 
-    $rest =~ s/\AHTTP\/1\.1 100 [^\r]*\r\n\r\n//;
-
-    return unless $rest =~ s/\A(HTTP\/\d\.\d (\d+)[^\r\n]*)\r\n(.*?)\r\n\r\n//s;
+    return unless $rest =~ s/\A(HTTP\/\d\.\d (\d+)[^\r\n]*)\r\n((?:[^\r\n]+\r\n)*)\r\n//;
     my ($line, $code, $head) = ($1, $2, $3);
     my %h;
     for (split /\r\n/, $head) {
@@ -339,18 +340,25 @@ sub parse_response {
     return $r;
 }
 
-# A section's value for the i-th response: a list holds one each.
-sub nth { my ($v, $i) = @_; return ref $v eq 'ARRAY' ? $v->[$i] : $v }
+# A section's value for the i-th response: a list holds one each, and several responses need one.
+sub nth {
+    my ($b, $section, $i) = @_;
+    my $v = $b->{$section};
+    return $v->[$i] if ref $v eq 'ARRAY';
+    die "$b->{name}: $section is no list\n"
+        if defined $v && (defined $b->{pipelined_requests} || ref $b->{request});
+    return $v;
+}
 
 sub check_response {
     my ($b, $name, $i, $r) = @_;
-    my $code = nth($b->{error_code}, $i);
+    my $code = nth($b, 'error_code', $i);
     $code = 200 unless defined $code;
     $code =~ s/\s+//g;
     Test::More::is($r ? $r->{code} : 'no response', $code, "$name - status");
     return unless $r;
 
-    if (defined(my $want = nth($b->{response_headers}, $i))) {
+    if (defined(my $want = nth($b, 'response_headers', $i))) {
         for (grep { /\S/ } split /\n/, expand($want)) {
             my ($k, $v) = /^(!?[^:\s]+)(?::\s*(.*?))?\s*$/;
             my $absent = $k =~ s/^!//;
@@ -363,16 +371,16 @@ sub check_response {
         }
     }
 
-    if (defined(my $want = nth($b->{response_body}, $i))) {
+    if (defined(my $want = nth($b, 'response_body', $i))) {
         Test::More::is($r->{body}, expand($want), "$name - body");
     }
-    if (defined(my $want = nth($b->{response_body_like}, $i))) {
+    if (defined(my $want = nth($b, 'response_body_like', $i))) {
         chomp $want;
-        Test::More::like($r->{body}, qr/$want/ms, "$name - body like");
+        Test::More::like($r->{body}, qr/$want/s, "$name - body like");
     }
-    if (defined(my $want = nth($b->{response_body_unlike}, $i))) {
+    if (defined(my $want = nth($b, 'response_body_unlike', $i))) {
         chomp $want;
-        Test::More::unlike($r->{body}, qr/$want/ms, "$name - body unlike");
+        Test::More::unlike($r->{body}, qr/$want/s, "$name - body unlike");
     }
 }
 
@@ -400,9 +408,9 @@ sub check_logs {
     for my $p (patterns($b->{no_error_log})) {
         Test::More::ok(!match_log($log, $p), "$name - error log has no $p");
     }
-    if (defined(my $want = $b->{access_log_like})) {
-        chomp $want;
-        Test::More::like(read_log('access.log'), qr/$want/m, "$name - access log");
+    for my $p (patterns($b->{access_log})) {
+        my $found = grep { match_log($_, $p) } split /\n/, read_log('access.log');
+        Test::More::ok($found, "$name - access log has $p");
     }
     if (!defined $die_out) {
         my @bad = grep { !/\Q@{[ $b->{expected_alert} || "\0" ]}\E/ }
@@ -448,7 +456,7 @@ sub run_block {
         my @conns = ref $b->{request} ? map { [$_] } @parts : [@parts];
         my $i = 0;
         for my $conn (@conns) {
-            my ($text) = exchange($b->{timeout} || $Timeout, @$conn);
+            my ($text) = exchange($b->{timeout} || $Timeout, $b->{raw_request_middle_delay}, @$conn);
             for (1 .. $n) {
                 check_response($b, $name, $i++, parse_response(\$text, $head));
             }

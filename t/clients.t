@@ -1,0 +1,161 @@
+# Clients of every kind: TLS, HTTP/2 with windows that open late or never, nginx's limits.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use H2;
+use Infer;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $one = 'infer_pool p { engine SOCK(a); queue 64 timeout=5s; }';
+my $pass = 'location / { infer_pass p; }';
+my $h2 = "listen 127.0.0.1:PORT(h2) http2; $pass";
+my ($t, @s);
+
+sub count { my ($s, $re) = @_; my $n = () = $s =~ /$re/g; return $n }
+sub all_free { return $t->until(sub { $t->stat('slots_free') == $t->stat('slots') }) }
+
+# No more reply bytes come into the worker: every stream has used up its credit.
+sub settled {
+    my $last = -1;
+    return $t->until(sub {
+        my $n = $t->stat('bytes_in');
+        my $same = $n == $last;
+        $last = $n;
+        sleep 0.2;
+        return $same;
+    }, 10);
+}
+
+# The output of a command, and when the first and the last of it came.
+sub timed {
+    my ($got, $first, $last) = ('');
+    open my $p, '-|', @_ or die "$_[0]: $!";
+    while (sysread $p, $got, 65536, length $got) {
+        $first ||= time;
+        $last = time;
+    }
+    close $p;
+    return ($got, $last - $first, $? >> 8);
+}
+
+subtest 'TLS' => sub {
+    $t = Infer->new('cl-tls', http => $one, server => "$pass
+                    listen 127.0.0.1:PORT(tls) ssl http2;
+                    ssl_certificate ROOT/cert.pem; ssl_certificate_key ROOT/key.pem;");
+    system("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+           . " -keyout $t->{root}/key.pem -out $t->{root}/cert.pem 2>$t->{root}/openssl.log") == 0
+        or die 'openssl';
+    my $e = $t->engine('a', '--tokens', 20, '--interval-ms', 50);
+    $t->start;
+    my @curl = ('curl', '-skN', '-d', '{}', "https://127.0.0.1:" . $t->port('tls') . '/');
+    for my $v ('--http1.1', '--http2') {
+        my ($got, $took) = timed(@curl, $v, '-w', '%{http_version}');
+        like($got, qr/"i":0.*"i":19.*\[DONE\]\n\n(?:1.1|2)\z/s, "$v: a whole stream");
+        ok($took > 0.3, "$v: token by token: $took s");
+    }
+    $t->kill_engine($e);
+    $e = $t->engine('a', '--tokens', 3000, '--interval-ms', 0, '--bytes', 1000);
+    $t->until(sub { $t->engine_log('a') =~ /link up/ });
+    for my $v ('--http1.1', '--http2') {
+        my ($got) = timed(@curl, $v);
+        is(count($got, qr/^data: \{/m), 3000, "$v: 3 MB, beyond every window");
+    }
+    $t->kill_engine($e);
+    $e = $t->engine('a', '--tokens', 1000, '--interval-ms', 20, '--die-at', 6);
+    my ($got, undef, $rc) = timed(@curl, '--http1.1');
+    like($got, qr/"i":3.*"code":"engine_lost".*\[DONE\]\n\n\z/s, 'a dead engine: error event');
+    isnt($rc, 0, 'and no clean end');
+    $t->finish;
+};
+
+subtest 'HTTP/2: a window that opens late' => sub {
+    $t = Infer->new('cl-late', http => $one, server => $h2);
+    $t->engine('a', '--tokens', 300, '--interval-ms', 0, '--bytes', 1000);
+    $t->start;
+    ok($t->attached(1), 'attached');
+    my $c = H2->new($t->port('h2'), 0);
+    my $id = $c->post('/');
+    ok($t->until(sub { $t->stat('bytes_in') > 4096 }) && settled(), 'the engine stops');
+    my $held = $t->stat('bytes_in');
+    ok($held < 12288, "within its window: $held bytes");
+    is($c->{data}{$id}, '', 'nothing came');
+    $c->window($id, 4000);
+    ok($c->read(5, sub { length $c->{data}{$id} == 4000 }), 'as much as was asked for');
+    ok($t->until(sub { $t->stat('bytes_in') >= $held + 2000 }),
+       'credit goes back for what has left, though not all has');
+    $c->window($id, 1 << 24);
+    ok($c->read(5, sub { $c->{ended}{$id} }), 'it ends');
+    is(join(',', $c->{data}{$id} =~ /"i":(\d+)/g), join(',', 0 .. 299), 'every event in order');
+    like($c->{data}{$id}, qr/\[DONE\]\n\n\z/, 'to the last');
+    $c->close;
+    ok(all_free(), 'the slot is free');
+    $t->finish;
+};
+
+subtest 'HTTP/2: windows that never open' => sub {
+    $t = Infer->new('cl-never', http => $one, server => "$h2 keepalive_requests 100000;
+                    location /short { infer_pass p; send_timeout 500ms; }");
+    $t->engine('a', '--tokens', 100000, '--interval-ms', 0, '--bytes', 500);
+    $t->start;
+    ok($t->attached(1), 'attached');
+    my ($pid) = $t->workers;
+    my $before = $t->rss($pid);
+    my $c = H2->new($t->port('h2'), 0);
+    my @id = map { $c->post('/') } 1 .. 20;
+    ok($t->until(sub { $t->stat('active') == 20 }) && settled(), 'twenty are stuck');
+    my $grown = $t->rss($pid) - $before;
+    ok($grown < 20 * 96, "at $grown kB");
+    like($t->get('/static'), qr/static/, 'nobody else waits');
+    for (1 .. 400) {
+        $c->window($_, 7) for @id;
+        $c->read(0.01, sub { 0 }) if $_ % 20 == 0;
+    }
+    ok(settled(), 'a few bytes at a time');
+    my $more = $t->rss($pid) - $before - $grown;
+    ok($more < 20 * 8, "cost $more kB");
+    my $short = $c->post('/short');
+    ok($t->until(sub { $t->stat('active') == 21 }), 'one with a send_timeout');
+    ok($t->until(sub { $t->stat('active') == 20 }), 'which frees its slot');
+    $c->window($id[0], 1);                  # nginx sends the reset with the next frame
+    ok($c->read(5, sub { defined $c->{reset}{$short} }), 'and resets the stream');
+    $c->close;
+    ok(all_free(), 'a client that leaves frees all');
+    ok($t->until(sub { count($t->access_log, qr/fin=cancelled/) == 20 }), 'as the log says');
+    $t->finish;
+};
+
+subtest 'limit_conn' => sub {
+    $t = Infer->new('cl-conn', http => "$one limit_conn_zone \$binary_remote_addr zone=c:1m;",
+                    server => 'limit_conn_status 429; error_page 429 @e;
+                               location @e { infer_error; }
+                               location / { infer_pass p; limit_conn c 1; }');
+    $t->engine('a', '--tokens', 20, '--interval-ms', 20);
+    $t->start;
+    my $first = $t->open_stream;
+    $t->collect(5, [$first], sub { $first->{got} =~ /"i":1/ });
+    like($t->get('/'), qr/^HTTP\/1.1 429 .*Retry-After: 1.*"code":"rate_limit_exceeded"/s,
+         'the second stream is refused');
+    ok($t->collect(5, [$first]) && $first->{got} =~ /\[DONE\]/, 'the first one goes on');
+    my $next = $t->open_stream;
+    ok($t->collect(5, [$next], sub { $next->{got} =~ /"i":1/ }), 'after its end the next one runs');
+    close $next->{s};
+    ok($t->until(sub { $t->get('/') =~ /\[DONE\]/ }), 'and the next after one that was left');
+    $t->finish;
+};
+
+subtest 'limit_req delays' => sub {
+    $t = Infer->new('cl-req', http => "$one limit_req_zone \$uri zone=r:1m rate=10r/s;",
+                    server => 'location / { infer_pass p; limit_req zone=r burst=5; }');
+    $t->engine('a', '--tokens', 3, '--interval-ms', 1);
+    $t->start;
+    @s = map { $t->open_stream } 1 .. 4;
+    ok($t->collect(5, \@s), 'all end');
+    is(scalar(grep { $_->{got} =~ /^HTTP\/1.1 200.*\[DONE\]/s } @s), 4, 'and are answered');
+    ok($s[3]{at_end} - $s[0]{start} > 0.2, 'one after the other');
+    $t->finish;
+};
+
+done_testing();

@@ -1,0 +1,284 @@
+"""What clients and operators see of the core: cached tokens, who shares them, refusals and when to
+come again, classes, the admin routes, /load, and a dashboard of metrics that exist."""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
+from env import BUILD, Stack, done, ok, same
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+LONG = [{"role": "user", "content": "Tell me of the sea, the hills and the rain. " * 8}]
+FOREVER = {"prompt": "a", "max_tokens": 4000, "ignore_eos": True, "temperature": 0}
+
+
+class Call:
+    """One request over the wire, as a worker would send it; under way until it is read."""
+    def __init__(self, method, uri, body=None, key=None, request_id=None):
+        h = [f":key:{key}"] * (key is not None) + [f"x-request-id:{request_id}"] * bool(request_id)
+        self.out, self.text = tempfile.TemporaryFile(), None
+        with tempfile.TemporaryFile() as f:
+            f.write(b"" if body is None else json.dumps(body).encode())
+            f.seek(0)
+            self.p = subprocess.Popen([f"{BUILD}/t/helpers/wire_client", SOCK, method, uri, "-",
+                                       *[x for v in h for x in ("-H", v)]], stdin=f,
+                                      stdout=self.out, stderr=subprocess.PIPE)
+
+    def read(self):
+        if self.text is None:
+            self.note = self.p.communicate(timeout=100)[1].decode()
+            self.out.seek(0)
+            head, _, self.text = self.out.read().decode().partition("\n\n")
+            lines = head.split("\n")
+            self.status = int(lines[0].split()[1]) if lines[0].startswith("status") else 0
+            self.headers = dict(x.split(": ", 1) for x in lines[1:] if ": " in x)
+        return self
+
+    def leave(self):
+        self.p.kill()
+        self.p.communicate()
+
+    @property
+    def json(self):
+        return json.loads(self.read().text)
+
+    @property
+    def error(self):
+        e = self.json["error"]
+        return (self.status, e["type"], e["code"], e["param"])
+
+
+def get(uri):
+    return Call("GET", uri).json
+
+
+def post(uri, key=None, **body):
+    return Call("POST", uri, body, key)
+
+
+def cached(key=None, **more):
+    u = post(CHAT, key, **{"messages": LONG, "max_tokens": 2, "temperature": 0, **more}).json
+    return u["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def metric(name):
+    text = Call("GET", "/metrics").read().text
+    m = re.search(rf"^{re.escape(name)}(?:{{.*?}})? (\S+)$", text, re.M)
+    return float(m.group(1)) if m else None
+
+
+def until(name, want):
+    for _ in range(1000):
+        if get("/load")[name] == want:
+            return True
+        time.sleep(0.01)
+    return ok(False, f"/load: {name} becomes {want}")
+
+
+def prefixes():
+    same(cached(), 0, "the first of its kind: nothing is cached")
+    n = cached()
+    ok(n >= 96 and n % 16 == 0, f"the second: {n} tokens")
+    same(cached(key="alice"), 0, "of another key: nothing")
+    same((cached(key="alice"), cached(key="alice" * 2000)), (n, 0), "keys of any length")
+    same((cached(cache_salt="s"), cached(cache_salt="s")), (0, n), "of another salt: nothing")
+    same(cached(key="alice", cache_salt="s"), 0, "a key and a salt are neither of them")
+    same(cached(key="", cache_salt="s"), n, "an empty key is none")
+    same(cached(n=2), n, "n = 2: the prompt counts once")
+    before = metric("vllm:prefix_cache_hits_total")
+    all_in = metric("vllm:prefix_cache_queries_total")
+    ev = post(CHAT, messages=LONG, max_tokens=2, stream=True,
+              stream_options={"include_usage": True}).read().text.split("\n\n")
+    u = json.loads(ev[-3][6:])["usage"]
+    same(u["prompt_tokens_details"]["cached_tokens"], n, "a stream says it in its last chunk")
+    same(metric("vllm:prefix_cache_hits_total") - before, n, "and /metrics")
+    same(metric("vllm:prefix_cache_queries_total") - all_in, u["prompt_tokens"], "of all")
+    same(Call("POST", "/admin/reset_prefix_cache").json,
+         {"status": "ok"}, "reset_prefix_cache")
+    same((cached(), cached()), (0, n), "forgets them, and they come back")
+    same(Call("POST", TEXT, {"prompt": "a", "max_tokens": 1}).json["usage"]
+         ["prompt_tokens_details"]["cached_tokens"], 0, "cached_tokens is there where nothing is")
+
+
+def refusals():
+    run = Call("POST", TEXT, {**FOREVER, "stream": True}, "alice", "run")
+    until("running", 1)
+    wait = Call("POST", TEXT, {"prompt": [7] * 3000, "max_tokens": 1}, "alice", "wait")
+    until("waiting", 1)
+    load = get("/load")
+    same({k: load[k] for k in ("ready", "draining", "running", "waiting", "queue_tokens")},
+         {"ready": True, "draining": False, "running": 1, "waiting": 1, "queue_tokens": 3000},
+         "/load")
+    ok(0 < load["kv_usage"] < 1 and load["estimated_wait_ms"] >= 0, "part of the cache is in use")
+
+    told = set()
+    for stream in (False, True):
+        r = post(TEXT, "alice", prompt="a", max_tokens=1, stream=stream)
+        same(r.error, (429, "rate_limit_error", "rate_limit_exceeded", None),
+             f"a third of a key that may have two, stream {stream}")
+        r = post(TEXT, "bob", prompt=[7] * 2000, max_tokens=1, stream=stream)
+        same(r.error, (503, "service_unavailable_error", "server_is_overloaded", None),
+             "more tokens than may wait")
+        ms = int(r.headers["retry-after-ms"])
+        ok(100 <= ms <= 120000 and int(r.headers["retry-after"]) == (ms + 999) // 1000,
+           f"to come again in {ms} ms")
+        told.add(ms)
+    ok(told != {1000}, "which is no constant")
+    same(post(TEXT, prompt=[7] * 500, max_tokens=1, n=3).error[2], "server_is_overloaded",
+         "one of three choices that is refused refuses all")
+    until("waiting", 1)
+    same(post(TEXT, "bob", prompt="a", max_tokens=1, n=3).error[0::3], (400, "n"),
+         "n above what a key may have")
+    same((metric('inferd_refused_total{reason="quota"}'),
+          metric('inferd_refused_total{reason="busy"}')), (2, 3), "all are counted")
+    return run, wait
+
+
+def aborts(run, wait):
+    r = Call("POST", "/admin/abort?request_id=nobody")
+    same(r.error, (404, "invalid_request_error", "request_not_found", "request_id"), "an unknown id")
+    for uri in ("/admin/abort", "/admin/abort?request_id=" + "x" * 200, "/admin/abort?id=run"):
+        same(Call("POST", uri).error[0::3], (400, "request_id"), uri[:30])
+    same(Call("POST", "/admin/abort?x=1&request_id=%77ait&y").json, {"aborted": 1}, "abort: one waits")
+    same(wait.error, (500, "server_error", "request_aborted", None), "it is told so")
+    same(wait.headers["x-should-retry"], "false", "and not to come again")
+    same(Call("POST", "/admin/abort?request_id=cmpl-run").json, {"aborted": 1}, "one runs")
+    ev = run.read().text.split("\n\n")
+    same((run.status, ev[-2:], json.loads(ev[-3][6:])["error"]["code"]),
+         (200, ["data: [DONE]", ""], "request_aborted"), "its stream ends with an error event")
+    ok("end 2 " in run.note and "finish abort" in run.note, "and is cut on the wire")
+    until("running", 0)
+    same(get("/load")["kv_usage"], 0, "its pages are free")
+    for m, uri, want in (("GET", "/admin/drain", 405), ("GET", "/admin/abort", 405),
+                         ("POST", "/admin/", 404), ("POST", "/admin/other", 404),
+                         ("POST", "/load", 405)):
+        same(Call(m, uri).error[0], want, f"{m} {uri}")
+
+
+def classes():
+    for batch, tier in (({"priority": 7, "service_tier": "auto"}, "flex"),
+                        ({"service_tier": "flex"}, "flex")):
+        run = Call("POST", TEXT, {**FOREVER, "stream": True}, None, "run")
+        until("running", 1)
+        late = {**FOREVER, "max_tokens": 150}
+        first = Call("POST", TEXT, {**late, **batch})
+        until("waiting", 1)
+        second = Call("POST", TEXT, {**late, "priority": -1, "service_tier": "default"})
+        until("waiting", 2)
+        Call("POST", "/admin/abort?request_id=run").read()
+        while first.p.poll() is None and second.p.poll() is None:
+            time.sleep(0.001)
+        ok(first.p.poll() is None, f"{batch} waits for who came later")
+        same((first.json["service_tier"], second.json["service_tier"]), (tier, "default"), "as told")
+        run.leave()
+    ok("service_tier" not in post(TEXT, prompt="a", max_tokens=1).json, "who asks for none gets none")
+
+
+def drain(engine):
+    run = Call("POST", TEXT, {**FOREVER, "max_tokens": 800, "stream": True})
+    until("running", 1)
+    same(Call("POST", "/admin/drain").json["status"], "draining", "drain")
+    same(Call("POST", "/admin/drain").json["status"], "draining", "again: the same")
+    load, ready = get("/load"), Call("GET", "/ready").read()
+    same((load["ready"], load["draining"], ready.status), (False, True, 503), "it is not ready")
+    ok(run.read().text.endswith("data: [DONE]\n\n") and "end 0 " in run.note, "what runs is finished")
+    same(engine.wait(20), 0, "and the engine has ended")
+
+
+def engine():
+    global SOCK
+    with tempfile.TemporaryDirectory() as d:
+        SOCK = f"{d}/s"
+        with open(f"{d}/log", "w") as log:
+            p = subprocess.Popen([f"{BUILD}/inferd", "serve", "models/demo", "--uds", SOCK,
+                                  "--max-num-seqs", "1", "--max-queue-tokens", "4096",
+                                  "--max-requests-per-key", "2", "--api-threads", "2",
+                                  "--kv-cache-memory-bytes", "64m"], stderr=log)
+        try:
+            for _ in range(400):
+                if os.path.exists(SOCK) and Call("GET", "/ready").read().status == 200:
+                    break
+                time.sleep(0.05)
+            prefixes()
+            aborts(*refusals())
+            classes()
+            drain(p)
+        except BaseException:
+            print("# " + open(f"{d}/log").read().replace("\n", "\n# "))
+            raise
+        finally:
+            p.kill()
+            p.wait()
+
+
+def fetch(url, body=None, key=None):
+    h = {"Content-Type": "application/json"}
+    if key is not None:
+        h["X-Key"] = key
+    r = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), h)
+    try:
+        with urllib.request.urlopen(r, timeout=60) as f:
+            return f.status, f.headers, f.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.headers, e.read().decode()
+
+
+def dashboard(metrics):
+    """Every name that a panel asks for is there, with the labels that it asks for."""
+    have = {}
+    for name, labels in re.findall(r"^([a-z0-9_:]+)(?:\{(.*)\})? \S+$", metrics, re.M):
+        have.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+    with open("conf/grafana/inferd.json") as f:
+        board = json.load(f)
+    exprs = [t["expr"] for p in board["panels"] for t in p.get("targets", [])]
+    exprs += [v["query"] for v in board["templating"]["list"] if v["type"] == "query"]
+    wrong = []
+    for expr in exprs:
+        names = re.findall(r"\b((?:vllm:|inferd_)\w+)(?:\{([^}]*)\})?", expr)
+        bad = [n for n, sel in names
+               if n not in have or not set(re.findall(r"(\w+)[=!]", sel)) <= have[n]]
+        wrong += [expr] if bad or not names else []
+    same((len(exprs) > 40, wrong), (True, []), f"{len(exprs)} expressions of metrics that exist")
+    told = {x for e in exprs for x in re.findall(r"by ?\(([^)]*)\)", e)}
+    labels = set().union(*have.values())
+    same({x.strip() for t in told for x in t.split(",")} - labels, set(), "so are labels summed by")
+
+
+def through_nginx():
+    extra = """infer_set_key $http_x_key;
+        location /admin/ { deny all; infer_pass gemma; }
+        location /admin/drain { infer_pass gemma; }"""
+    body = {"messages": LONG, "max_tokens": 3, "temperature": 0}
+    with Stack(extra=extra, serve_args=["--max-requests-per-key", "1"]) as s:
+        got = [json.loads(fetch(s.url + CHAT, body, k)[2])["usage"]["prompt_tokens_details"]
+               ["cached_tokens"] for k in ("a", "a", "b", None)]
+        same((got[0], got[1] > 0, got[2:]), (0, True, [0, 0]), f"keys of nginx: {got}")
+        for _ in range(100):
+            lines = re.findall(r" cached=(\d+) ", s.log("access.log"))
+            if len(lines) >= 4:
+                break
+            time.sleep(0.02)
+        same([int(x) for x in lines if x != "-"][-4:], got, "$infer_cached_tokens says the same")
+        same(fetch(s.url + "/admin/abort?request_id=1", {})[0], 403, "/admin/ is closed to others")
+        run = urllib.request.urlopen(urllib.request.Request(
+            s.url + TEXT, json.dumps({**FOREVER, "stream": True}).encode(),
+            {"Content-Type": "application/json", "X-Key": "a"}), timeout=60)
+        run.readline()
+        status, h, text = fetch(s.url + CHAT, body, "a")
+        same((status, json.loads(text)["error"]["code"]), (429, "rate_limit_exceeded"), "429")
+        ok(h["Retry-After"] and int(h["Retry-After-Ms"]) >= 100, "with both headers")
+        run.close()
+        dashboard(fetch(s.url + "/metrics")[2])
+        same(fetch(s.url + "/admin/drain", {})[0], 200, "drain")
+        same(s.engine.wait(20), 0, "ends the engine")
+
+
+engine()
+through_nginx()
+done()

@@ -1,0 +1,292 @@
+"""Engines that lie, against the real nginx: a request ends in an error and never as if it were
+whole, the next one is answered over a new link, and the worker stays the same process. And the real
+engine while it loads."""
+import http.client
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
+from env import BUILD, Stack, done, ok, same
+from wire import (HEARTBEAT, OPTIONAL, PAD, REP_DATA, REP_END, REP_HEAD, REP_STATS, REQ_CANCEL,
+                  REQ_END, REQ_HEAD, Side, hello, pair)
+
+JSON = pair(b"content-type", b"application/json")
+UNKNOWN = (1 << 64) - 1
+
+
+def rep_head(status=200, body=UNKNOWN, pairs=JSON, n=1, flags=0):
+    return struct.pack("<QHHI", body, status, n, flags) + pairs
+
+
+def end(reason=0):
+    return struct.pack("<II", reason, 0)
+
+
+class Link(Side):
+    """The engine's end towards one worker; each request is played by the last part of its URI."""
+
+    def __init__(self, sock):
+        data, fds, _, _ = socket.recv_fds(sock, 128, 1)
+        self.n_slot, self.window, e2w = struct.unpack_from("<III", data, 20)
+        super().__init__(self.n_slot, self.window, e2w, 0)
+        self.sock = sock
+        self.meet(fds[0])
+        socket.send_fds(sock, [hello(7, n_slot=self.n_slot, window=self.window, e2w=e2w)],
+                        [self.fd])
+        os.close(self.fd)
+
+    def run(self):
+        beat = 0
+        while not self.closed(0.001):
+            beat += 1
+            self.word(HEARTBEAT, beat)
+            for kind, slot, gen, p in self.records(REQ_END, limit=0.02):
+                if kind == REQ_HEAD:
+                    self.seq[slot] = 0
+                    uri = p[16:16 + struct.unpack_from("<I", p, 8)[0]].decode()
+                    self.play(PLAYS[uri.split("/")[-1]][1], slot, gen)
+                if kind == REQ_CANCEL:
+                    self.put(REP_END, end(1), slot, gen)
+
+    def play(self, play, slot, gen):
+        for step in play:
+            if callable(step):
+                step(self, slot, gen)
+            else:
+                kind, payload, *kw = step
+                self.put(kind, payload, **{"slot": slot, "gen": gen, **(kw[0] if kw else {})})
+
+
+class Engine:
+    """What Stack wants of a process."""
+
+    def __init__(self, path):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            link = Link(self.listener.accept()[0])
+            threading.Thread(target=link.run, daemon=True).start()
+
+    def poll(self):
+        return None
+
+    def send_signal(self, _):
+        pass
+
+    def wait(self, _=None):
+        pass
+
+
+class Faulty(Stack):
+    def start_engine(self):
+        self.engine = Engine(self.sock)
+
+
+def pause(k, slot, gen):
+    """What was said before has been read and sent."""
+    time.sleep(0.05)
+
+
+def ring(tail, *words):
+    """Garbage where the next record should be."""
+    def step(k, slot, gen):
+        pause(k, slot, gen)
+        at = k.tail % k.ring
+        struct.pack_into(f"<{len(words)}I", k.own, k.ring_off + at, *words)
+        k.publish(k.tail + tail)
+    return step
+
+
+def overrun(k, slot, gen):
+    for _ in range(k.window // 4000 + 2):
+        k.put(REP_DATA, b"x" * 4000, slot, gen)
+
+
+def stale(k, slot, gen):
+    for g in (gen - 1, gen + 1, 0, 0xFFFFFFFF):
+        k.put(REP_DATA, b"STALE", slot, g & 0xFFFFFFFF, seq=1)
+        k.put(REP_END, end(), slot, g & 0xFFFFFFFF, seq=1)
+    k.put(REP_DATA, b"STALE", k.n_slot - 1, gen, seq=0)
+
+
+STATS = struct.pack("<IIIIQ", 1, 0, 2, 0, 0) + b"a\nb\x1b" + b"m" * 60 + b"f" * 16 + b"i" * 64
+HEAD, ONE = (REP_HEAD, rep_head()), (REP_DATA, b"one", {"flags": 1})
+DONE = (REP_END, end())
+# Before the head nginx answers 502; after it the answer is cut or ends in an error event.
+FIRST, LATER = "502", "broken"
+
+
+def both(name, step):
+    yield name + ", first", FIRST, [step]
+    yield name + ", later", LATER, [HEAD, ONE, pause, step]
+
+
+def all_plays():
+    yield "good", "whole", [HEAD, ONE, DONE]
+    yield "ready", "whole", [(REP_HEAD, rep_head(body=2)), (REP_DATA, b"{}"), DONE]
+    yield "stale generations", "whole", [HEAD, ONE, stale, DONE]
+    yield "an optional record", "whole", [HEAD, (OPTIONAL | 9, b"news"), ONE, DONE]
+    yield "stats with control characters", "whole", [HEAD, ONE, (REP_STATS, STATS), DONE]
+
+    yield from both("an unknown type", (9, b""))
+    yield from both("a request's type", (REQ_HEAD, b"x" * 20))
+    yield from both("a PAD in the middle", ring(64, 0, PAD, 0, 0, 0, 0))
+    yield from both("a length beyond the ring", ring(64, 0x7FFFFFFF, REP_DATA, 0, 1, 0, 0))
+    yield from both("a length beyond the tail", ring(24, 8, REP_DATA, 0, 1, 0, 0))
+    yield from both("half a record", ring(16, 0, REP_DATA, 0, 1))
+    yield from both("an unaligned tail", ring(25, 0, REP_DATA, 0, 1, 0, 0))
+    yield from both("a tail beyond the ring", ring(1 << 40, 0, REP_DATA, 0, 1, 0, 0))
+    yield from both("a tail that goes back", ring(-64, 0, REP_DATA, 0, 1, 0, 0))
+    yield from both("a slot out of range", (REP_DATA, b"x", {"slot": 1 << 20}))
+    yield from both("unknown flags", (REP_DATA, b"x", {"flags": 2}))
+    yield from both("something reserved", (REP_DATA, b"x", {"rsv": 1}))
+    yield from both("empty data", (REP_DATA, b""))
+    yield from both("a short END", (REP_END, b"\0\0\0\0"))
+    yield from both("short STATS", (REP_STATS, b"x" * 100))
+    yield from both("a byte on the socket", lambda k, slot, gen: k.bell(b"X"))
+    yield from both("a dead socket", lambda k, slot, gen: k.sock.shutdown(2))
+
+    yield from both("END_ERROR", (REP_END, end(2)))
+    yield from both("END_CANCELLED for nothing", (REP_END, end(1)))
+    yield from both("END with a reason of its own", (REP_END, end(77)))
+    yield from both("a gap in the sequence", (REP_DATA, b"x", {"seq": 9}))
+    yield "busy after the head", LATER, [HEAD, ONE, pause, (REP_END, end(3))]
+    yield "END without a head", FIRST, [DONE]
+    yield "data without a head", FIRST, [ONE, DONE]
+    yield "a head twice", LATER, [HEAD, ONE, pause, HEAD, DONE]
+    yield "more than its length", LATER, [(REP_HEAD, rep_head(body=4)), ONE, pause, ONE, DONE]
+    yield "less than its length", LATER, [(REP_HEAD, rep_head(body=4)), ONE, pause, DONE]
+    yield "no regard to credit", LATER, [HEAD, ONE, pause, overrun, overrun, overrun, DONE]
+
+    for name, head in (
+            ("status 99", rep_head(99)), ("status 600", rep_head(600)), ("status 0", rep_head(0)),
+            ("no content type", rep_head(pairs=b"", n=0)),
+            ("a pair that is missing", rep_head(n=2)),
+            ("33 pairs", rep_head(pairs=JSON * 33, n=33)),
+            ("unknown head flags", rep_head(flags=2)),
+            ("bytes behind the pairs", rep_head(pairs=JSON + b"xxx")),
+            ("a newline in a value", rep_head(pairs=JSON + pair(b"x", b"a\r\nb: c"), n=2)),
+            ("a name that is not UTF-8", rep_head(pairs=JSON + pair(b"\xc3\x28", b"a"), n=2)),
+            ("a body of 2^63 bytes", rep_head(body=1 << 63))):
+        yield name, FIRST, [(REP_HEAD, head), ONE, DONE]
+
+
+PLAYS = {name.replace(" ", "-").replace(",", ""): (want, play) for name, want, play in all_plays()}
+
+
+def ask(port, uri):
+    """502, whole, broken, or what came instead."""
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        c.request("POST", uri, b"{}")
+        r = c.getresponse()
+        try:
+            body = r.read()
+        except http.client.IncompleteRead as e:
+            return "broken" if e.partial.startswith(b"one") else repr(e.partial)
+        if r.status != 200:
+            error = json.loads(body)["error"]
+            return f"{r.status}" if error["message"] and error["code"] else repr(body)
+        if b'"error"' in body and body.startswith(b"one"):
+            return "broken"
+        return "whole" if body in (b"one", b"{}") else repr(body[:200])
+    except (ConnectionError, http.client.HTTPException) as e:
+        return repr(e)
+    finally:
+        c.close()
+
+
+def lying_engines():
+    with Faulty() as s:
+        before, wrong = s.workers(), {}
+        for name, (want, _) in PLAYS.items():
+            got = ask(s.port, f"/v1/{name}")
+            after = ask(s.port, "/v1/good")
+            if (got, after) != (want, "whole"):
+                wrong[name] = (got, after)
+        same(wrong, {}, f"{len(PLAYS)} plays: each ends as it must, and the next request is served")
+        same(s.workers(), before, "by the same worker")
+        log = s.log("error.log")
+        same([x for x in log.split("\n") if "[alert]" in x or "[emerg]" in x], [], "no alert")
+        ok(any("a\\x0Ab\\x1B" in x for x in s.log("access.log").split("\n")),
+           "control characters of the engine's words are escaped in the log")
+
+
+# The loader asks isatty() at each step of its progress: here that takes its time.
+SLOW = """
+#include <unistd.h>
+int isatty(int fd) { (void) fd; usleep(20000); return 0; }
+"""
+
+
+class Loading(Stack):
+    def start_engine(self):
+        with open(self.dir + "/slow.c", "w") as f:
+            f.write(SLOW)
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", self.dir + "/slow.so",
+                        self.dir + "/slow.c"], check=True)
+        self.nginx = self.engine = None
+        log = open(self.dir + "/inferd.log", "ab")
+        self.engine = subprocess.Popen(
+            [f"{BUILD}/inferd", "serve", self.model, "--served-model-name", "demo", "--uds",
+             self.sock, "--kv-cache-memory-bytes", "96m"], stdout=log, stderr=log,
+            env=dict(os.environ, LD_PRELOAD=self.dir + "/slow.so"))
+
+    def wait_ready(self, limit=20):
+        pass                                # that is what is tested
+
+
+def get(port, method, uri, body=None):
+    while True:
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            c.request(method, uri, body)
+            break
+        except ConnectionRefusedError:      # nginx is on its way
+            time.sleep(0.01)
+    r = c.getresponse()
+    return r.status, dict((k.lower(), v) for k, v in r.getheaders()), json.loads(r.read())
+
+
+def loading():
+    chat = json.dumps({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 4})
+    parts, etas, refused, codes = [], [], None, set()
+    with Loading() as s:
+        limit = time.time() + 60
+        while time.time() < limit:
+            status, _, ready = get(s.port, "GET", "/ready")
+            codes.add(status)
+            if status == 200:
+                break
+            if ready.get("state") == "loading":
+                parts.append(ready["progress"])
+                etas.append(ready["eta_s"])
+                refused = refused or get(s.port, "POST", "/v1/chat/completions", chat)
+            time.sleep(0.02)
+        ok(len(set(parts)) > 3 and parts == sorted(parts) and parts[-1] < 1,
+           f"/ready tells how far it is: {len(set(parts))} steps up to {parts[-1:]}")
+        ok(any(etas) and all(e is None or e >= 0 for e in etas), "and how long it takes")
+        same(codes, {503, 200}, "with 503, at last 200")
+        status, head, body = refused
+        ok(status == 503 and head.get("retry-after") and body["error"]["code"],
+           f"a chat meanwhile: 503, Retry-After, {body}")
+        status, _, body = get(s.port, "POST", "/v1/chat/completions", chat)
+        ok(status == 200 and body["choices"][0]["message"]["content"], "and is answered after that")
+
+
+lying_engines()
+if BUILD == "build/asan":
+    ok(True, "# SKIP a preloaded library and the sanitizer do not mix")
+else:
+    loading()
+done()

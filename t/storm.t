@@ -1,0 +1,132 @@
+# Clients that do anything, engines that die, lie and hang, reloads all the while: for some seconds,
+# at random. Afterwards nothing may be left over. STORM_S: how long; STORM_SEED: which one.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use H2;
+use Infer;
+use Socket qw(SOL_SOCKET SO_LINGER);
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $seconds = $ENV{STORM_S} || 6;
+my $seed = $ENV{STORM_SEED} || time % 100000;
+srand $seed;
+diag "seed $seed";
+
+my $t = Infer->new('storm', workers => 2, shm => '512k', http => '
+    infer_pool p { engine SOCK(a) max_conns=40; engine SOCK(b) max_conns=40;
+                   queue 30 timeout=300ms; }
+    infer_pool q { engine SOCK(b); }
+    infer_buffer_size 8k; gzip on; gzip_types text/event-stream;
+    limit_req_zone $uri zone=r:1m rate=200r/s; limit_conn_zone $binary_remote_addr zone=c:1m;',
+    server => '
+    listen 127.0.0.1:PORT(h2) http2; client_body_buffer_size 1k;
+    error_page 502 503 504 @q;
+    location @q { infer_pass q; }
+    location / { infer_pass p; infer_next_engine error timeout http_503; }
+    location /hasty { infer_pass p; infer_first_byte_timeout 30ms; infer_read_timeout 20ms;
+                      send_timeout 50ms; infer_next_engine timeout; }
+    location /keep { infer_pass p; infer_ignore_client_abort on; send_timeout 100ms; }
+    location /pages { infer_pass p; infer_intercept_errors on; }
+    location /flush { infer_pass p; infer_flush_interval 20ms; post_action @q; }
+    location /mirror { mirror /copy; infer_pass p; limit_req zone=r burst=50; limit_conn c 20; }
+    location = /copy { internal; infer_pass q; }
+    location /around { infer_pass p; add_before_body /static; add_after_body /static;
+                       addition_types *; }');
+
+my @uri = qw(/ / / /hasty /keep /pages /flush /mirror /around);
+my @play = (['--tokens', 30, '--interval-ms', 5], ['--first-delay-ms', 50, '--tokens', 5],
+            ['--tokens', 2000, '--interval-ms', 0, '--bytes', 700], ['--busy'],
+            ['--status', 503], ['--bad-seq'], ['--garbage'], ['--die-at', 60], ['--hang-at', 200],
+            ['--stale', '--tokens', 10], ['--goaway-after', 5, '--tokens', 10]);
+my (%engine, @open, @h2, $n);
+
+sub any { return $_[rand @_] }
+
+sub change_engine {
+    my ($name, @args) = @_;
+    $t->kill_engine($engine{$name}) if $engine{$name};
+    $engine{$name} = $t->engine($name, @args);
+}
+
+# One to four requests on a connection, perhaps cut off, half closed, or reset in the end.
+sub http1 {
+    my $s = $t->connect or return;
+    my $method = rand() < 0.7 ? 'POST' : any(qw(GET DELETE HEAD OPTIONS PUT));
+    my $body = 'x' x rand(rand() < 0.3 ? 60000 : 50);
+    my $request = "$method " . any(@uri) . ' HTTP/1.' . (rand() < 0.9 ? 1 : 0)
+                  . "\r\nHost: x\r\n" . (rand() < 0.3 ? "Accept-Encoding: gzip\r\n" : '')
+                  . 'Content-Length: ' . length($body) . "\r\n\r\n$body";
+    $request x= 1 + rand 4 if rand() < 0.3;
+    $request = substr $request, 0, rand length $request if rand() < 0.1;
+    $s->blocking(0);
+    syswrite $s, $request;
+    shutdown $s, 1 if rand() < 0.15;
+    setsockopt $s, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0 if rand() < 0.3;
+    push @open, $s;
+    $n++;
+}
+
+# A request on a connection that is there, windows for some, a reset for one.
+sub http2 {
+    push @h2, H2->new($t->port('h2'), any(0, 100, 65535, 1 << 20)) if !@h2 || rand() < 0.4;
+    my $c = any(@h2);
+    my $id = $c->post(any(@uri));
+    my $some = sub { 1 + 2 * int rand(($id + 1) / 2) };
+    $c->window($some->(), 1 + rand 5000) for 1 .. rand 3;
+    $c->frame(H2::RST_STREAM, 0, $some->(), pack 'N', 8) if rand() < 0.3;
+    $c->read(0, sub { 1 });
+    $n++;
+}
+
+sub leave {
+    if (@open > 150 || @open && rand() < 0.4) {
+        my $s = splice @open, rand @open, 1;
+        sysread $s, my $got, 65536 if rand() < 0.7;
+        close $s;
+    }
+    (splice @h2, rand @h2, 1)->close if @h2 > 20;
+}
+
+$SIG{PIPE} = 'IGNORE';
+change_engine($_, @{ any(@play) }) for qw(a b);
+$t->start;
+
+my $end = time + $seconds;
+my ($engine_at, $reload_at) = (time, time + 1);
+while (time < $end) {
+    rand() < 0.6 ? http1() : http2();
+    leave();
+    if (time > $engine_at) {
+        change_engine(any(qw(a b)), @{ any(@play) });
+        $engine_at = time + 0.2 + rand 1;
+    }
+    if (time > $reload_at) {
+        kill 'HUP', $t->master;
+        $reload_at = time + 1 + rand 3;
+    }
+    sleep 0.001;
+}
+
+close $_ for @open;
+$_->close for @h2;
+change_engine($_, '--tokens', 3) for qw(a b);
+ok($n > 50 * $seconds, "$n requests");
+ok($t->until(sub { $t->get('/') =~ /\[DONE\]/ }, 15), 'the next one is answered');
+ok($t->until(sub { $t->workers == 2 }, 30), 'the old workers exit');
+
+# either worker may answer: all of twenty answers in a row
+my $clean = 0;
+ok($t->until(sub {
+    my $s = $t->status;
+    my @left = grep { $_ } $s =~ /"(?:active|waiting)":(\d+)/g, map { $_->[0] - $_->[1] }
+               map { [/(\d+)/g] } $s =~ /("slots":\d+,"slots_free":\d+)/g;
+    $clean = @left ? 0 : $clean + 1;
+    return $clean == 20;
+}, 15), 'no slot is held, nobody waits');
+$t->finish(qr/wrote nonsense/);
+
+done_testing();
