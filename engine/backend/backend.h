@@ -31,9 +31,10 @@ struct backend_ops {
      * their distance there. */
     const int32_t *(*input)(struct backend *be, const int32_t *p, int32_t n_row, int32_t n_col,
                             int32_t *stride);
-    /* Ops of a step come between these two; the results are where they were told to after the second.
-     * Steps with the same key ask for the same ops with the same arguments, but for what the inputs
-     * and the sampled rows hold: a backend may have kept them. NULL key: nothing is known. */
+    /* Ops of a step come between these two; the results are where they were told to after the
+     * second. Steps with the same key ask for the same ops with the same arguments, but for what
+     * the inputs and the sampled rows hold: a backend may have kept them. NULL key: nothing is
+     * known. */
     void  (*step_begin)(struct backend *be, const struct step_key *key);
     void  (*step_end)(struct backend *be);
 

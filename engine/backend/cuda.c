@@ -203,7 +203,8 @@ static bool begin(struct cuda *c)
 
 static bool same_key(const struct step_key *a, const struct step_key *b)
 {
-    return a->n_tok == b->n_tok && a->n_seq == b->n_seq && a->n_out == b->n_out && a->ctx == b->ctx;
+    return a->n_tok == b->n_tok && a->n_seq == b->n_seq && a->n_out == b->n_out
+           && a->ctx == b->ctx;
 }
 
 /* The graph of this key, or the least recently used one made free for it. */
