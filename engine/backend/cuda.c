@@ -190,8 +190,8 @@ static const int32_t *cuda_input(struct backend *be, const int32_t *p, int32_t n
     return dev;
 }
 
-/* After a failure nothing more is launched: pointers may be missing. In a replay the graph launches,
- * and a graph's inputs go up before it as a whole. */
+/* After a failure nothing more is launched: pointers may be missing. In a replay the graph
+ * launches, and a graph's inputs go up before it as a whole. */
 static bool begin(struct cuda *c)
 {
     if (c->mode == EAGER)
