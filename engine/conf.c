@@ -90,6 +90,7 @@ static const struct conf_opt {
   { "--max-tokens", set_i32, AT(max_tokens), 1, 1 << 24, "1024", NULL, CONF_CHAT,
     "longest answer" },
   { "--help", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "this list" },
+  { "-h", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "the same" },
 };
 
 #define N_OPT  (sizeof(opts) / sizeof(opts[0]))
