@@ -1,9 +1,10 @@
 # make            build/inferd and build/ngx_http_infer_module.so (against Debian's nginx-dev)
 # make demo       install what is missing, start inferd and nginx on 127.0.0.1:8080, ask something
 # make test       install what the tests need and run all of them
-# make install    DESTDIR and PREFIX are honoured
+# make install    DESTDIR and PREFIX are honoured; docs/nginx.md says what goes where
 # make test-gpu   the GPU against the CPU; says so and passes where there is none
 # make fuzz       every fuzzer for FUZZ_S seconds
+# ARCH=           for any machine of this architecture; without it for the one that compiles
 # SAN=1           AddressSanitizer and UBSan, in build/asan; CPU only
 # SAN=thread      ThreadSanitizer, in build/thread; likewise
 # NVCC=           build without the CUDA backend; it is built if nvcc is found
@@ -31,7 +32,7 @@ CFLAGS += -DHAVE_CUDA
 LDLIBS += -L$(CUDA_DIR)/lib64 -lcublasLt -lcudart_static -lstdc++ -ldl -lrt
 endif
 
-# What each folder may see (DESIGN section 3: the arrows between the rooms).
+# What each folder may see: the arrows between the rooms.
 INC_wire            = wire
 INC_kernels         = kernels
 INC_engine/text     = engine/text engine wire
@@ -116,7 +117,7 @@ demo:
 	$(MAKE) -j$$(nproc) all
 	tools/demo-server start
 	@echo; echo '> Hello! What is inferd?'; tools/demo-server ask 'Hello! What is inferd?'; echo
-	@cat docs/demo.txt
+	@tools/demo-server hints
 
 demo-stop:
 	tools/demo-server stop
@@ -138,19 +139,19 @@ test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu
 PREFIX     ?= /usr/local
 MODULE_DIR ?= /usr/lib/nginx/modules
 UNIT_DIR   ?= /lib/systemd/system
+DOC_DIR    ?= $(PREFIX)/share/doc/inferd
 install: all
 	install -D -m 755 $(BUILD)/inferd $(DESTDIR)$(PREFIX)/bin/inferd
 	install -D -m 644 $(MODULE) $(DESTDIR)$(MODULE_DIR)/ngx_http_infer_module.so
-	install -d $(DESTDIR)$(UNIT_DIR) $(DESTDIR)/etc/inferd
+	install -d $(DESTDIR)$(UNIT_DIR) $(DESTDIR)/etc/inferd $(DESTDIR)$(DOC_DIR)/docs
 	sed 's|@PREFIX@|$(PREFIX)|' 'conf/inferd@.service' > '$(DESTDIR)$(UNIT_DIR)/inferd@.service'
 	install -D -m 644 conf/nginx-inferd.service.d/drain.conf \
-	    $(DESTDIR)/etc/systemd/system/nginx.service.d/inferd-drain.conf
-	install -m 644 conf/inferd.conf.example $(DESTDIR)/etc/inferd/example.conf
-	install -D -m 644 conf/inferd.example.conf \
-	    $(DESTDIR)$(PREFIX)/share/doc/inferd/nginx.example.conf
-	install -D -m 644 conf/grafana/inferd.json \
-	    $(DESTDIR)$(PREFIX)/share/doc/inferd/grafana.json
-	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/inferd/README.md
+	    $(DESTDIR)$(UNIT_DIR)/nginx.service.d/inferd-drain.conf
+	install -m 644 conf/inferd.env.example $(DESTDIR)/etc/inferd/example.env
+	install -m 644 README.md $(DESTDIR)$(DOC_DIR)/README.md
+	install -m 644 docs/*.md $(DESTDIR)$(DOC_DIR)/docs
+	install -m 644 conf/inferd.example.conf $(DESTDIR)$(DOC_DIR)/nginx.example.conf
+	install -m 644 conf/grafana/inferd.json $(DESTDIR)$(DOC_DIR)/grafana.json
 
 clean:
 	rm -rf build

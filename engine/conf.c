@@ -100,6 +100,7 @@ static const struct conf_opt {
   { "--contexts", set_str, AT(contexts), 0, 200, "128,1024,8192", NULL, CONF_BENCH,
     "tokens of a prompt, and before a decoded token" },
   { "--help", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "this list" },
+  { "-h", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "the same" },
 };
 
 #define N_OPT  (sizeof(opts) / sizeof(opts[0]))

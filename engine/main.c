@@ -1,4 +1,5 @@
 /* main.c - inferd's subcommands. */
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,9 +67,13 @@ int main(int argc, char **argv)
     struct conf c;
     struct err e;
 
+    /* glibc's own threshold follows the largest block that was ever freed: after a few long bodies
+     * they would live on the heap, which does not shrink. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+
     if (argc < 2)
         return usage(stderr);
-    if (strcmp(argv[1], "--help") == 0)
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return usage(stdout);
     if (strcmp(argv[1], "--version") == 0)
         return printf("inferd %s\n", INFERD_VERSION) < 0;

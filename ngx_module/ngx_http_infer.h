@@ -60,6 +60,7 @@
 #define NGX_HTTP_INFER_NEXT_ERROR       0x0002
 #define NGX_HTTP_INFER_NEXT_TIMEOUT     0x0004
 #define NGX_HTTP_INFER_NEXT_503         0x0008
+#define NGX_HTTP_INFER_NEXT_BUSY        0x0010  /* not an option: always */
 #define NGX_HTTP_INFER_NEXT_OFF         0x0100
 
 
@@ -164,6 +165,7 @@ struct ngx_http_infer_link_s {
     uint64_t                    heartbeat;
     ngx_msec_t                  beaten;
     ngx_uint_t                  n_faults;
+    ngx_uint_t                  n_records;      /* that came */
     ngx_uint_t                  bytes_in;       /* not counted yet */
 
     uint64_t                    stuck_head;
@@ -203,6 +205,7 @@ struct ngx_http_infer_ctx_s {
     uint64_t                    reply_left;     /* of Content-Length */
     ngx_msec_t                  flushed;
 
+    ngx_uint_t                  heard;          /* link->n_records then */
     ngx_msec_t                  start;
     ngx_msec_t                  submitted;
     ngx_msec_t                  first;          /* first byte of the reply */
@@ -266,11 +269,15 @@ typedef struct {
 /* _handler.c */
 
 ngx_int_t ngx_http_infer_handler(ngx_http_request_t *r);
-/* Find an engine for a request that has none: sends it, queues it or ends
- * it. */
-void ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx);
+/* Send the request to what pool_pick() found.  NULL: it waits for an engine,
+ * or ends. */
+void ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx,
+    ngx_http_infer_engine_t *engine);
+/* The engine that may try next, or NULL.  why: NGX_HTTP_INFER_NEXT_*. */
+ngx_http_infer_engine_t *ngx_http_infer_next(ngx_http_infer_ctx_t *ctx,
+    ngx_uint_t why);
 /* The engine did not do its part: the next engine, or an error in the form
- * that is still possible.  why: NGX_HTTP_INFER_NEXT_*. */
+ * that is still possible. */
 void ngx_http_infer_failed(ngx_http_infer_ctx_t *ctx, ngx_uint_t why);
 /* End with an error of ours; before the header only. */
 void ngx_http_infer_reject(ngx_http_infer_ctx_t *ctx, ngx_uint_t status,
@@ -319,7 +326,8 @@ ngx_http_infer_pool_t *ngx_http_infer_pool_add(ngx_conf_t *cf,
 ngx_http_infer_pool_t *ngx_http_infer_pool_find(
     ngx_http_infer_main_conf_t *imcf, ngx_str_t *name);
 void ngx_http_infer_pool_start(ngx_http_infer_pool_t *pool);
-/* An engine with a free slot for ctx, or NULL; starts connects. */
+/* An engine with a free slot for ctx, or NULL; starts connects and counts as
+ * the engine's turn, so what it returns is to be used. */
 ngx_http_infer_engine_t *ngx_http_infer_pool_pick(ngx_http_infer_ctx_t *ctx);
 /* Wait for one: NGX_OK, or NGX_BUSY if there is no hope or no room. */
 ngx_int_t ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx);

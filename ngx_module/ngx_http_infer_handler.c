@@ -31,7 +31,7 @@ ngx_http_infer_handler(ngx_http_request_t *r)
     ngx_int_t               rc;
     ngx_http_infer_pool_t  *pool;
 
-    static char             allow[] = "GET, POST, DELETE, OPTIONS";
+    static char             allow[] = "GET, POST";
 
     if (r != r->main) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
@@ -220,17 +220,15 @@ ngx_http_infer_body_handler(ngx_http_request_t *r)
     c->log->action = "waiting for engine";
     ctx->start = ngx_current_msec;
 
-    ngx_http_infer_submit(ctx);
+    ngx_http_infer_submit(ctx, ngx_http_infer_pool_pick(ctx));
 }
 
 
 void
-ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx)
+ngx_http_infer_submit(ngx_http_infer_ctx_t *ctx,
+    ngx_http_infer_engine_t *engine)
 {
-    ngx_http_infer_engine_t    *engine;
     ngx_http_infer_loc_conf_t  *ilcf;
-
-    engine = ngx_http_infer_pool_pick(ctx);
 
     if (engine == NULL) {
 
@@ -293,31 +291,42 @@ ngx_http_infer_note_engine(ngx_http_infer_ctx_t *ctx)
 }
 
 
-void
-ngx_http_infer_failed(ngx_http_infer_ctx_t *ctx, ngx_uint_t why)
+/* BUSY: nothing was done, so another one may always try. */
+
+ngx_http_infer_engine_t *
+ngx_http_infer_next(ngx_http_infer_ctx_t *ctx, ngx_uint_t why)
 {
-    ngx_uint_t                  busy;
     ngx_http_infer_loc_conf_t  *ilcf;
 
     ilcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_infer_module);
 
-    /* BUSY: nothing was done, so another one may always try */
+    if (ctx->header
+        || !((ilcf->next_engine | NGX_HTTP_INFER_NEXT_BUSY) & why)
+        || (ilcf->next_engine_tries
+            && ctx->tries >= ilcf->next_engine_tries))
+    {
+        return NULL;
+    }
 
-    busy = (why == NGX_HTTP_INFER_NEXT_503);
+    return ngx_http_infer_pool_pick(ctx);
+}
+
+
+void
+ngx_http_infer_failed(ngx_http_infer_ctx_t *ctx, ngx_uint_t why)
+{
+    ngx_http_infer_engine_t  *engine;
 
     ngx_http_infer_link_detach(ctx);
 
-    if (!ctx->header
-        && (busy || (ilcf->next_engine & why))
-        && (ilcf->next_engine_tries == 0
-            || ctx->tries < ilcf->next_engine_tries)
-        && ngx_http_infer_pool_pick(ctx))
-    {
-        ngx_http_infer_submit(ctx);
+    engine = ngx_http_infer_next(ctx, why);
+
+    if (engine) {
+        ngx_http_infer_submit(ctx, engine);
         return;
     }
 
-    if (busy) {
+    if (why == NGX_HTTP_INFER_NEXT_BUSY) {
         ngx_http_infer_reject(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
                               "server_is_overloaded",
                               "the engine is at its limit");
@@ -464,7 +473,13 @@ ngx_http_infer_timer_handler(ngx_event_t *ev)
         ngx_log_error(NGX_LOG_ERR, c->log, NGX_ETIMEDOUT,
                       "infer: engine \"%V\" timed out", &ctx->engine->name);
         ngx_http_infer_count(ctx->engine, timeouts, 1);
-        ngx_http_infer_engine_fail(ctx->engine);
+
+        /* one that goes on answering others has not failed */
+
+        if (ctx->link->n_records == ctx->heard) {
+            ngx_http_infer_engine_fail(ctx->engine);
+        }
+
         ngx_http_infer_failed(ctx, NGX_HTTP_INFER_NEXT_TIMEOUT);
     }
 

@@ -554,6 +554,8 @@ ngx_http_infer_link_record(ngx_http_infer_link_t *link, struct wire_rec *rec,
         return;
     }
 
+    link->n_records++;
+
     slot = &link->slots[rec->slot];
     slot->received += WIRE_REC_SIZE(rec->len);
     ctx = slot->ctx;
@@ -665,6 +667,7 @@ ngx_http_infer_link_submit(ngx_http_infer_link_t *link,
 
     ctx->link = link;
     ctx->slot = n;
+    ctx->heard = link->n_records;
     ctx->acked = 0;
     ctx->head_sent = 0;
     ctx->end_sent = 0;

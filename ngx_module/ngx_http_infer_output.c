@@ -19,6 +19,7 @@ static void ngx_http_infer_reply_stats(ngx_http_infer_ctx_t *ctx,
     const u_char *payload);
 static void ngx_http_infer_reply_end(ngx_http_infer_ctx_t *ctx,
     const u_char *payload);
+static void ngx_http_infer_set_dirty(ngx_http_infer_ctx_t *ctx);
 static void ngx_http_infer_complete(ngx_http_infer_ctx_t *ctx);
 static void ngx_http_infer_break(ngx_http_infer_ctx_t *ctx);
 static ngx_int_t ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
@@ -70,7 +71,10 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx, const struct wire_rec *rec,
     if (rec->type != WIRE_REP_END) {
         ilcf = ngx_http_get_module_loc_conf(ctx->request,
                                             ngx_http_infer_module);
-        ngx_add_timer(&ctx->timer, ilcf->read_timeout);
+        ngx_add_timer(&ctx->timer,
+                      ctx->header || rec->type == WIRE_REP_HEAD
+                      ? ilcf->read_timeout : ilcf->first_byte_timeout);
+        ctx->heard = ctx->link->n_records;
     }
 
     switch (rec->type) {
@@ -92,7 +96,9 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx, const struct wire_rec *rec,
         break;
 
     default:
-        /* an optional record of a later minor version */
+        /* REP_ALIVE, or an optional record of a later minor version */
+
+        ngx_http_infer_set_dirty(ctx);
         break;
     }
 }
@@ -106,6 +112,7 @@ ngx_http_infer_reply_head(ngx_http_infer_ctx_t *ctx,
     ngx_http_request_t         *r;
     struct wire_hdr_iter        it;
     struct wire_rep_head        head;
+    ngx_http_infer_engine_t    *engine;
     ngx_http_core_loc_conf_t   *clcf;
     ngx_http_infer_loc_conf_t  *ilcf;
 
@@ -120,13 +127,12 @@ ngx_http_infer_reply_head(ngx_http_infer_ctx_t *ctx,
 
     ctx->status = head.status;
 
-    if (head.status == NGX_HTTP_SERVICE_UNAVAILABLE
-        && (ilcf->next_engine & NGX_HTTP_INFER_NEXT_503)
-        && (ilcf->next_engine_tries == 0
-            || ctx->tries < ilcf->next_engine_tries)
-        && ngx_http_infer_pool_pick(ctx))
-    {
-        ngx_http_infer_failed(ctx, NGX_HTTP_INFER_NEXT_503);
+    engine = head.status == NGX_HTTP_SERVICE_UNAVAILABLE
+             ? ngx_http_infer_next(ctx, NGX_HTTP_INFER_NEXT_503) : NULL;
+
+    if (engine) {
+        ngx_http_infer_link_detach(ctx);
+        ngx_http_infer_submit(ctx, engine);
         return;
     }
 
@@ -154,10 +160,7 @@ ngx_http_infer_reply_head(ngx_http_infer_ctx_t *ctx,
         }
     }
 
-    if (!ctx->dirty) {
-        ngx_queue_insert_tail(&ctx->link->dirty, &ctx->dirty_queue);
-        ctx->dirty = 1;
-    }
+    ngx_http_infer_set_dirty(ctx);
 }
 
 
@@ -210,9 +213,6 @@ ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
             return NGX_ERROR;
         }
     }
-
-    r->limit_rate = 0;
-    r->limit_rate_set = 1;
 
     if (ctx->stream && clcf->tcp_nodelay && ngx_tcp_nodelay(c) != NGX_OK) {
         return NGX_ERROR;
@@ -360,9 +360,8 @@ ngx_http_infer_reply_data(ngx_http_infer_ctx_t *ctx,
         ctx->flush = 1;
     }
 
-    if (ctx->flush && !ctx->dirty) {
-        ngx_queue_insert_tail(&ctx->link->dirty, &ctx->dirty_queue);
-        ctx->dirty = 1;
+    if (ctx->flush) {
+        ngx_http_infer_set_dirty(ctx);
     }
 }
 
@@ -374,8 +373,17 @@ ngx_http_infer_reply_stats(ngx_http_infer_ctx_t *ctx, const u_char *payload)
     ctx->stats.model[sizeof(ctx->stats.model) - 1] = '\0';
     ctx->stats.finish[sizeof(ctx->stats.finish) - 1] = '\0';
     ctx->stats.request_id[sizeof(ctx->stats.request_id) - 1] = '\0';
-    ctx->got_stats = 1;
+    ctx->got_stats = ctx->stats.finish[0] != '\0';
 
+    ngx_http_infer_set_dirty(ctx);
+}
+
+
+/* At the end of this round: output goes out, credit back. */
+
+static void
+ngx_http_infer_set_dirty(ngx_http_infer_ctx_t *ctx)
+{
     if (!ctx->dirty) {
         ngx_queue_insert_tail(&ctx->link->dirty, &ctx->dirty_queue);
         ctx->dirty = 1;
@@ -394,7 +402,7 @@ ngx_http_infer_reply_end(ngx_http_infer_ctx_t *ctx, const u_char *payload)
 
     if (end.reason == WIRE_END_BUSY && !ctx->header) {
         ngx_http_infer_count(ctx->engine, busy, 1);
-        ngx_http_infer_failed(ctx, NGX_HTTP_INFER_NEXT_503);
+        ngx_http_infer_failed(ctx, NGX_HTTP_INFER_NEXT_BUSY);
         return;
     }
 

@@ -591,11 +591,12 @@ ngx_http_infer_pool_wake(ngx_http_infer_pool_t *pool)
 static void
 ngx_http_infer_pool_wake_handler(ngx_event_t *ev)
 {
-    ngx_uint_t              n;
-    ngx_queue_t            *q;
-    ngx_connection_t       *c;
-    ngx_http_infer_ctx_t   *ctx;
-    ngx_http_infer_pool_t  *pool;
+    ngx_uint_t                n;
+    ngx_queue_t              *q;
+    ngx_connection_t         *c;
+    ngx_http_infer_ctx_t     *ctx;
+    ngx_http_infer_pool_t    *pool;
+    ngx_http_infer_engine_t  *engine;
 
     pool = ev->data;
 
@@ -603,12 +604,12 @@ ngx_http_infer_pool_wake_handler(ngx_event_t *ev)
         q = ngx_queue_head(&pool->waiting);
         ctx = ngx_queue_data(q, ngx_http_infer_ctx_t, queue);
 
+        engine = ngx_http_infer_pool_pick(ctx);
+
         /* none of them has tried an engine yet: what the first one does not
          * find the others do not find either */
 
-        if (ngx_http_infer_attached(pool)
-            && ngx_http_infer_pool_pick(ctx) == NULL)
-        {
+        if (engine == NULL && ngx_http_infer_attached(pool)) {
             return;
         }
 
@@ -621,7 +622,7 @@ ngx_http_infer_pool_wake_handler(ngx_event_t *ev)
         ctx->waiting = 0;
 
         c = ctx->request->connection;
-        ngx_http_infer_submit(ctx);
+        ngx_http_infer_submit(ctx, engine);
         ngx_http_run_posted_requests(c);
     }
 }

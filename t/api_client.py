@@ -84,11 +84,13 @@ def routes():
     refused((404, "unknown_url", None), call("GET", "/nothing?x=1"), "unknown URL")
     r = call("GET", CHAT)
     same((r.status, r.headers["allow"]), (405, "POST"), "405 says what is allowed")
+    same(call("DELETE", "/v1/models/demo").headers["allow"], "GET", "here it is another")
     same(call("OPTIONS", CHAT).status, 405, "OPTIONS is nginx's business")
-    refused((414, None, None), call("GET", "/" + "x" * 1024), "URI of 1025 bytes")
+    refused((414, "uri_too_long", None), call("GET", "/" + "x" * 1024), "URI of 1025 bytes")
     refused((404, "unknown_url", None), call("GET", "/" + "x" * 1023), "URI of 1024 bytes")
-    same(post(TEXT, h=["content-type:text/plain"]).status, 415, "another content type")
-    refused((415, None, None), chat_with("content-encoding:gzip"), "a content encoding")
+    no = (415, "unsupported_media_type", None)
+    refused(no, post(TEXT, h=["content-type:text/plain"]), "another content type")
+    refused(no, chat_with("content-encoding:gzip"), "a content encoding")
     same(chat_with("content-encoding:Identity").status, 200, "identity is none")
     same(set(call("GET", "/version").json), {"version"}, "/version")
     ok(metric("vllm:num_requests_running") == 0, "/metrics has vLLM's names")
@@ -102,6 +104,20 @@ def routes():
     ok(a["prompt"].startswith("<bos><|turn>user\nHello!<turn|>\n"), "/apply-template")
     same(post("/tokenize", messages=HI).json["tokens"], a["tokens"], "/tokenize of messages")
     refused((400, "invalid_value", "tokens"), post("/detokenize", tokens=[1 << 40]), "no such id")
+
+
+def ids():
+    """Every reply tells the access log its id, and its model where one was named or taken."""
+    hi = json.dumps({"messages": HI}).encode()
+    for method, uri, body, model in (
+            ("GET", "/health", b"", ""), ("GET", "/v1/models/x", b"", ""), ("GET", "/x", b"", ""),
+            ("GET", "/" + "x" * 1024, b"", ""), ("GET", CHAT, b"", ""), ("POST", CHAT, b"{", ""),
+            ("POST", CHAT, b'{"model":"demo","messages":[{"role":"user","content":"'
+             + b"x " * 9000 + b'"}]}', "demo"), ("POST", CHAT, b'{"messages":7}', ""),
+            ("POST", CHAT, b'{"model":"other",' + hi[1:], ""), ("POST", "/tokenize", hi, "demo")):
+        r = call(method, uri, body)
+        ok(f"finish  id {r.headers['x-request-id']} model {model}\n" in r.note,
+           f"{method} {uri[:20]}: {r.status}, its id is in the stats: {r.note[:150]!r}")
 
 
 def answers():
@@ -274,8 +290,10 @@ def bad_json():
                        ("depth", b"[" * 100000), ("a lone surrogate", b'{"a":"\\ud800"}'),
                        ("a double key", b'{"n":1,"n":1}')):
         t = time.time()
-        refused((400, "invalid_json", None), call("POST", CHAT, body), f"{name} as JSON")
-        ok(time.time() - t < 0.5, "quickly")
+        r = call("POST", CHAT, body)
+        refused((400, "invalid_json", None), r, f"{name} as JSON")
+        ok(time.time() - t < 0.5 and r.json["error"]["message"].count("JSON") == 1,
+           f"quickly: {r.json['error']['message']}")
     refused((400, "invalid_type", None), call("POST", CHAT, b"[1]"), "an array as the body")
     same(call("POST", CHAT, b'{"messages":"%s"}' % (b"x" * (20 << 20))).status, 400,
          "20 MB through a 1 MB ring")
@@ -342,6 +360,44 @@ def long_bodies():
     same((r.status, r.error[1]), (400, "context_length_exceeded"), "an error on the long way")
 
 
+def turns():
+    """Long bodies are read one by one: a chat does not wait for all the books, nor a book for all
+    the chats."""
+    book = {"prompt": "hi, " * (1 << 20)}
+    books = [start("/tokenize", book) for _ in range(8)]
+    ok(settled("inferd_streams", 9), "8 times 4 MiB")
+    chat_reply = post(CHAT, messages=[{"role": "user", "content": "a " * 5000}])
+    n = sum(os.fstat(out.fileno()).st_size > 0 for _, out in books)
+    ok(chat_reply.status == 400 and n <= 3, f"10 KB pass them by: {n} of them are done")
+    for x in books:
+        finish(*x)
+
+    books = [start("/tokenize", book) for _ in range(3)]
+    ok(settled("inferd_streams", 4), "3 times 4 MiB")
+    less = [start("/tokenize", {"prompt": "hi, " * (1 << 18)}) for _ in range(12)]
+    last = books[-1][0]
+    last.communicate(timeout=100)
+    n = sum(p.poll() is None for p, _ in less)
+    ok(n >= 4, f"the last of them is done while {n} of 12 times 1 MiB wait")
+    for x in books[:-1] + less:
+        finish(*x)
+
+
+def memory(engine):
+    """What long bodies took goes back to the system."""
+    def rss():
+        with open(f"/proc/{engine.pid}/status") as f:
+            return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) >> 10
+    before, most = rss(), 0
+    for i in range(9):
+        n = (4 << 20) + (i << 20)
+        body = [{"prompt": "hi, " * (1 << 20)}, {"prompt": [5] * (n // 3)},
+                {"prompt": [[5, 6]] * (n // 8)}][i % 3]
+        ok(call("POST", "/tokenize" if i % 3 == 0 else TEXT, body).status > 0, f"{n} bytes")
+        most = max(most, rss())
+    ok("asan" in BUILD or rss() <= before + 16, f"{before} MiB before, up to {most}, then {rss()}")
+
+
 def settled(name, want):
     for _ in range(200):
         if metric(name) == want:
@@ -372,6 +428,30 @@ def draining(engine):
     same(call("GET", "/health").status, 200, "and still answers for itself")
     p.kill()
     finish(p, out)
+
+
+def places():
+    """A socket that somebody has is left alone, and the words are true."""
+    def serve(path, want, name):
+        r = subprocess.run([f"{BUILD}/inferd", "serve", "models/demo", "--uds", path],
+                           capture_output=True, text=True, timeout=30)
+        ok(r.returncode == 1 and want in r.stderr, f"{name}: {r.stderr.splitlines()[-1]}")
+
+    with tempfile.TemporaryDirectory() as d, socket.socket(socket.AF_UNIX) as s, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        s.bind(f"{d}/s")
+        s.listen(0)
+        serve(f"{d}/s", "another process listens", "a server's")
+        queue = []                          # which connect_ex fills
+        while not queue or queue[-1].connect_ex(f"{d}/s") == 0:
+            queue.append(socket.socket(socket.AF_UNIX))
+            queue[-1].setblocking(False)
+        serve(f"{d}/s", "another process listens", "of one that is too busy")
+        other.bind(f"{d}/other")
+        serve(f"{d}/other", "cannot be told: Protocol wrong", "of another kind")
+        open(f"{d}/file", "w").close()
+        serve(f"{d}/file", "is not a socket", "a file")
+        same(sorted(os.listdir(d)), ["file", "other", "s"], "all are still there")
 
 
 class Client:
@@ -468,6 +548,7 @@ with tempfile.TemporaryDirectory() as d:
         time.sleep(0.05)
     try:
         routes()
+        ids()
         stops(answers())
         completions()
         think()
@@ -477,6 +558,8 @@ with tempfile.TemporaryDirectory() as d:
         cut_and_slow()
         overload()
         long_bodies()
+        turns()
+        memory(p)
         draining(p)
     except Exception:
         print("# " + open(f"{d}/log").read().replace("\n", "\n# "))
@@ -484,5 +567,6 @@ with tempfile.TemporaryDirectory() as d:
     finally:
         p.terminate()
         same(p.wait(20), 0, "SIGTERM ends it cleanly")
+places()
 through_nginx()
 done()

@@ -165,6 +165,61 @@ static void stop_case(const char *text, const char *s0, const char *s1, bool inc
     is_int(wrong, 0, "stop '%s' in '%s'", s0, text);
 }
 
+/* By the definition: the match that ends first, of those the one that begins first. */
+static int stop_want(const struct stop *st, const char *text, size_t n, size_t *shown)
+{
+    for (size_t end = 1; end <= n; end++)
+        for (size_t at = 0; at < end; at++)
+            for (int32_t i = 0; i < st->n_str; i++)
+                if (st->str[i].n == end - at && !memcmp(st->str[i].p, text + at, end - at)) {
+                    *shown = st->include ? end : at;
+                    return i;
+                }
+    *shown = n;
+    return -1;
+}
+
+/* Random texts and stop strings of two letters, in two pieces cut anywhere and in random ones. */
+static void stop_random(void)
+{
+    uint32_t seed = 1;
+    int      wrong = 0, hits = 0;
+
+#define RND(n)  ((seed = seed * 1664525u + 1013904223u) >> 8) % (n)
+    for (int k = 0; k < 20000; k++) {
+        char        text[16], str[3][4];
+        size_t      n = 1 + RND(16), shown;
+        struct stop st = { .n_str = 1 + (int32_t) RND(3), .include = RND(2) };
+        int         want;
+
+        for (size_t i = 0; i < n; i++)
+            text[i] = "ab"[RND(2)];
+        for (int32_t i = 0; i < st.n_str; i++) {
+            st.str[i] = (struct slice) { str[i], 1 + RND(4) };
+            for (size_t j = 0; j < st.str[i].n; j++)
+                str[i][j] = "ab"[RND(2)];
+        }
+        want = stop_want(&st, text, n, &shown);
+        hits += want >= 0;
+
+        for (size_t cut = 0; cut <= n + 1; cut++) {
+            struct buf out = { 0 };
+            int        got = -1;
+
+            for (size_t at = 0, len; at < n && got < 0; at += len) {
+                len = cut > n ? 1 + RND(n - at) : at == 0 && cut > 0 ? cut : n - at;
+                got = stop_put(&st, text + at, len, &out);
+            }
+            if (got < 0)
+                stop_end(&st, &out);
+            wrong += got != want || out.n != shown || (shown > 0 && memcmp(out.p, text, shown));
+            buf_free(&out);
+        }
+        stop_free(&st);
+    }
+    ok(wrong == 0 && hits > 5000, "of 20000 random texts %d stop; %d pieces differ", hits, wrong);
+}
+
 int main(void)
 {
     fields();
@@ -177,6 +232,10 @@ int main(void)
     stop_case("ababac", "abac", "zz", false, "ab", 0);
     stop_case("no match, no matc", "match!", NULL, false, "no match, no matc", -1);
     stop_case("one two", "two", "one", false, "", 1);
+    stop_case("abc", "abcX", "c", false, "ab", 1);
+    stop_case("abcX", "abcX", "c", false, "ab", 1);
+    stop_case("abcX", "bcX", "abcX", true, "abcX", 1);
+    stop_random();
     stop_case("snow \xe2\x98\x83 man", "\xe2\x98\x83", NULL, false, "snow ", 0);
 
     json_free(doc);

@@ -27,6 +27,8 @@ def refused(words, *args):
 
 same(run().returncode, 2, "no command: usage")
 same(run("--help").returncode, 0, "--help")
+same((run("-h").stdout, run("plan", "-h").stdout), (run("--help").stdout,
+     run("plan", "--help").stdout), "-h")
 for cmd in "serve plan inspect score render chat".split():
     ok("usage" in run(cmd, "--help").stdout, f"{cmd} --help")
 same(run("bench").returncode, 2, "an unknown command")
@@ -36,6 +38,10 @@ same(p.returncode, 0, "plan of the 26B needs no weights and no GPU")
 ok("25233141790" in p.stdout, "its parameters are those published")
 ok("20480 B a token" in p.stdout and "204800 B a token" in p.stdout, "its KV bytes a token")
 print("#", p.stdout.replace("\n", "\n# "))
+refused(["the weights need 48128 MiB", "--memory-bytes is 24576 MiB"], "plan", BIG,
+        "--memory-bytes", "24g")
+if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 48128 << 20:
+    refused(["this machine has", "--memory-bytes 141g"], "plan", BIG)
 refused(["--kv-cache-memory-bytes"], "plan", BIG, "--kv-cache-memory-bytes", "1m")
 refused(["--max-model-len"], "plan", BIG, "--max-model-len", "262145")
 refused(["--max-num-seqs", "1024"], "serve", "models/demo", "--max-num-seqs", "1025")

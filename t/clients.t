@@ -127,6 +127,37 @@ subtest 'HTTP/2: windows that never open' => sub {
     $t->finish;
 };
 
+subtest 'limit_rate' => sub {
+    $t = Infer->new('cl-rate', http => "$one infer_pool q { engine SOCK(b); }",
+                    server => "$h2 limit_rate 20k;
+                               location /end { infer_pass q; limit_rate 40k; }");
+    $t->engine('a', '--tokens', 100000, '--interval-ms', 0, '--bytes', 500);
+    $t->engine('b', '--tokens', 100, '--interval-ms', 0, '--bytes', 1000);
+    $t->start;
+    ok($t->attached(2), 'attached');
+    my ($pid) = $t->workers;
+    my $before = $t->rss($pid);
+    my $begin = time;
+    @s = map { $t->open_stream } 1 .. 20;
+    $t->collect(2, \@s);
+    my $grown = $t->rss($pid) - $before;
+    my $in = $t->stat('bytes_in');
+    my $max = 20480 * (time - $begin + 2);
+    my @n = sort { $a <=> $b } map { length $_->{got} } @s;
+    ok($n[0] > 20000 && $n[-1] < 1.3 * $max, "20 streams get their rate: $n[0] .. $n[-1] bytes");
+    ok($in < 20 * ($max + 12288), "the engine waits: $in bytes");
+    ok($grown < 20 * 96, "at $grown kB");
+    close $_->{s} for @s;
+    ok(all_free(), 'all are free');
+    for my $v ('--http1.1', '--http2-prior-knowledge') {
+        my $port = $v =~ /2/ ? $t->port('h2') : $t->{port};
+        my ($got, $took) = timed('curl', '-sN', '-d', '{}', $v, "http://127.0.0.1:$port/end");
+        is(count($got, qr/^data: \{/m), 100, "$v: 100 kB at 40 kB/s come whole");
+        ok($took > 0.7, "slowly: $took s");
+    }
+    $t->finish;
+};
+
 subtest 'limit_conn' => sub {
     $t = Infer->new('cl-conn', http => "$one limit_conn_zone \$binary_remote_addr zone=c:1m;",
                     server => 'limit_conn_status 429; error_page 429 @e;

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -217,8 +218,8 @@ def engine():
             p.wait()
 
 
-def fetch(url, body=None, key=None):
-    h = {"Content-Type": "application/json"}
+def fetch(url, body=None, key=None, **more):
+    h = {"Content-Type": "application/json", **more}
     if key is not None:
         h["X-Key"] = key
     r = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), h)
@@ -279,6 +280,65 @@ def through_nginx():
         same(s.engine.wait(20), 0, "ends the engine")
 
 
+def ids():
+    """The id that a client has of its reply, of any status, stands in nginx's log."""
+    hi = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 1}
+    with Stack() as s:
+        told = [(status, h["x-request-id"]) for status, h, _ in (
+            fetch(s.url + CHAT, hi), fetch(s.url + "/health"), fetch(s.url + "/nothing"),
+            fetch(s.url + CHAT), fetch(s.url + CHAT, {**hi, "n": 129}),
+            fetch(s.url + CHAT, {**hi, "model": "x"}, **{"Content-Type": "text/plain"}),
+            fetch(s.url + CHAT, {**hi, "model": "x"}), fetch(s.url + "/tokenize", hi))]
+        same([x[0] for x in told], [200, 200, 404, 405, 400, 415, 404, 200], "as asked")
+        for _ in range(100):
+            lines = s.log("access.log")
+            if lines.rstrip().endswith(told[-1][1]):
+                break
+            time.sleep(0.02)
+        lost = [x for x in told if not re.search(f"^{x[0]} .* id={x[1]}$", lines, re.M)]
+        same(lost, [], "the log has the id of every reply")
+        same(re.findall(r" model=(\S+) in=(\d+|-) ", lines)[-8:],
+             [("demo", "15"), *[("-", "-")] * 6, ("demo", "-")], "and numbers of generations only")
+
+
+def patience():
+    """Timeouts of nginx are for engines that hang, not for long answers and for those in a queue."""
+    global SOCK
+    got = {}
+
+    def ask(name, **body):
+        r = fetch(s.url + TEXT, body, **{"X-Request-Id": name})
+        got[name] = (r[0], r[2])
+
+    def start(name, **body):
+        t = threading.Thread(target=ask, args=(name,), kwargs=body)
+        t.start()
+        return t
+
+    with Stack(extra="infer_first_byte_timeout 6s; infer_read_timeout 6s;",
+               serve_args=["--max-num-seqs", "1"]) as s:
+        SOCK = s.sock
+        begin = time.time()
+        run = start("long", **{**FOREVER, "n": 32})
+        until("running", 1)
+        others = [start("wait", prompt="a", max_tokens=3),
+                  start("stream", prompt="a", max_tokens=3, ignore_eos=True, stream=True)]
+        wire = Call("POST", TEXT, {"prompt": "a", "max_tokens": 3})
+        run.join(7.5)
+        same(fetch(s.url + "/admin/abort?request_id=long", {})[0], 200, "7.5 s: it still runs")
+        for t in (run, *others):
+            t.join()
+        wire.read()
+        life, took = int(wire.note.split()[-1]), time.time() - begin
+        ok(1 <= life <= took / 5, f"{life} signs of life in {took:.1f} s")
+        same(json.loads(got["long"][1])["error"]["code"], "request_aborted", "the long one is ended")
+        same((got["wait"][0], got["stream"][0]), (200, 200), "those who waited have their answers")
+        ok(got["stream"][1].endswith("data: [DONE]\n\n"), "a stream too")
+        same(s.log("error.log").count("timed out"), 0, "no timeout")
+
+
 engine()
 through_nginx()
+ids()
+patience()
 done()

@@ -13,8 +13,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
 from env import BUILD, Stack, done, ok, same
-from wire import (HEARTBEAT, OPTIONAL, PAD, REP_DATA, REP_END, REP_HEAD, REP_STATS, REQ_CANCEL,
-                  REQ_END, REQ_HEAD, Side, hello, pair)
+from wire import (HEARTBEAT, OPTIONAL, PAD, REP_ALIVE, REP_DATA, REP_END, REP_HEAD, REP_STATS,
+                  REQ_CANCEL, REQ_END, REQ_HEAD, Side, hello, pair)
 
 JSON = pair(b"content-type", b"application/json")
 UNKNOWN = (1 << 64) - 1
@@ -119,6 +119,14 @@ def stale(k, slot, gen):
     k.put(REP_DATA, b"STALE", k.n_slot - 1, gen, seq=0)
 
 
+def alive(k, slot, gen):
+    """More than the window holds, but for what the worker acknowledges."""
+    for _ in range(k.window // 24 // 100 + 1):
+        for _ in range(100):
+            k.put(REP_ALIVE, b"", slot, gen)
+        pause(k, slot, gen)
+
+
 STATS = struct.pack("<IIIIQ", 1, 0, 2, 0, 0) + b"a\nb\x1b" + b"m" * 60 + b"f" * 16 + b"i" * 64
 HEAD, ONE = (REP_HEAD, rep_head()), (REP_DATA, b"one", {"flags": 1})
 DONE = (REP_END, end())
@@ -136,6 +144,8 @@ def all_plays():
     yield "ready", "whole", [(REP_HEAD, rep_head(body=2)), (REP_DATA, b"{}"), DONE]
     yield "stale generations", "whole", [HEAD, ONE, stale, DONE]
     yield "an optional record", "whole", [HEAD, (OPTIONAL | 9, b"news"), ONE, DONE]
+    yield "signs of life", "whole", [alive, HEAD, alive, ONE, alive, DONE]
+    yield "nothing but signs of life", FIRST, [alive, DONE]
     yield "stats with control characters", "whole", [HEAD, ONE, (REP_STATS, STATS), DONE]
 
     yield from both("an unknown type", (9, b""))

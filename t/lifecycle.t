@@ -43,13 +43,13 @@ subtest 'kill -9 while nothing was answered: the next engine, or 502' => sub {
     $t = Infer->new('lc-next', http => 'infer_pool p { engine SOCK(a); engine SOCK(b) backup; }
                                         infer_pool q { engine SOCK(a); }',
                     server => "$pass location /q { infer_pass q; }");
-    $e = $t->engine('a', '--first-delay-ms', 30000);
+    $e = $t->engine('a', '--first-delay-ms', 30000, '--alive-ms', 50);
     $t->engine('b', '--tokens', 3, '--interval-ms', 1);
     $t->start;
     ok($t->attached(3), 'attached');
     my $p = $t->open_stream;
     my $q = $t->open_stream(uri => '/q');
-    $t->until(sub { count($t->engine_log('a'), qr/slot \d+ gen/) == 2 });
+    ok($t->until(sub { count($t->engine_log('a'), qr/alive/) >= 6 }), 'both are being worked on');
     $t->kill_engine($e);
     ok($t->collect(2, [$p, $q]), 'both end');
     like($p->{got}, qr/^HTTP\/1.1 200 .*\[DONE\]/s, 'retried on the other engine');
@@ -88,6 +88,39 @@ subtest 'timeouts' => sub {
     ok($t->until(sub { count($t->access_log, qr/fin=timeout/) == 2 }), 'the log says timeout');
     ok($t->until(sub { count($t->engine_log('a'), qr/end 1$/m) == 2 }), 'the engine was told');
     ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'all slots are free');
+    $t->finish;
+};
+
+subtest 'signs of life: the request goes on waiting' => sub {
+    $t = Infer->new('lc-alive', http => "$one infer_pool q { engine SOCK(b); }", server => "$pass
+                    infer_first_byte_timeout 1200ms; infer_read_timeout 600ms;
+                    location /many { infer_pass q; }");
+    $t->engine('a', '--first-delay-ms', 2500, '--alive-ms', 800, '--tokens', 3);
+    $t->engine('b', '--first-delay-ms', 2500, '--alive-ms', 1, '--tokens', 3);
+    $t->start;
+    ok($t->attached(2), 'attached');
+    @s = ($t->open_stream, $t->open_stream(uri => '/many'));
+    ok($t->collect(5, \@s), 'both end');
+    like($_->{got}, qr/^HTTP\/1.1 200 .*"i":2.*\[DONE\]/s, 'and are answered') for @s;
+    ok($t->until(sub { count($t->access_log, qr/fin=stop.* ttft=2\.[5-9]/) == 2 }),
+       '$infer_ttft is the first byte');
+    cmp_ok(count($t->engine_log('b'), qr/alive/), '>', 600, 'their credit comes back');
+    $t->finish;
+};
+
+subtest 'a timeout while the engine answers others is no failure of it' => sub {
+    $t = Infer->new('lc-others', http => $one, server => "$pass
+                    location /late { infer_pass p; infer_first_byte_timeout 400ms; }");
+    $t->engine('a', '--first-delay-ms', 800, '--tokens', 10000);
+    $t->start;
+    my $other = $t->open_stream;
+    ok($t->collect(5, [$other], sub { $other->{got} =~ /"i":1/ }), 'a stream');
+    like($t->get('/late'), qr/^HTTP\/1.1 504 /, 'another request is late');
+    is($t->stat('fails'), 0, 'not counted');
+    close $other->{s};
+    ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'nothing runs');
+    like($t->get('/late'), qr/^HTTP\/1.1 504 /, 'late again');
+    is($t->stat('fails'), 1, 'of a silent engine: counted');
     $t->finish;
 };
 
@@ -226,14 +259,22 @@ subtest 'the engine says busy' => sub {
 };
 
 subtest 'http_503 goes to the next engine' => sub {
-    $t = Infer->new('lc-503', http => 'infer_pool p { engine SOCK(a); engine SOCK(b) backup; }',
+    $t = Infer->new('lc-503', http => 'infer_pool p { engine SOCK(a); engine SOCK(b) backup; }
+                                       infer_pool q { engine SOCK(a); engine SOCK(b);
+                                                      engine SOCK(c); }',
                     server => "location / { infer_pass p; infer_next_engine error http_503; }
+                               location /q { infer_pass q; infer_next_engine http_503; }
                                location /off { infer_pass p; infer_next_engine off; }");
     $t->engine('a', '--status', 503);
     $t->engine('b', '--tokens', 3, '--interval-ms', 1);
+    $t->engine('c', '--tokens', 3, '--interval-ms', 1);
     $t->start;
-    ok($t->attached(2), 'attached');
+    ok($t->attached(5), 'attached');
     like($t->get('/'), qr/\[DONE\]/, 'next');
+    my $got = join '', map { $t->get('/q') } 1 .. 12;
+    is(count($got, qr/\[DONE\]/), 12, 'three engines in turn');
+    cmp_ok(count($t->access_log, qr/engine=\S+a.sock, .*"POST \/q/), '<', 9,
+           'a second try takes one turn, not several');
     like($t->get('/off'), qr/^HTTP\/1.1 503 .*scripted/s, 'off: the answer is relayed');
     $t->finish;
 };

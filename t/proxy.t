@@ -111,7 +111,7 @@ location / { infer_pass echo; }
 HEAD /x
 --- error_code: 405
 --- response_headers
-Allow: GET, POST, DELETE, OPTIONS
+Allow: GET, POST
 Content-Type: application/json
 
 === TEST 6: PUT is refused, in JSON, and the connection goes on
@@ -512,3 +512,16 @@ location / { infer_pass echo; }
 [200, 400, 503, 200]
 --- response_body_like eval
 ['data: one\n\n$', "^POST /status/400\n", "^POST /status/503\n", "^GET /four\n"]
+
+=== TEST 47: request headers beyond nginx's own limit
+--- config
+error_page 400 @e;
+error_page 494 =494 @e;
+location @e { infer_error; }
+location / { infer_pass echo; }
+--- request
+GET /x
+--- more_headers eval
+"X-Long: " . 'x' x 40000
+--- error_code: 400
+--- response_body_like: ^\{"error":\{"message":"the request headers are too large","type":"invalid_request_error","param":null,"code":"headers_too_large"\}\}

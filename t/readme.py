@@ -3,16 +3,17 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import done, free_port, ok
+from env import done, free_port, ok, same
 
 readme = open("README.md").read()
-demo = open("docs/demo.txt").read()
+manual = open("docs/nginx.md").read()
 
 
 def run(cmd, **kw):
@@ -39,8 +40,6 @@ def units(root):
         f.write(unit.replace("/usr/bin/inferd", f"{root}/usr/bin/inferd"))
     with open(f"{root}/lib/systemd/system/nginx.service", "w") as f:
         f.write("[Service]\nType=forking\nExecStart=/usr/sbin/nginx\nExecStop=/bin/false\n")
-    drop_in = f"{root}/lib/systemd/system/nginx.service.d"
-    shutil.copytree(f"{root}/etc/systemd/system/nginx.service.d", drop_in)
     for name in ("inferd@example", "nginx"):
         p = run(f"systemd-analyze verify {root}/lib/systemd/system/{name}.service")
         ok(p.returncode == 0 and not p.stderr, f"systemd-analyze verify {name}: {p.stderr[:200]}")
@@ -52,7 +51,7 @@ def installed(d, root):
     """The installed engine, as the unit starts it, under the installed nginx example."""
     unit = open(f"{root}/lib/systemd/system/inferd@.service").read()
     start = re.search(r"^ExecStart=(.*)", unit, re.M)[1]
-    options = re.search(r"^OPTIONS=(.*)", open(f"{root}/etc/inferd/example.conf").read(), re.M)[1]
+    options = re.search(r"^OPTIONS=(.*)", open(f"{root}/etc/inferd/example.env").read(), re.M)[1]
     for a, b in (("${MODEL}", "models/demo"), ("$OPTIONS", options), ("%i", "gemma"),
                  ("--max-model-len 32768", "--max-model-len 4096"),
                  ("/usr/bin/", f"{root}/usr/bin/"), ("/run/inferd/", f"{d}/")):
@@ -84,30 +83,60 @@ def installed(d, root):
     ok("[alert]" not in log and "[emerg]" not in log, "no alert")
 
 
-# make demo: the answer, then each command that it tells of
-p = run("make -s demo")
-ok(p.returncode == 0, "make demo")
-answer = re.search(r"What is inferd\?\n(.+)", p.stdout)
-ok(answer and len(answer[1]) > 10, f"it answers: {answer[1] if answer else p.stdout + p.stderr}")
-said = re.findall(r"^  (\S(?:[^\n]*\\\n)*[^\n]*)", demo, re.M)
-ok(len(said) >= 4, "it says how to go on")
-for cmd in said:
-    if cmd.startswith("make demo-stop"):
-        continue
-    cmd = re.sub(r"^python3", "build/venv/bin/python", cmd)
-    p = run(cmd, input="Hello!\n")
-    ok(p.returncode == 0 and len(p.stdout.strip()) > 3, f"{cmd[:60]} ... : {p.stdout[-60:]!r}")
-p = run("make -s demo-stop")
-ok(p.returncode == 0, "make demo-stop")
-ok(run("curl -s http://127.0.0.1:8080/health").returncode != 0, "and it is gone")
+def demo(d):
+    """make demo, beside one that may be running: the answer, then each command that it tells of."""
+    port = free_port()
+    os.environ.update(DEMO_PORT=str(port), DEMO_DIR=d)
+    p = run("make -s demo")
+    ok(p.returncode == 0, "make demo")
+    answer = re.search(r"What is inferd\?\n(.+)", p.stdout)
+    ok(answer and len(answer[1]) > 10, f"it answers: {answer[1] if answer else p.stdout + p.stderr}")
+    workers = f"pgrep -P $(cat {d}/nginx.pid)"
+    before = run(workers).stdout
+    said = re.findall(r"^  ([^\s#](?:[^\n]*\\\n)*[^\n]*)", p.stdout, re.M)
+    ok(len(said) == 10 and said[-1].startswith("make demo-stop"), "it says how to go on")
+    for cmd in said[:-1]:
+        cmd = re.sub(r"^python3", "build/venv/bin/python", cmd)
+        p = run(cmd, input="Hello!\n")
+        ok(p.returncode == 0 and len((p.stdout + p.stderr).strip()) > 3,
+           f"{cmd[:60]} ... : {p.stdout[-60:]!r}")
+    ok(until(lambda: not set(before.split()) & set(run(workers).stdout.split())), "a reload it was")
+    p = run(said[-1])
+    ok(p.returncode == 0, said[-1])
+    ok(run(f"curl -s http://127.0.0.1:{port}/health").returncode != 0, "and it is gone")
+    demo_refusals(d, port)
+    del os.environ["DEMO_PORT"], os.environ["DEMO_DIR"]
+
+
+def demo_refusals(d, port):
+    """A port that is taken, a place that nginx cannot use, a pid that is another process's now."""
+    with socket.create_server(("127.0.0.1", port)):
+        p = run("tools/demo-server start")
+    ok(p.returncode == 1 and p.stderr.count("\n") == 1 and "is taken" in p.stderr, p.stderr.strip())
+    ok(not os.path.exists(f"{d}/inferd.pid") and not os.path.exists(f"{d}/demo.sock"), "none started")
+    os.mkdir(f"{d}/own", 0o700)
+    p = run(f"DEMO_DIR={d}/own/demo tools/demo-server start")
+    ok(p.returncode == 1 and "cannot enter" in p.stderr, p.stderr.strip())
+    other = subprocess.Popen(["sleep", "60"])
+    with open(f"{d}/nginx.pid", "w") as f:
+        f.write(str(other.pid))
+    ok(run("tools/demo-server stop").returncode == 0 and other.poll() is None,
+       "stop ends no foreign process")
+    other.kill()
+    other.wait()
+
+
+with tempfile.TemporaryDirectory() as d:
+    os.chmod(d, 0o755)
+    demo(f"{d}/demo")
 
 for cmd in re.findall(r"^build/inferd .*$", readme, re.M):
     p = run(cmd, input="Hello!\n")
     ok(p.returncode == (1 if "render" in cmd else 0) and p.stdout.strip(), cmd)
 
-help_text = run("build/inferd serve --help").stdout
+help_text = run("build/inferd serve --help; build/inferd plan --help").stdout
 for opt in set(re.findall(r"(--[a-z][a-z-]+)", readme)):
-    ok(opt in help_text, f"{opt} is an option of serve")
+    ok(opt in help_text, f"{opt} is an option of serve or plan")
 
 # the nginx.conf of the README, with this tree's module, a free port and a throw-away certificate
 conf = re.search(r"```nginx\n(.*?)```", readme, re.S)[1]
@@ -125,15 +154,19 @@ with tempfile.TemporaryDirectory() as d:
     root = f"{d}/root"
     p = run(f"make -s install DESTDIR={shlex.quote(root)} PREFIX=/usr")
     ok(p.returncode == 0, "make install DESTDIR= PREFIX=")
-    for f in ("usr/bin/inferd", "usr/lib/nginx/modules/ngx_http_infer_module.so",
-              "lib/systemd/system/inferd@.service", "etc/inferd/example.conf",
-              "etc/systemd/system/nginx.service.d/inferd-drain.conf"):
-        ok(os.path.exists(f"{root}/{f}"), f)
+    said = manual.replace("DOC_DIR/", "/usr/share/doc/inferd/").replace("PREFIX/", "/usr/") \
+        .replace("MODULE_DIR/", "/usr/lib/nginx/modules/").replace("UNIT_DIR/", "/lib/systemd/system/")
+    said = re.search(r"\| file \|.*?\n\n", said, re.S)[0]
+    said = [root + f for row in re.findall(r"^\| (`.*?) \|", said, re.M)
+            for f in re.findall(r"`(.+?)`", row)]
+    there = [f"{at}/{f}" for at, _, files in os.walk(root) for f in files]
+    same(sorted(said), sorted(there), "all that docs/nginx.md lists is installed, and only that")
     units(root)
     installed(d, root)
 
-for link in re.findall(r"\]\(([^)#]+)\)", readme):
-    ok("://" in link or os.path.exists(link), f"link {link}")
+for text, at in ((readme, ""), (manual, "docs/")):
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        ok("://" in link or os.path.exists(at + link), f"link {link}")
 for path in re.findall(r"`((?:[a-z_]+/)+[a-z_.@-]+)`", readme):
-    ok(os.path.exists(path) or path.startswith("modules/"), f"{path} exists")
+    ok(os.path.exists(path) or path.startswith(("modules/", "build/")), f"{path} exists")
 done()

@@ -7,6 +7,7 @@
 #include <semaphore.h>
 #include <stdlib.h>
 
+#include "rate.h"
 #include "serve.h"
 #include "tap.h"
 
@@ -640,6 +641,24 @@ static void failure(bool overlap)
 
 /* --- limits of the queue --- */
 
+static void pace_of_the_queue(void)
+{
+    struct rate r = { 0 };
+    uint64_t t = 1000000000u;
+
+    is_int(rate_wait_ns(&r, 1000), 0, "nothing is known at first");
+    for (int i = 0; i <= 20; i++)
+        rate_note(&r, t += 100000000, i > 0, 50);
+    ok(rate_wait_ns(&r, 500) > 900000000u && rate_wait_ns(&r, 500) < 1100000000u,
+       "at 500 tokens a second 500 tokens take a second");
+    rate_note(&r, t += 5000000000u, false, 0);
+    ok(rate_wait_ns(&r, 500) < 600000000u, "after 5 s without a queue it is thought to be faster");
+    rate_note(&r, t += 10000000000u, false, 0);
+    is_int(rate_wait_ns(&r, 500), 0, "after 10 s nothing is known");
+    is_int(rate_retry_ms(1), RETRY_MS_MIN, "nobody is told to come back at once");
+    is_int(rate_retry_ms(UINT64_MAX), RETRY_MS_MAX, "or in an hour");
+}
+
 static void quota(void)
 {
     struct serve_conf c = usual();
@@ -882,6 +901,7 @@ int main(void)
     stops();
     failure(false);
     failure(true);
+    pace_of_the_queue();
     quota();
     long_queue();
     salts();

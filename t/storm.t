@@ -30,6 +30,7 @@ my $t = Infer->new('storm', workers => 2, shm => '512k', http => '
     location /hasty { infer_pass p; infer_first_byte_timeout 30ms; infer_read_timeout 20ms;
                       send_timeout 50ms; infer_next_engine timeout; }
     location /keep { infer_pass p; infer_ignore_client_abort on; send_timeout 100ms; }
+    location /slow { infer_pass p; limit_rate 20k; }
     location /pages { infer_pass p; infer_intercept_errors on; }
     location /flush { infer_pass p; infer_flush_interval 20ms; post_action @q; }
     location /mirror { mirror /copy; infer_pass p; limit_req zone=r burst=50; limit_conn c 20; }
@@ -37,8 +38,9 @@ my $t = Infer->new('storm', workers => 2, shm => '512k', http => '
     location /around { infer_pass p; add_before_body /static; add_after_body /static;
                        addition_types *; }');
 
-my @uri = qw(/ / / /hasty /keep /pages /flush /mirror /around);
-my @play = (['--tokens', 30, '--interval-ms', 5], ['--first-delay-ms', 50, '--tokens', 5],
+my @uri = qw(/ / / /hasty /keep /slow /pages /flush /mirror /around);
+my @play = (['--tokens', 30, '--interval-ms', 5],
+            ['--first-delay-ms', 50, '--alive-ms', 5, '--tokens', 5],
             ['--tokens', 2000, '--interval-ms', 0, '--bytes', 700], ['--busy'],
             ['--status', 503], ['--bad-seq'], ['--garbage'], ['--die-at', 60], ['--hang-at', 200],
             ['--stale', '--tokens', 10], ['--goaway-after', 5, '--tokens', 10]);

@@ -9,7 +9,8 @@
  *   segment:  struct wire_seg (page 0) | uint64 acks[n_slot] | ring (page aligned, power of two)
  *
  * Worker -> engine: REQ_HEAD, REQ_BODY*, REQ_END, or REQ_CANCEL at any point after REQ_HEAD.
- * Engine -> worker: REP_HEAD, REP_DATA*, REP_STATS?, REP_END. REP_END frees the slot. */
+ * Engine -> worker: REP_HEAD, REP_DATA*, REP_STATS?, REP_END. REP_END frees the slot. REP_ALIVE may
+ * stand anywhere before REP_END. */
 #ifndef WIRE_WIRE_H
 #define WIRE_WIRE_H
 
@@ -44,6 +45,7 @@
 #define WIRE_PAD             31     /* fills the end of the ring, all else is 0; where less than a
                                      * struct wire_rec is left, the end is skipped without one */
 #define WIRE_OPTIONAL        0x8000
+#define WIRE_REP_ALIVE       (21 | WIRE_OPTIONAL)   /* no payload; being worked on, or in turn */
 
 #define WIRE_FLUSH           1      /* wire_rec.flags */
 
@@ -86,7 +88,7 @@ struct wire_stats {               /* for the $infer_ variables */
     uint32_t prompt_tok, cached_tok, completion_tok, reasoning_tok;
     uint64_t queue_ns;            /* submitted -> first scheduled; 0: never was */
     char     model[64];           /* NUL padded, printable ASCII */
-    char     finish[16];          /* "stop", "length", ... */
+    char     finish[16];          /* "stop", "length", ...; "": no generation, no numbers */
     char     request_id[64];
 };
 

@@ -179,7 +179,7 @@ static int set_owner(const struct api_conf *c, struct err *e)
 static int remove_stale(const struct sockaddr_un *sa, struct err *e)
 {
     struct stat st;
-    int         fd, rc;
+    int         fd, why;
 
     if (lstat(sa->sun_path, &st) != 0)
         return 0;
@@ -189,12 +189,13 @@ static int remove_stale(const struct sockaddr_un *sa, struct err *e)
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_set(e, E_IO, "socket: %s", strerror(errno));
-    rc = connect(fd, (const struct sockaddr *) sa, sizeof(*sa));
-    if (rc != 0 && errno == ECONNREFUSED)
-        rc = 1;
+    why = connect(fd, (const struct sockaddr *) sa, sizeof(*sa)) == 0 ? 0 : errno;
     close(fd);
-    if (rc != 1)
+    if (why == 0 || why == EAGAIN)             /* EAGAIN: its backlog is full */
         return err_set(e, E_IO, "%s: another process listens there", sa->sun_path);
+    if (why != ECONNREFUSED)
+        return err_set(e, E_IO, "%s: exists, and whether anybody listens there cannot be told: %s",
+                       sa->sun_path, strerror(why));
     if (unlink(sa->sun_path) != 0)
         return err_set(e, E_IO, "%s: unlink: %s", sa->sun_path, strerror(errno));
     return 0;
@@ -319,14 +320,12 @@ void api_ready(struct api *a, struct serve *s, const struct model_conf *mc, cons
             a->tok_bytes_max = tok_entry(tok, i).n;
     make_fingerprint(a, mc);
     atomic_store_explicit(&a->serve, s, memory_order_release);
-    atomic_store(&a->load->state, 1);
 }
 
 bool api_drain(struct api *a)
 {
     bool first = !atomic_exchange(&a->draining, true);
 
-    atomic_store(&a->load->state, 2);
     wake_all(a);
     return first;
 }

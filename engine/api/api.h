@@ -15,7 +15,6 @@
 
 struct api_load {                    /* written by the loader, read by /ready; relaxed atomics */
     _Atomic uint64_t done_bytes, total_bytes, start_ns;
-    atomic_int       state;          /* 0 loading, 1 ready, 2 draining, 3 failed */
 };
 
 struct api_conf {

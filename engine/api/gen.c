@@ -113,8 +113,6 @@ static void gen_stats(const struct gen *g, const char *finish)
         s->queue_ns = c->req.start_ns - c->req.submit_ns;
     snprintf(s->model, sizeof(s->model), "%.63s", g->id.model);
     snprintf(s->finish, sizeof(s->finish), "%s", finish);
-    snprintf(s->request_id, sizeof(s->request_id), "%.63s", g->st->request_id);
-    g->st->has_stats = true;
 }
 
 /* Nothing more goes to the client from here; the choices may still have to come home. */

@@ -73,8 +73,12 @@ void http_busy(struct stream *st)
 void http_finish(struct stream *st, struct work *w)
 {
     struct api_err *e = &w->e;
+    const char     *model = w->ask.model.p != NULL || w->rc == 0
+                            ? gen_alias(w->api, w->ask.model) : NULL;
     int             rc = w->rc;
 
+    if (model != NULL)
+        snprintf(st->stats.model, sizeof(st->stats.model), "%.63s", model);
     if (w->ask.request_id.p != NULL) {
         memcpy(st->request_id, w->ask.request_id.p, w->ask.request_id.n);
         st->request_id[w->ask.request_id.n] = '\0';
@@ -239,10 +243,9 @@ static void on_model(struct stream *st)
 static void on_health(struct stream *st)
 {
     struct buf b = { 0 };
-    bool       failed = atomic_load(&api_of(st)->load->state) == 3;
 
-    buf_fmt(&b, "{\"status\":\"%s\"}", failed ? "failed" : "ok");
-    reply_json(st, failed ? 503 : 200, &b);
+    buf_str(&b, "{\"status\":\"ok\"}");     /* an engine that has failed ends */
+    reply_json(st, 200, &b);
 }
 
 static void on_ready(struct stream *st)
@@ -253,8 +256,7 @@ static void on_ready(struct stream *st)
     double      spent = (double) (api_now_ns() - atomic_load(&a->load->start_ns)) / 1e9;
     bool        ready = api_serve(a) != NULL;
     double      part = ready ? 1 : total > 0 ? done / total : 0;
-    const char *state = atomic_load(&a->load->state) == 3 ? "failed"
-                        : atomic_load(&a->draining) ? "draining" : ready ? "ready" : "loading";
+    const char *state = atomic_load(&a->draining) ? "draining" : ready ? "ready" : "loading";
     struct buf  b = { 0 };
 
     buf_fmt(&b, "{\"state\":\"%s\",\"progress\":%.4f,\"eta_s\":", state, part);
@@ -314,7 +316,7 @@ static void on_load(struct stream *st)
     struct serve         *s = api_serve(a);
     const struct metrics *m = s != NULL ? serve_metrics(s) : &nothing;
     bool                  draining = atomic_load(&a->draining);
-    bool                  ready = s != NULL && !draining && atomic_load(&a->load->state) != 3;
+    bool                  ready = s != NULL && !draining;
     struct buf            b = { 0 };
 
     buf_fmt(&b, "{\"ready\":%s,\"draining\":%s,\"running\":%" PRIu64 ",\"waiting\":%" PRIu64
@@ -493,7 +495,8 @@ void http_handle(struct stream *st)
         return;
     }
     if (!st->json_body || st->coded_body) {
-        api_err_set(&e, 415, "invalid_request_error", NULL, NULL, st->coded_body
+        api_err_set(&e, 415, "invalid_request_error", "unsupported_media_type", NULL,
+                    st->coded_body
                     ? "A request body with a content encoding is not supported."
                     : "The content type must be application/json.");
         http_error(st, &e);

@@ -19,6 +19,7 @@
 #define POLL_MAX       512              /* records of one turn, then the other links */
 #define PUBLISH_EVERY  16
 #define HELLO_NS       2000000000ull    /* a worker says HELLO right after connect */
+#define ALIVE_NS       5000000000ull    /* a request hears of us at least so often */
 
 /* The worker did what none of ours does: one line for the whole link. */
 static void drop(struct link *l, const char *why)
@@ -111,6 +112,7 @@ static void send_rec(struct stream *st, uint16_t type, uint16_t flags, const voi
 
     st->tx_seq++;
     st->sent += WIRE_REC_SIZE(n);
+    st->sent_ns = api_now_ns();
     if (++l->n_unpublished >= PUBLISH_EVERY)
         link_publish(l);
 }
@@ -207,8 +209,10 @@ static void finish(struct stream *st)
 {
     struct wire_end end = { .reason = st->end_reason };
 
-    if (st->has_stats && st->head_sent)
+    if (st->head_sent) {
+        snprintf(st->stats.request_id, sizeof(st->stats.request_id), "%.63s", st->request_id);
         send_rec(st, WIRE_REP_STATS, 0, &st->stats, sizeof(st->stats));
+    }
     send_rec(st, WIRE_REP_END, 0, &end, sizeof(end));
     stream_free(st);
 }
@@ -313,7 +317,7 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
     st->gen_no = rec->gen;
     st->rx_seq = 1;
     st->method = h.method;
-    st->start_ns = api_now_ns();
+    st->start_ns = st->sent_ns = api_now_ns();
     l->stream[rec->slot] = st;
     l->n_stream++;
     atomic_fetch_add(&p->api->n_stream, 1);
@@ -323,7 +327,7 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
         return;
     }
     if (uri.n > API_URI_BYTES_MAX) {
-        refuse_head(st, 414, NULL, "The URI is too long.");
+        refuse_head(st, 414, "uri_too_long", "The URI is too long.");
         return;
     }
     memcpy(st->uri, uri.p, uri.n);
@@ -476,6 +480,26 @@ void link_event(struct link *l)
     link_poll(l);
 }
 
+/* So that nginx tells a long answer, or a wait for its turn, from an engine that hangs: a core that
+ * makes no steps keeps nobody waiting. */
+static void say_alive(struct link *l, struct serve *s)
+{
+    uint64_t now = api_now_ns(), steps = s != NULL ? atomic_load(&serve_metrics(s)->steps) : 0;
+
+    for (uint32_t i = 0, left = l->n_stream; left > 0 && i < l->wire.ring.n_slot; i++) {
+        struct stream *st = l->stream[i];
+
+        if (st == NULL)
+            continue;
+        left--;
+        if (st->state != STREAM_WORK || now - st->sent_ns < ALIVE_NS
+            || (st->gen != NULL && st->alive_steps == steps) || !has_credit(st, 0, WIRE_RESERVE))
+            continue;
+        st->alive_steps = steps;
+        send_rec(st, WIRE_REP_ALIVE, 0, NULL, 0);
+    }
+}
+
 /* Liveness and load, for the pool's choice in nginx. */
 void link_beat(struct link *l)
 {
@@ -498,6 +522,7 @@ void link_beat(struct link *l)
     __atomic_store_n(&seg->ready, s != NULL && !draining, __ATOMIC_RELAXED);
     __atomic_store_n(&seg->draining, draining, __ATOMIC_RELAXED);
     __atomic_store_n(&seg->heartbeat, seg->heartbeat + 1, __ATOMIC_RELEASE);
+    say_alive(l, s);
 }
 
 void link_goaway(struct link *l)

@@ -36,9 +36,9 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     struct buf   out;               /* reply bytes; [out_pos, n) has not been sent */
     size_t       out_pos;
     uint64_t     sent;              /* bytes of records, for the credit */
+    uint64_t     sent_ns, alive_steps;   /* of the last record; the core's, at the last ALIVE */
     bool         head_sent, sse;
-    bool         has_stats;
-    struct wire_stats stats;
+    struct wire_stats stats;        /* with finish empty unless it generated; id: at the end */
     uint32_t     end_reason;        /* WIRE_END_* */
     struct work *work;              /* NULL unless WORK: the reader thread has the body */
     struct gen  *gen;               /* NULL unless WORK */
@@ -61,7 +61,8 @@ struct reader {                     /* work.c: reads the long bodies of one port
     bool            started;
     pthread_mutex_t lock;           /* of what follows; held for a list operation only */
     pthread_cond_t  more;
-    struct work    *todo, **todo_end, *done;
+    struct work    *todo, **todo_end, *done;    /* todo: the oldest first */
+    bool            overtaken;      /* the oldest of todo, by the last one taken */
     bool            stop;
 };
 

@@ -3,11 +3,12 @@
 
 #include <string.h>
 
-/* The first match in hold; -1: none. At one place the longer string wins, so that "include" shows
- * all of it. */
+/* The match in hold that ends first, of those that end there the longest; -1: none. What begins
+ * first is no rule: of "abcX" and "c" it would depend on whether the X had come with the c. */
 static int find_first(const struct stop *s, size_t *at)
 {
-    int found = -1;
+    size_t end = 0;
+    int    found = -1;
 
     for (int i = 0; i < s->n_str; i++) {
         const char *hit = memmem(s->hold.p, s->hold.n, s->str[i].p, s->str[i].n);
@@ -15,9 +16,10 @@ static int find_first(const struct stop *s, size_t *at)
 
         if (hit == NULL)
             continue;
-        if (found < 0 || pos < *at || (pos == *at && s->str[i].n > s->str[found].n)) {
+        if (found < 0 || pos + s->str[i].n < end || (pos + s->str[i].n == end && pos < *at)) {
             found = i;
             *at = pos;
+            end = pos + s->str[i].n;
         }
     }
 

@@ -15,8 +15,8 @@ struct stop {
     struct buf   hold;                  /* owned */
 };
 
-/* Feed n bytes; what is safe goes to out. -1, or the index of the string that came first: nothing
- * after it is ever released. */
+/* Feed n bytes; what is safe goes to out. -1, or the index of the string that was complete first:
+ * nothing after it is ever released. */
 int  stop_put(struct stop *s, const char *p, size_t n, struct buf *out);
 /* No more text: release what was held. */
 void stop_end(struct stop *s, struct buf *out);

@@ -23,8 +23,9 @@ static int read_ask(struct work *w)
     const struct json *root;
     struct err         err;
 
+    /* its words begin with "JSON: " */
     if (json_parse(&w->doc, &root, w->body.p, w->body.n, &lim, &err) != 0)
-        return api_err_400(&w->e, "invalid_json", NULL, "The request body is not valid JSON: %s",
+        return api_err_400(&w->e, "invalid_json", NULL, "The request body is not valid %s",
                            err.msg);
     if (ask_read(&w->ask, w->kind, root, &w->e) != 0) {
         w->ask = (struct ask) { 0 };       /* half read: nothing of it counts */
@@ -51,29 +52,40 @@ static void push(struct reader *r, struct work *w)
     pthread_mutex_unlock(&r->lock);
 }
 
-/* To be freed, before another one takes memory. */
-static void give_back(struct reader *r, struct work *w)
+/* First what is to be freed, before another one takes memory. Then the smallest, so that a chat
+ * does not wait for the books of others; but when one has overtaken the oldest, that one is next,
+ * so that a book waits for at most one other more for each that came before it. */
+static struct work **choose(struct reader *r)
 {
-    pthread_mutex_lock(&r->lock);
-    w->next = r->todo;
-    r->todo = w;
-    if (w->next == NULL)
-        r->todo_end = &w->next;
-    pthread_cond_signal(&r->more);
-    pthread_mutex_unlock(&r->lock);
+    struct work **best = &r->todo;
+
+    for (struct work **at = &r->todo; *at != NULL; at = &(*at)->next) {
+        if (atomic_load(&(*at)->left))
+            return at;
+        if ((*at)->body.n < (*best)->body.n)
+            best = at;
+    }
+    if (r->overtaken)
+        best = &r->todo;
+    r->overtaken = best != &r->todo;
+    return best;
 }
 
 /* The next one, or NULL at the end. */
 static struct work *pop(struct reader *r)
 {
-    struct work *w;
+    struct work *w = NULL, **at;
 
     pthread_mutex_lock(&r->lock);
     while (r->todo == NULL && !r->stop)
         pthread_cond_wait(&r->more, &r->lock);
-    w = r->stop ? NULL : r->todo;
-    if (w != NULL && (r->todo = w->next) == NULL)
-        r->todo_end = &r->todo;
+    if (!r->stop) {
+        at = choose(r);
+        w = *at;
+        *at = w->next;
+        if (*at == NULL)
+            r->todo_end = at;
+    }
     pthread_mutex_unlock(&r->lock);
     return w;
 }
@@ -145,7 +157,7 @@ void work_take_done(struct port *p)
             w->st->work = NULL;
             http_finish(w->st, w);
         }
-        give_back(&p->reader, w);
+        push(&p->reader, w);               /* to be freed */
     }
 }
 

@@ -6,10 +6,11 @@ void rate_note(struct rate *r, uint64_t now_ns, bool waited, int64_t tok)
     double keep = dt < RATE_WINDOW_NS ? 1 - dt / RATE_WINDOW_NS : 0;
 
     r->last_ns = now_ns;
-    if (!waited)
+    r->ns *= keep;
+    if (!waited)                           /* it was no slower than this; in the end, unknown */
         return;
     r->tok = r->tok * keep + (tok > 0 ? (double) tok : 0);
-    r->ns = r->ns * keep + dt;
+    r->ns += dt;
 }
 
 uint64_t rate_wait_ns(const struct rate *r, int64_t n_tok)

@@ -16,7 +16,7 @@
 #define N_SLOT  4
 #define CHECK(cond) do { if (!(cond)) abort(); } while (0)
 
-struct model { struct model_conf c; };
+struct model { struct model_conf c; const int32_t *sampled; };
 
 struct slot {                    /* what the worker knows of one of its own */
     uint32_t gen, tx_seq, rx_seq;
@@ -38,15 +38,24 @@ const struct model_conf *model_config(const struct model *m)
     return &m->c;
 }
 
-int model_step(struct model *m, const struct batch *b, struct step_out *o, struct err *e)
+void model_launch(struct model *m, struct batch *b, struct step_out *o)
 {
-    (void) e;
+    for (int32_t t = 0; t < b->n_tok; t++)
+        if (b->from != NULL && b->from[t] >= 0)
+            b->tok[t] = m->sampled[b->from[t]];
     for (int32_t i = 0; i < b->n_out; i++) {
         uint32_t h = ((uint32_t) b->tok[b->out_row[i]] + 7u) * 2654435761u
                      + (uint32_t) b->pos[b->out_row[i]] * 40503u;
 
         o->tok[i] = h % 23 == 0 ? m->c.eos[0] : (int32_t) (h >> 8) % m->c.vocab;
     }
+    m->sampled = o->tok;
+}
+
+int model_wait(struct model *m, struct err *e)
+{
+    (void) m;
+    (void) e;
     return 0;
 }
 
@@ -58,6 +67,7 @@ static void open_all(void)
 {
     struct serve_conf c = {
         .seq_max = 4, .step_tok_max = 64, .model_len_max = 200, .queue_max = 4, .n_port = 1,
+        .overlap = true, .cache = true,
         .kv = { 8, 120, 120 }, .now_ns = now, .wake = wake, .sleep = nothing, .kick = nothing,
     };
     struct tok   *tok = made_tok();
@@ -73,7 +83,7 @@ static void open_all(void)
 
     api.c = (struct api_conf) {
         .n_thread = 1, .model_name = { "fuzz" }, .n_model_name = 1, .model_len_max = 200,
-        .request_max = 8, .epoch = 2, .version = "0",
+        .page_tok = 8, .request_max = 8, .epoch = 2, .version = "0",
     };
     api.load = &load;
     p->api = &api;
@@ -115,6 +125,18 @@ static void turn(void)
     serve_once(api_serve(&api), NULL);
 }
 
+/* Nothing has been said for long: a beat, with signs of life. */
+static void later(void)
+{
+    struct link *l = api.port[0].links;
+
+    for (uint32_t i = 0; i < N_SLOT; i++)
+        if (l->stream[i] != NULL)
+            l->stream[i]->sent_ns = 0;
+    link_beat(l);
+    link_publish(l);
+}
+
 /* A record of the reply, as an nginx worker would check it. */
 static void on_reply(const struct wire_rec *r, const uint8_t *buf)
 {
@@ -146,6 +168,9 @@ static void on_reply(const struct wire_rec *r, const uint8_t *buf)
               && (s->body_want == WIRE_BODY_UNKNOWN || s->body == s->body_want)));
         s->open = false;
         s->ended = true;
+        break;
+    default:
+        CHECK(r->type == WIRE_REP_ALIVE && r->len == 0);
     }
 }
 
@@ -248,6 +273,8 @@ static size_t deed(const uint8_t *p, size_t n)
         request(slot, p[1], p + 4, len);
         return 4 + len;
     case 2:
+        if (p[0] & 32)
+            later();
         turn();
         return 1;
     case 3:

@@ -28,7 +28,7 @@
 #define EVENT_BYTES_MAX 16384
 
 static struct {
-    uint32_t tokens, interval_ms, first_delay_ms, bytes;
+    uint32_t tokens, interval_ms, first_delay_ms, alive_ms, bytes;
     uint32_t garbage, stale, bad_seq, busy, bad_version, burst, ignore_credit, verbose;
     uint32_t hang_at, die_at, goaway_after, status;
 } opt = { .tokens = 16, .interval_ms = 20, .bytes = 90 };
@@ -39,9 +39,9 @@ struct stream {
     struct link *link;
     uint32_t     slot, gen, rx_seq, tx_seq, n_rec, made;
     enum state   state;
-    uint64_t     body_left, sent, due;          /* due: ns */
+    uint64_t     body_left, sent, due, begin;   /* ns: next action, begin of the reply */
     uint32_t     at;                            /* in active[] */
-    uint32_t     n;                             /* bytes of pending */
+    uint32_t     n, headed;                     /* bytes of pending; REP_HEAD is sent */
     char        *pending;
 };
 
@@ -353,9 +353,27 @@ static uint64_t next_due(const struct stream *s, uint64_t after)
     return (after / MS + 1) * MS + (s->made == 0 ? s->slot % opt.interval_ms * MS : 0);
 }
 
+/* The next sign of life before the reply, or its begin. */
+static uint64_t alive_due(const struct stream *s, uint64_t now)
+{
+    uint64_t next = now + opt.alive_ms * MS;
+
+    return opt.alive_ms != 0 && next < s->begin ? next : s->begin;
+}
+
 static void stream_due(struct stream *s, uint64_t now)
 {
-    if (s->tx_seq == 0) {
+    if (now < s->begin) {
+        if (credit(s, WIRE_RESERVE) >= WIRE_REC_SIZE(0)) {
+            say("slot %u gen %u: alive", s->slot, s->gen);
+            put(s, WIRE_REP_ALIVE, NULL, 0);
+        }
+        s->due = alive_due(s, now);
+        return;
+    }
+
+    if (!s->headed) {
+        s->headed = 1;
         if (opt.status != 0) {
             send_status(s);
             return;
@@ -449,8 +467,9 @@ static void on_rec(struct link *k, const struct wire_rec *r, const uint8_t *b)
 
         } else {
             start = now_ns() + opt.first_delay_ms * MS;
+            s->begin = opt.status || opt.interval_ms == 0 ? start : next_due(s, start);
             s->state = RUN;
-            activate(s, opt.status || opt.interval_ms == 0 ? start : next_due(s, start));
+            activate(s, alive_due(s, now_ns()));
         }
     }
 }
@@ -642,6 +661,7 @@ static const struct { const char *name; uint32_t *v; int has_arg; const char *he
     { "interval-ms", &opt.interval_ms, 1, "between two of them (20); 0: as fast as credits allow" },
     { "bytes", &opt.bytes, 1, "of an event (90)" },
     { "first-delay-ms", &opt.first_delay_ms, 1, "before the reply starts (0)" },
+    { "alive-ms", &opt.alive_ms, 1, "between REP_ALIVE records until then (0: none)" },
     { "status", &opt.status, 1, "answer with this and a JSON body instead" },
     { "busy", &opt.busy, 0, "answer END_BUSY instead" },
     { "garbage", &opt.garbage, 0, "a record of no known type" },

@@ -4,8 +4,8 @@
  *               [--window BYTES]
  *
  * Prints "status N", the headers, an empty line, the body as it comes, and on stderr the END's
- * reason and the number of DATA records. --abort-after N: cancel after N DATA records. --slow MS:
- * acknowledge a record only MS later. --window BYTES: the credit of the stream. */
+ * reason and the numbers of DATA and ALIVE records. --abort-after N: cancel after N DATA records.
+ * --slow MS: acknowledge a record only MS later. --window BYTES: the credit of the stream. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ struct client {
     struct wire_link link;
     uint32_t         seq, window;
     uint64_t         received;
-    long             abort_after, slow_ms, n_data;
+    long             abort_after, slow_ms, n_data, n_alive;
     int              cancelled;
     const char      *hdr[16];
     int              n_hdr;
@@ -156,13 +156,16 @@ static int on_rec(struct client *c, const struct wire_rec *rec, const uint8_t *b
         break;
     case WIRE_REP_STATS:
         memcpy(&s, buf, sizeof(s));
-        fprintf(stderr, "stats prompt %u cached %u completion %u reasoning %u finish %s id %s\n",
-                s.prompt_tok, s.cached_tok, s.completion_tok, s.reasoning_tok, s.finish,
-                s.request_id);
+        fprintf(stderr, "stats prompt %u cached %u completion %u reasoning %u finish %s id %s"
+                " model %s\n", s.prompt_tok, s.cached_tok, s.completion_tok, s.reasoning_tok,
+                s.finish, s.request_id, s.model);
+        break;
+    case WIRE_REP_ALIVE:
+        c->n_alive++;
         break;
     case WIRE_REP_END:
         memcpy(&end, buf, sizeof(end));
-        fprintf(stderr, "end %u data %ld\n", end.reason, c->n_data);
+        fprintf(stderr, "end %u data %ld alive %ld\n", end.reason, c->n_data, c->n_alive);
         return 1;
     }
     return 0;
