@@ -133,8 +133,8 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
     budget = c->kv_cache_memory_bytes;
     if (budget == 0) {
         if (p->weight_bytes + p->scratch_bytes >= p->memory_bytes)
-            return err_set(e, E_INVALID, "the weights need %.0f MiB and a step %.0f, %s %.0f MiB%s",
-                           (double) p->weight_bytes / MIB, (double) p->scratch_bytes / MIB,
+            return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, %s %.0f MiB%s",
+                           (double) (p->weight_bytes + p->scratch_bytes) / MIB,
                            c->memory_bytes != 0 ? "--memory-bytes is"
                            : c->backend == BACKEND_CPU ? "this machine has" : "the GPU has",
                            (double) p->memory_bytes / MIB, c->memory_bytes != 0 ? ""

@@ -3,6 +3,7 @@
 #include "gemm.cuh"
 
 #include <cublasLt.h>
+#include <dlfcn.h>
 #include <stdlib.h>
 
 /* Rows whose length is no multiple of 16 bytes: one warp an output, element by element. */
@@ -74,6 +75,30 @@ void gemm_tile_cuda(const struct gemm *g, const void *xb, gpu_stream s)
 #define LT_SHAPES    1024
 #define LT_WORKSPACE (32u << 20)
 
+/* cuBLASLt is looked for when a GPU is used: without one nobody needs it, or pays for its pages. */
+#define LT_SO  "libcublasLt.so.13"
+#define LT_FUNCTIONS(X) \
+    X(Create) X(Destroy) X(Matmul) X(MatmulAlgoGetHeuristic) X(MatmulDescCreate) \
+    X(MatmulDescDestroy) X(MatmulDescSetAttribute) X(MatmulPreferenceCreate) \
+    X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) X(MatrixLayoutCreate) \
+    X(MatrixLayoutDestroy)
+
+#define LT_FIELD(name) decltype(&cublasLt##name) name;
+static struct { LT_FUNCTIONS(LT_FIELD) } lt_fn;
+#undef LT_FIELD
+
+static bool lt_load(void)
+{
+    void *so = dlopen(LT_SO, RTLD_NOW | RTLD_LOCAL);
+
+#define LT_FIND(name)                                                                   \
+    if (so == NULL || (*(void **) &lt_fn.name = dlsym(so, "cublasLt" #name)) == NULL)   \
+        return false;
+    LT_FUNCTIONS(LT_FIND)
+#undef LT_FIND
+    return true;
+}
+
 struct lt_shape { int64_t rows; int32_t cols, n_row; bool known, can; cublasLtMatmulAlgo_t algo; };
 
 struct gemm_lt {
@@ -92,12 +117,12 @@ struct gemm_lt *gemm_lt_open(void)
 
     if (lt == NULL)
         return NULL;
-    if (cublasLtCreate(&lt->handle) != CUBLAS_STATUS_SUCCESS
-        || cublasLtMatmulDescCreate(&lt->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)
-        || cublasLtMatmulDescSetAttribute(lt->op, CUBLASLT_MATMUL_DESC_TRANSA, &trans,
+    if (!lt_load() || lt_fn.Create(&lt->handle) != CUBLAS_STATUS_SUCCESS
+        || lt_fn.MatmulDescCreate(&lt->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)
+        || lt_fn.MatmulDescSetAttribute(lt->op, CUBLASLT_MATMUL_DESC_TRANSA, &trans,
                                           sizeof(trans))
-        || cublasLtMatmulPreferenceCreate(&lt->pref)
-        || cublasLtMatmulPreferenceSetAttribute(lt->pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+        || lt_fn.MatmulPreferenceCreate(&lt->pref)
+        || lt_fn.MatmulPreferenceSetAttribute(lt->pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                 &work, sizeof(work))
         || cudaMalloc(&lt->work, LT_WORKSPACE) != cudaSuccess) {
         gemm_lt_close(lt);
@@ -112,11 +137,11 @@ void gemm_lt_close(struct gemm_lt *lt)
         return;
     cudaFree(lt->work);
     if (lt->pref != NULL)
-        cublasLtMatmulPreferenceDestroy(lt->pref);
+        lt_fn.MatmulPreferenceDestroy(lt->pref);
     if (lt->op != NULL)
-        cublasLtMatmulDescDestroy(lt->op);
+        lt_fn.MatmulDescDestroy(lt->op);
     if (lt->handle != NULL)
-        cublasLtDestroy(lt->handle);
+        lt_fn.Destroy(lt->handle);
     free(lt);
 }
 
@@ -136,7 +161,7 @@ static struct lt_shape *lt_find(struct gemm_lt *lt, const struct gemm *g, cublas
     s->cols = g->w.cols;
     s->n_row = g->n_row;
     s->known = true;
-    s->can = cublasLtMatmulAlgoGetHeuristic(lt->handle, lt->op, w, x, y, y, lt->pref, 1, &best, &n)
+    s->can = lt_fn.MatmulAlgoGetHeuristic(lt->handle, lt->op, w, x, y, y, lt->pref, 1, &best, &n)
              == CUBLAS_STATUS_SUCCESS && n > 0;
     s->algo = best.algo;
     return s;
@@ -149,20 +174,20 @@ int gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, const void *xb, gpu_s
     const float one = 1, zero = 0;
     bool done = false;
 
-    if (cublasLtMatrixLayoutCreate(&w, CUDA_R_16BF, cols, rows, (int64_t) cols) == 0
-        && cublasLtMatrixLayoutCreate(&x, CUDA_R_16BF, cols, n, (int64_t) cols) == 0
-        && cublasLtMatrixLayoutCreate(&y, CUDA_R_32F, rows, n, (int64_t) rows) == 0) {
+    if (lt_fn.MatrixLayoutCreate(&w, CUDA_R_16BF, cols, rows, (int64_t) cols) == 0
+        && lt_fn.MatrixLayoutCreate(&x, CUDA_R_16BF, cols, n, (int64_t) cols) == 0
+        && lt_fn.MatrixLayoutCreate(&y, CUDA_R_32F, rows, n, (int64_t) rows) == 0) {
         struct lt_shape *s = lt_find(lt, g, w, x, y);
 
         done = s->can
-               && cublasLtMatmul(lt->handle, lt->op, &one, g->w.p, w, xb, x, &zero, g->y, y, g->y,
+               && lt_fn.Matmul(lt->handle, lt->op, &one, g->w.p, w, xb, x, &zero, g->y, y, g->y,
                                  y, &s->algo, lt->work, LT_WORKSPACE, stream) == 0;
     }
     if (y != NULL)
-        cublasLtMatrixLayoutDestroy(y);
+        lt_fn.MatrixLayoutDestroy(y);
     if (x != NULL)
-        cublasLtMatrixLayoutDestroy(x);
+        lt_fn.MatrixLayoutDestroy(x);
     if (w != NULL)
-        cublasLtMatrixLayoutDestroy(w);
+        lt_fn.MatrixLayoutDestroy(w);
     return done;
 }

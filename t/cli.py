@@ -29,9 +29,9 @@ same(run().returncode, 2, "no command: usage")
 same(run("--help").returncode, 0, "--help")
 same((run("-h").stdout, run("plan", "-h").stdout), (run("--help").stdout,
      run("plan", "--help").stdout), "-h")
-for cmd in "serve plan inspect score render chat".split():
+for cmd in "serve plan inspect score render bench chat".split():
     ok("usage" in run(cmd, "--help").stdout, f"{cmd} --help")
-same(run("bench").returncode, 2, "an unknown command")
+same(run("brew").returncode, 2, "an unknown command")
 
 p = run("plan", BIG, "--memory-bytes", "141g", "--backend", "cuda", "--max-model-len", "32768")
 same(p.returncode, 0, "plan of the 26B needs no weights and no GPU")

@@ -562,8 +562,11 @@ static int open_buffers(struct cuda *c, struct err *e)
     c->moe = cuda_alloc(&c->be, s.moe);
     c->draw = cuda_alloc(&c->be, s.draw);
     c->lt = gemm_lt_open();
+    if (c->lt == NULL)
+        return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be opened:"
+                       " install it or name its folder in LD_LIBRARY_PATH");
     if (c->up_dev == NULL || c->down_dev == NULL || c->xb == NULL || c->attn == NULL
-        || c->moe == NULL || c->draw == NULL || c->lt == NULL)
+        || c->moe == NULL || c->draw == NULL)
         return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"
                        " --max-num-batched-tokens or --kv-cache-memory-bytes");
     return 0;
