@@ -29,7 +29,7 @@ NVFLAGS   = -std=c++17 -O3 -lineinfo -gencode arch=compute_90a,code=sm_90a \
             -gencode arch=compute_80,code=compute_80 -Xcompiler -Wall -MMD -MP
 ifneq ($(NVCC),)
 CFLAGS += -DHAVE_CUDA
-LDLIBS += -L$(CUDA_DIR)/lib64 -lcudart_static -ldl -lrt
+LDLIBS += -L$(CUDA_DIR)/lib64 -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -ldl -lrt
 endif
 
 # What each folder may see: the arrows between the rooms.
