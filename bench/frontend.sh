@@ -11,7 +11,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 out=$(realpath "$1"); rounds=${2:-3}
-nginx=${NGINX:-nginx}; engine=${ENGINE:-build/t/helpers/scripted_engine}; bench=${BENCH:-build/bench}
+nginx=${NGINX:-nginx}; unset NGINX        # nginx itself reads that name
+engine=${ENGINE:-build/t/helpers/scripted_engine}; bench=${BENCH:-build/bench}
 cores=${CORES:-0,1}; first=${cores%,*}; second=${cores#*,}
 dir=$(mktemp -d /tmp/inferd-bench.XXXXXX)
 port=8099
