@@ -154,7 +154,7 @@ static void wait_and_drain(struct server *s, const sigset_t *set)
     do {
         sig = sigwaitinfo(set, NULL);
     } while (sig == -1 && errno == EINTR);
-    log_info("%s: draining %d requests, at most %d s", strsignal(sig), api_n_active(s->api),
+    log_info("draining %d requests, at most %d s", api_n_active(s->api),
              s->c->drain_timeout_s);
     api_drain(s->api);
 

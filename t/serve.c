@@ -651,6 +651,7 @@ static void pace_of_the_queue(void)
         rate_note(&r, t += 100000000, i > 0, 50);
     ok(rate_wait_ns(&r, 500) > 900000000u && rate_wait_ns(&r, 500) < 1100000000u,
        "at 500 tokens a second 500 tokens take a second");
+    rate_note(&r, t += 100000000, false, 50);
     rate_note(&r, t += 5000000000u, false, 0);
     ok(rate_wait_ns(&r, 500) < 600000000u, "after 5 s without a queue it is thought to be faster");
     rate_note(&r, t += 10000000000u, false, 0);
@@ -739,6 +740,41 @@ static void long_queue(void)
     serve_close(s);
     for (int i = 0; i < N; i++)
         drop(&r[i]);
+}
+
+/* What waited for nobody must not make the next one wait, and what was preempted is counted once. */
+static void idle_engine(void)
+{
+    enum { N = 40 };
+    struct serve_conf c = usual();
+    struct req r[N];
+    struct serve *s;
+    struct err e;
+    int n = 0;
+
+    c.wait_max_ns = 60 * 1000000000ull;
+    c.cache = c.overlap = true;
+    c.kv = (struct kv_shape) { 4, 40, 40 };
+    s = open_serve(&c);
+    fake.late = true;
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < N; i++) {
+            make(&r[i], 8, 100);
+            serve_submit(s, &r[i], &e);
+        }
+        while (serve_once(s, &e))
+            ;
+        for (int i = 0; i < N; i++) {
+            n += fin_of(&r[i]) == FIN_BUSY;
+            drop(&r[i]);
+        }
+        ticks += 200 * 1000000000ull;
+    }
+    is_int(n, 0, "bursts after minutes of idleness are taken");
+    ok(serve_metrics(s)->preempted > 20, "though %lu were preempted",
+       (unsigned long) serve_metrics(s)->preempted);
+    is_int(serve_metrics(s)->waiting_tok, 0, "no token is thought to wait");
+    serve_close(s);
 }
 
 static void salts(void)
@@ -904,6 +940,7 @@ int main(void)
     pace_of_the_queue();
     quota();
     long_queue();
+    idle_engine();
     salts();
     itl_target();
     no_allocation();

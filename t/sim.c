@@ -92,6 +92,20 @@ static const char *recount(const struct load *l, bool full)
     return n_free == p->n_free && n_idle == p->n_idle ? NULL : "the sums are wrong";
 }
 
+static const char *check_queue(const struct load *l)
+{
+    int64_t tok = 0;
+    int32_t n = 0;
+
+    for (int i = 0; i < l->n_in; i++)
+        if (!over(&l->r[i]) && l->r[i].seq.page_full == NULL) {
+            tok += l->r[i].wait_tok;
+            n++;
+        }
+    return n == l->s.queue.n_wait && tok == l->s.queue.wait_tok ? NULL
+           : "the queue counts others than those who wait";
+}
+
 static const char *check_plan(const struct load *l)
 {
     const struct step_plan *p = &l->s.plan;
@@ -247,6 +261,8 @@ static const char *step(struct load *l)
     } else {
         results(l, &l->s.plan);
     }
+    if ((wrong = check_queue(l)) != NULL)
+        return wrong;
     wrong = recount(l, true);
     return wrong != NULL ? wrong : recount(l, false);
 }

@@ -13,7 +13,13 @@ int queue_open(struct queue *q, int32_t quantum)
     q->quantum = quantum;
     q->last = &q->turn;
     q->flow = calloc(FLOW_MAX, sizeof(*q->flow));
-    return q->flow != NULL ? 0 : E_IO;
+    if (q->flow == NULL)
+        return E_IO;
+    for (q->n_flow = 0; q->n_flow < REQ_CLASS_N; q->n_flow++) {
+        q->flow[q->n_flow].class = (enum req_class) q->n_flow;
+        q->flow[q->n_flow].tail = &q->flow[q->n_flow].head;
+    }
+    return 0;
 }
 
 void queue_close(struct queue *q)
@@ -40,7 +46,7 @@ static struct flow *flow_of(struct queue *q, uint64_t tenant, enum req_class cla
 {
     struct flow *free_one = NULL;
 
-    for (int32_t i = 0; i < q->n_flow; i++) {
+    for (int32_t i = REQ_CLASS_N; i < q->n_flow; i++) {
         struct flow *f = &q->flow[i];
 
         if (f->tenant == tenant && f->class == class && !idle(f))
@@ -49,7 +55,7 @@ static struct flow *flow_of(struct queue *q, uint64_t tenant, enum req_class cla
             free_one = f;
     }
     if (free_one == NULL && q->n_flow == FLOW_MAX)
-        return &q->flow[FLOW_MAX - 1];
+        return &q->flow[class];
     if (free_one == NULL)
         free_one = &q->flow[q->n_flow++];
     *free_one = (struct flow) { .tenant = tenant, .class = class, .tail = &free_one->head };
@@ -130,8 +136,10 @@ static void note_wait(struct queue *q, struct req *r, int sign)
 {
     r->flow->n_wait += sign;
     q->n_wait += sign;
-    r->flow->wait_tok += (int64_t) sign * r->n_known;
-    q->wait_tok += (int64_t) sign * r->n_known;
+    if (sign > 0)
+        r->wait_tok = r->n_known;              /* a step under way may still bring it a token */
+    r->flow->wait_tok += (int64_t) sign * r->wait_tok;
+    q->wait_tok += (int64_t) sign * r->wait_tok;
 }
 
 void queue_add(struct queue *q, struct req *r)
@@ -195,7 +203,7 @@ struct queue_ahead queue_ahead(const struct queue *q, const struct req *r)
     for (int32_t i = 0; i < q->n_flow; i++) {
         const struct flow *f = &q->flow[i];
 
-        if (!idle(f) && f->tenant == r->tenant) {
+        if (i >= REQ_CLASS_N && !idle(f) && f->tenant == r->tenant) {
             a.n_own += f->n_wait + f->n_run;
             if (f->class == r->class)
                 own = f;

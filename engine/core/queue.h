@@ -9,7 +9,7 @@
 
 #include "req.h"
 
-#define FLOW_MAX 1024            /* tenants beyond share the last flow */
+#define FLOW_MAX 1024            /* the first REQ_CLASS_N are for all for whom there is no other */
 
 struct flow {
     uint64_t       tenant;

@@ -1,15 +1,17 @@
 #include "rate.h"
 
-void rate_note(struct rate *r, uint64_t now_ns, bool waited, int64_t tok)
+void rate_note(struct rate *r, uint64_t now_ns, bool waiting, int64_t tok)
 {
     double dt = r->last_ns != 0 ? (double) (now_ns - r->last_ns) : 0;
     double keep = dt < RATE_WINDOW_NS ? 1 - dt / RATE_WINDOW_NS : 0;
+    bool waited = r->waiting;
 
     r->last_ns = now_ns;
+    r->waiting = waiting;
     r->ns *= keep;
     if (!waited)                           /* it was no slower than this; in the end, unknown */
         return;
-    r->tok = r->tok * keep + (tok > 0 ? (double) tok : 0);
+    r->tok = r->tok * keep + (double) tok;
     r->ns += dt;
 }
 
@@ -17,7 +19,7 @@ uint64_t rate_wait_ns(const struct rate *r, int64_t n_tok)
 {
     double wait;
 
-    if (r->ns <= 0 || r->tok <= 0)
+    if (n_tok <= 0 || r->ns <= 0 || r->tok <= 0)
         return 0;
     wait = (double) n_tok * r->ns / r->tok;
     return wait < 1e18 ? (uint64_t) wait : (uint64_t) 1e18;

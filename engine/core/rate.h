@@ -13,10 +13,12 @@
 struct rate {                    /* while somebody waited; all zeroes: nothing known yet */
     double   tok, ns;            /* tokens that came in, over so long; both fade */
     uint64_t last_ns;
+    bool     waiting;            /* somebody was in the queue after the last plan */
 };
 
-/* A plan was made: tok tokens of prompts left the queue. waited: somebody had been in it. */
-void rate_note(struct rate *r, uint64_t now_ns, bool waited, int64_t tok);
+/* A plan was made: tok tokens of prompts came in. waiting: somebody is still in the queue. Only the
+ * time counts in which somebody was. */
+void rate_note(struct rate *r, uint64_t now_ns, bool waiting, int64_t tok);
 
 /* How long n_tok tokens will take to leave the queue; 0 while nothing is known. */
 uint64_t rate_wait_ns(const struct rate *r, int64_t n_tok);

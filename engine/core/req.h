@@ -87,6 +87,7 @@ struct req {
     int32_t       item;          /* in the plan being made, or -1 */
     int32_t       at;            /* in the running array */
     struct flow  *flow;
+    int32_t       wait_tok;      /* counted in the queue */
     uint64_t      last_ns;       /* when its newest token came */
     struct req   *next;
 };

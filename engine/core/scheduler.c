@@ -206,6 +206,7 @@ static bool come_in(struct sched *s, struct flow *f)
     r->at = s->n_run;
     s->run[s->n_run++] = r;
     s->n_admitted++;
+    s->admitted_tok += r->n_known;
     f->n_run++;
     f->filling = r;
     return true;

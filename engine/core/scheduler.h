@@ -32,6 +32,7 @@ struct sched {
     struct req     **run;            /* [run_max] in order of admission */
     int32_t          n_run;
     uint64_t         n_admitted, n_preempted;
+    int64_t          admitted_tok;   /* known tokens of those admitted */
     struct step_plan plan;
 };
 

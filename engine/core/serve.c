@@ -571,11 +571,11 @@ static bool arrivals(struct serve *s)
 
 static void plan(struct serve *s)
 {
-    int64_t wait_tok = s->sched.queue.wait_tok;
-    int32_t n_wait = s->sched.queue.n_wait;
+    int64_t before = s->sched.admitted_tok;
 
     sched_plan(&s->sched);
-    rate_note(&s->rate, s->c.now_ns(s->c.arg), n_wait > 0, wait_tok - s->sched.queue.wait_tok);
+    rate_note(&s->rate, s->c.now_ns(s->c.arg), s->sched.queue.n_wait > 0,
+              s->sched.admitted_tok - before);
 }
 
 bool serve_once(struct serve *s, struct err *e)
