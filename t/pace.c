@@ -120,8 +120,8 @@ int main(void)
     printf("# a step of 32 decodes takes %.2f ms; with up to 128 tokens of the prompt %.2f, these"
            " by themselves %.2f\n", decode, sum / STEPS, bound / STEPS - 2 * decode);
     printf("# %d of %d steps took longer than 2 x the first + the third\n", n_late, STEPS);
-    ok(n_late <= STEPS / 2, "a gap is at most two steps of decodes and one budget of prompt: in most"
-       " steps, this machine is not alone");
+    ok(n_late <= STEPS / 2, "a gap is at most two steps of decodes and one budget of prompt: in"
+       " most steps, this machine is not alone");
     ok(atomic_load(&r[0].n_pub) > 40 + STEPS, "the decodes went on all the while");
 
     tear_down(&en);

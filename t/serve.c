@@ -742,7 +742,8 @@ static void long_queue(void)
         drop(&r[i]);
 }
 
-/* What waited for nobody must not make the next one wait, and what was preempted is counted once. */
+/* What waited for nobody must not make the next one wait, and what was preempted is counted once.
+ */
 static void idle_engine(void)
 {
     enum { N = 40 };
