@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "batch.h"
+#include "count_alloc.h"
 #include "tap.h"
 
 #define STEP_TOK  2048
@@ -67,22 +68,6 @@ static int32_t run_step(struct engine *en)
 
 /* --- a full engine --- */
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-void *__libc_malloc(size_t n);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_realloc(void *p, size_t n);
-
-static _Atomic long n_alloc;
-
-void *malloc(size_t n) { n_alloc++; return __libc_malloc(n); }
-void *calloc(size_t n, size_t size) { n_alloc++; return __libc_calloc(n, size); }
-void *realloc(void *p, size_t n) { n_alloc++; return __libc_realloc(p, n); }
-#define COUNTED 1
-#else
-static long n_alloc;
-#define COUNTED 0
-#endif
-
 static double now_us(void)
 {
     struct timespec ts;
@@ -131,12 +116,12 @@ static void full_engine(void)
             v->tok[v->n_known++] = 1 + i % 7;
         }
     }
-    if (COUNTED)
+    if (COUNTS_ALLOC)
         is_int(n_alloc, before, "nothing is allocated");
     qsort(us, STEPS, sizeof(*us), by_value);
     printf("# a step is planned in %.1f us, 99 %% in %.1f us\n", us[STEPS / 2],
            us[STEPS * 99 / 100]);
-    if (COUNTED)
+    if (COUNTS_ALLOC)
         ok(us[STEPS / 2] < 50, "in less than 50 us");
 
     tear_down(&en);

@@ -7,6 +7,7 @@
 #include <semaphore.h>
 #include <stdlib.h>
 
+#include "count_alloc.h"
 #include "rate.h"
 #include "serve.h"
 #include "tap.h"
@@ -303,18 +304,7 @@ static void random_req(struct req *r)
         r->last_logits = calloc(VOCAB, sizeof(float));
 }
 
-/* --- the allocator, counted (the sanitizers bring their own) --- */
-
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-void *__libc_malloc(size_t n);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_realloc(void *p, size_t n);
-
-static _Atomic long n_alloc;
-
-void *malloc(size_t n) { n_alloc++; return __libc_malloc(n); }
-void *calloc(size_t n, size_t size) { n_alloc++; return __libc_calloc(n, size); }
-void *realloc(void *p, size_t n) { n_alloc++; return __libc_realloc(p, n); }
+/* --- the allocator --- */
 
 static void no_allocation(void)
 {
@@ -338,9 +328,6 @@ static void no_allocation(void)
     for (int i = 0; i < 20; i++)
         drop(&r[i]);
 }
-#else
-static void no_allocation(void) { }
-#endif
 
 /* --- tests --- */
 
@@ -944,7 +931,8 @@ int main(void)
     idle_engine();
     salts();
     itl_target();
-    no_allocation();
+    if (COUNTS_ALLOC)
+        no_allocation();
     random_loads();
     threads();
     return done_testing();

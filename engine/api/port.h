@@ -61,8 +61,8 @@ struct reader {                     /* work.c: reads the long bodies of one port
     bool            started;
     pthread_mutex_t lock;           /* of what follows; held for a list operation only */
     pthread_cond_t  more;
-    struct work    *todo, **todo_end, *done;    /* todo: the oldest first */
-    bool            overtaken;      /* the oldest of todo, by the last one taken */
+    struct work    *waiting, **waiting_end, *done;    /* waiting: the oldest first */
+    bool            overtaken;      /* the oldest of waiting, by the last one taken */
     bool            stop;
 };
 

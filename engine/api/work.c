@@ -46,8 +46,8 @@ static void push(struct reader *r, struct work *w)
 {
     pthread_mutex_lock(&r->lock);
     w->next = NULL;
-    *r->todo_end = w;
-    r->todo_end = &w->next;
+    *r->waiting_end = w;
+    r->waiting_end = &w->next;
     pthread_cond_signal(&r->more);
     pthread_mutex_unlock(&r->lock);
 }
@@ -57,17 +57,17 @@ static void push(struct reader *r, struct work *w)
  * so that a book waits for at most one other more for each that came before it. */
 static struct work **choose(struct reader *r)
 {
-    struct work **best = &r->todo;
+    struct work **best = &r->waiting;
 
-    for (struct work **at = &r->todo; *at != NULL; at = &(*at)->next) {
+    for (struct work **at = &r->waiting; *at != NULL; at = &(*at)->next) {
         if (atomic_load(&(*at)->left))
             return at;
         if ((*at)->body.n < (*best)->body.n)
             best = at;
     }
     if (r->overtaken)
-        best = &r->todo;
-    r->overtaken = best != &r->todo;
+        best = &r->waiting;
+    r->overtaken = best != &r->waiting;
     return best;
 }
 
@@ -77,14 +77,14 @@ static struct work *pop(struct reader *r)
     struct work *w = NULL, **at;
 
     pthread_mutex_lock(&r->lock);
-    while (r->todo == NULL && !r->stop)
+    while (r->waiting == NULL && !r->stop)
         pthread_cond_wait(&r->more, &r->lock);
     if (!r->stop) {
         at = choose(r);
         w = *at;
         *at = w->next;
         if (*at == NULL)
-            r->todo_end = at;
+            r->waiting_end = at;
     }
     pthread_mutex_unlock(&r->lock);
     return w;
@@ -171,7 +171,7 @@ int reader_open(struct port *p)
 {
     struct reader *r = &p->reader;
 
-    r->todo_end = &r->todo;
+    r->waiting_end = &r->waiting;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->more, NULL);
     r->started = pthread_create(&r->thread, NULL, reader_main, p) == 0;
@@ -198,7 +198,7 @@ void reader_close(struct port *p)
     pthread_mutex_unlock(&r->lock);
     pthread_join(r->thread, NULL);
 
-    free_list(r->todo);
+    free_list(r->waiting);
     free_list(r->done);
     pthread_cond_destroy(&r->more);
     pthread_mutex_destroy(&r->lock);
