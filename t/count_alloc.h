@@ -1,5 +1,5 @@
-/* count_alloc.h - malloc, calloc and realloc of the program that includes it, counted. The sanitizers
- * bring their own: there COUNTS_ALLOC is 0 and n_alloc stays 0. */
+/* count_alloc.h - malloc, calloc and realloc of the program that includes it, counted. The
+ * sanitizers bring their own: there COUNTS_ALLOC is 0 and n_alloc stays 0. */
 #ifndef T_COUNT_ALLOC_H
 #define T_COUNT_ALLOC_H
 
