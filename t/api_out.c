@@ -1,10 +1,10 @@
 /* api_out.c - the bytes of errors, chunks and whole answers. */
-#include "openai_out.h"
+#include "dialect.h"
 #include "tap.h"
 
-static const struct out_id chat = {
+static struct out_id chat = {
     .id = "chatcmpl-7f3", .chat = true, .model = "gemma-4", .fingerprint = "fp_1",
-    .created = 1790000000,
+    .created = 1790000000, .include_usage = true,
 };
 
 #define HEAD "data: {\"id\":\"chatcmpl-7f3\",\"object\":\"chat.completion.chunk\"," \
@@ -16,6 +16,7 @@ static const struct out_id chat = {
               "\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}"
 
 static struct buf b;
+static const struct dialect *d = &dialect_chat;
 
 static const char *text(void)
 {
@@ -29,30 +30,33 @@ static void stream(void)
     struct out_usage  u = { .prompt = 12, .completion = 9 };
     struct out_choice c = { .role = true, .text = SLICE("Hel"), .stop_id = -1 };
 
-    out_chunk(&b, &chat, &c, NULL, true);
+    d->delta(&b, &chat, &c, NULL);
     is_str(text(), HEAD "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"Hel\"},"
            "\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n", "the first chunk");
 
     c = (struct out_choice) { .text = SLICE("l\"o\n"), .stop_id = -1 };
-    out_chunk(&b, &chat, &c, NULL, false);
+    chat.include_usage = false;
+    d->delta(&b, &chat, &c, NULL);
+    chat.include_usage = true;
     is_str(text(), HEAD "{\"index\":0,\"delta\":{\"content\":\"l\\\"o\\n\"},"
            "\"logprobs\":null,\"finish_reason\":null}]}\n\n", "a chunk, no usage asked");
 
     c = (struct out_choice) { .index = 1, .role = true, .reasoning = SLICE("hm"), .stop_id = -1 };
-    out_chunk(&b, &chat, &c, NULL, true);
+    d->delta(&b, &chat, &c, NULL);
     is_str(text(), HEAD "{\"index\":1,\"delta\":{\"role\":\"assistant\",\"reasoning\":\"hm\","
            "\"reasoning_content\":\"hm\"},\"logprobs\":null,\"finish_reason\":null}],"
            "\"usage\":null}\n\n", "reasoning under both names");
 
     c = (struct out_choice) { .finish = "stop", .stop_id = 106 };
-    out_chunk(&b, &chat, &c, NULL, true);
+    d->delta(&b, &chat, &c, NULL);
     is_str(text(), HEAD "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\","
            "\"stop_reason\":106}],\"usage\":null}\n\n", "the last chunk of a choice");
 
-    out_usage_chunk(&b, &chat, &u);
-    is_str(text(), HEAD "],\"usage\":" USAGE "}\n\n", "the usage chunk");
-    out_done(&b);
-    is_str(text(), "data: [DONE]\n\n", "the end");
+    d->end(&b, &chat, &u);
+    is_str(text(), HEAD "],\"usage\":" USAGE "}\n\ndata: [DONE]\n\n", "the end, with usage");
+    chat.include_usage = false;
+    d->end(&b, &chat, &u);
+    is_str(text(), "data: [DONE]\n\n", "the end, without");
 }
 
 static void errors(void)
@@ -60,15 +64,15 @@ static void errors(void)
     struct api_err e;
 
     api_err_400(&e, "invalid_value", "top_p", "'%s' is \"wrong\".", "top_p");
-    out_error(&b, &e);
+    is_int(d->error(&b, &e), 400, "its status");
     is_str(text(), "{\"error\":{\"message\":\"'top_p' is \\\"wrong\\\".\",\"type\":"
            "\"invalid_request_error\",\"param\":\"top_p\",\"code\":\"invalid_value\"}}",
            "an error");
 
     api_err_set(&e, 500, "server_error", NULL, NULL, "x");
-    out_error_event(&b, &e);
+    d->fail(&b, &chat, &e);
     is_str(text(), "data: {\"error\":{\"message\":\"x\",\"type\":\"server_error\",\"param\":null,"
-           "\"code\":null}}\n\n", "an error in mid-stream");
+           "\"code\":null}}\n\ndata: [DONE]\n\n", "an error in mid-stream");
 }
 
 static void whole(void)
@@ -77,9 +81,9 @@ static void whole(void)
     struct out_choice c = { .reasoning = SLICE("r"), .finish = "length", .stop_id = -1 };
     struct out_id     id = chat;
 
-    out_whole_begin(&b, &id);
-    out_whole_choice(&b, &id, &c, true);
-    out_whole_end(&b, &u);
+    d->whole_begin(&b, &id);
+    d->whole_choice(&b, &id, &c);
+    d->whole_end(&b, &id, &u);
     is_str(text(), "{\"id\":\"chatcmpl-7f3\",\"object\":\"chat.completion\","
            "\"created\":1790000000,\"model\":\"gemma-4\",\"system_fingerprint\":\"fp_1\","
            "\"choices\":[{\"index\":0,"
@@ -91,9 +95,9 @@ static void whole(void)
     id.chat = false;
     c = (struct out_choice) { .text = SLICE("t"), .finish = "stop", .stop_id = -1,
                               .stop_str = SLICE("END") };
-    out_whole_begin(&b, &id);
-    out_whole_choice(&b, &id, &c, true);
-    out_whole_end(&b, &u);
+    d->whole_begin(&b, &id);
+    d->whole_choice(&b, &id, &c);
+    d->whole_end(&b, &id, &u);
     ok(strstr(text(), "\"object\":\"text_completion\"") != NULL
        && strstr(b.p, "\"choices\":[{\"index\":0,\"text\":\"t\",\"logprobs\":null,"
                  "\"finish_reason\":\"stop\",\"stop_reason\":\"END\"}]") != NULL,

@@ -3,7 +3,7 @@
  * Tokens wait in req.tok until the stream has credit, so a slow client costs no memory beyond
  * API_TEXT_HOLD_MAX a choice: what came meanwhile leaves as one larger chunk. */
 #include "choice.h"
-#include "openai_out.h"
+#include "dialect.h"
 #include "port.h"
 
 #include <inttypes.h>
@@ -19,9 +19,10 @@ struct gen {
     struct gen    *next, **link;       /* in port.gens */
     struct port   *port;
     struct stream *st;                 /* NULL: nobody listens, waiting for the core to let go */
+    const struct dialect *dialect;
     struct out_id  id;
     atomic_bool    aborted;            /* by an admin, from any thread */
-    bool           stream, include_usage, continuous_usage, with_ids;
+    bool           stream, with_ids;
     int32_t        n_choice, n_per_prompt;
     char           stop_text[API_STOP_MAX][API_STOP_BYTES_MAX];
     struct choice  choice[];
@@ -154,10 +155,9 @@ static int context_error(int64_t n_prompt, int64_t n_new, int64_t n_ctx, const c
 }
 
 /* How many tokens may come after n_prompt. */
-static int room(const struct api *a, const struct ask *ask, enum ask_kind kind, int64_t n_prompt,
+static int room(const struct api *a, const struct ask *ask, const char *param, int64_t n_prompt,
                 int32_t *max_new, struct api_err *e)
 {
-    const char *param = kind == ASK_CHAT ? "messages" : "prompt";
     bool        newer = ask->max_completion_tok >= 0;
     int64_t     n_ctx = a->c.model_len_max;
     int64_t     n = newer ? ask->max_completion_tok : ask->max_tok;
@@ -245,14 +245,14 @@ static void set_identity(struct req *r, const struct stream *st, const struct as
 _Static_assert(1 + sizeof(struct hash128) + API_CACHE_SALT_MAX <= REQ_SALT_MAX,
                "a salt fits a req");
 
-static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struct ask *ask,
-                       const int32_t *prompt, int64_t n_prompt, uint64_t seed, struct api_err *e)
+static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, const int32_t *prompt,
+                       int64_t n_prompt, uint64_t seed, struct api_err *e)
 {
     struct api    *a = g->port->api;
     struct choice *c = &g->choice[i];
     int32_t        max_new = 0;
 
-    if (room(a, ask, kind, n_prompt, &max_new, e) != 0 || stop_ids(a, ask, c, e) != 0)
+    if (room(a, ask, g->dialect->prompt_field, n_prompt, &max_new, e) != 0 || stop_ids(a, ask, c, e) != 0)
         return E_INVALID;
 
     if (req_alloc(&c->req, (int32_t) n_prompt, max_new, a->c.page_tok) != 0)
@@ -268,7 +268,7 @@ static int choice_fill(struct gen *g, int32_t i, enum ask_kind kind, const struc
     c->req.port = g->port->index;
 
     c->tok = a->tok;
-    c->chat = kind == ASK_CHAT;
+    c->chat = g->id.chat;
     c->keep_reasoning = ask->include_reasoning;
     c->ts.skip_special = ask->skip_special;
     c->stop.include = ask->include_stop;
@@ -289,8 +289,8 @@ static void echo_prompt(struct choice *c)
         tok_stream_end(&ts, &c->text);
 }
 
-static int fill_all(struct gen *g, enum ask_kind kind, const struct ask *ask,
-                    const struct prompt_set *ps, struct api_err *e)
+static int fill_all(struct gen *g, const struct ask *ask, const struct prompt_set *ps,
+                    struct api_err *e)
 {
     uint64_t seed = (uint64_t) ask->seed;
 
@@ -305,7 +305,7 @@ static int fill_all(struct gen *g, enum ask_kind kind, const struct ask *ask,
         size_t  at = p > 0 ? ps->end[p - 1] : 0;
 
         /* Prompts of one request are alike unless seeds differ: only n needs different ones. */
-        int     rc = choice_fill(g, i, kind, ask, ps->ids.p + at, (int64_t) (ps->end[p] - at),
+        int     rc = choice_fill(g, i, ask, ps->ids.p + at, (int64_t) (ps->end[p] - at),
                                  seed + (uint64_t) (ask->has_seed ? i % g->n_per_prompt : i), e);
 
         if (rc != 0)
@@ -316,7 +316,7 @@ static int fill_all(struct gen *g, enum ask_kind kind, const struct ask *ask,
     return 0;
 }
 
-static int submit_all(struct gen *g, const char *param, struct api_err *e)
+static int submit_all(struct gen *g, struct api_err *e)
 {
     struct req *all[API_CHOICE_MAX];
     struct err  err;
@@ -326,7 +326,7 @@ static int submit_all(struct gen *g, const char *param, struct api_err *e)
         all[i] = &g->choice[i].req;
     rc = serve_submit_all(api_serve(g->port->api), all, g->n_choice, &err);
     if (rc == E_INVALID)
-        return api_err_400(e, "context_length_exceeded", param, "%s", err.msg);
+        return api_err_400(e, "context_length_exceeded", g->dialect->prompt_field, "%s", err.msg);
     if (rc != 0)
         return E_FULL;                     /* or the core has stopped */
 
@@ -348,17 +348,16 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     g->st = st;
     g->n_choice = n_choice;
     g->n_per_prompt = (int32_t) ask->n;
+    g->dialect = dialect_of(kind);
     g->stream = ask->stream;
-    g->include_usage = ask->include_usage;
-    g->continuous_usage = ask->continuous_usage;
     g->with_ids = ask->return_token_ids || p->api->tok == NULL;
     g->id = (struct out_id) {
-        .chat = kind == ASK_CHAT, .model = model, .fingerprint = p->api->fingerprint,
+        .chat = kind != ASK_TEXT, .model = model, .fingerprint = p->api->fingerprint,
+        .include_usage = ask->include_usage, .continuous_usage = ask->continuous_usage,
         .tier = ask->service_tier.p == NULL ? NULL : is_batch(ask) ? "flex" : "default",
         .created = (int64_t) time(NULL),
     };
-    snprintf(g->id.id, sizeof(g->id.id), "%s-%s", kind == ASK_CHAT ? "chatcmpl" : "cmpl",
-             st->request_id);
+    snprintf(g->id.id, sizeof(g->id.id), "%s-%s", g->dialect->id_prefix, st->request_id);
 
     pthread_mutex_lock(&p->gens_lock);
     g->next = p->gens;
@@ -396,9 +395,9 @@ int gen_start(struct stream *st, const struct work *w, struct api_err *e)
     }
 
     st->gen = g;
-    rc = fill_all(g, w->kind, ask, &w->prompts, e);
+    rc = fill_all(g, ask, &w->prompts, e);
     if (rc == 0)
-        rc = submit_all(g, w->kind == ASK_CHAT ? "messages" : "prompt", e);
+        rc = submit_all(g, e);
     if (rc != 0)
         gen_leave(g);
     return rc;
@@ -437,11 +436,12 @@ static void describe_finish(const struct choice *c, struct out_choice *o)
 
 static void write_chunk(struct gen *g, const struct out_choice *o)
 {
+    bool             with_usage = g->id.continuous_usage || g->dialect->usage_on_delta;
     struct out_usage u;
 
-    if (g->continuous_usage)
+    if (with_usage)
         gen_usage(g, &u);
-    out_chunk(&g->st->out, &g->id, o, g->continuous_usage ? &u : NULL, g->include_usage);
+    g->dialect->delta(&g->st->out, &g->id, o, with_usage ? &u : NULL);
 }
 
 /* Everything that this choice has to say now, as whole events of bounded size. */
@@ -537,8 +537,7 @@ static void gen_fail(struct gen *g, const struct req *refused)
         return;
     }
 
-    out_error_event(&st->out, &e);
-    out_done(&st->out);
+    g->dialect->fail(&st->out, &g->id, &e);
     finish_stream(g, WIRE_END_ERROR);
 }
 
@@ -564,11 +563,8 @@ static void pump_stream(struct gen *g, bool all_done)
         return;
     }
 
-    if (g->include_usage) {
-        gen_usage(g, &u);
-        out_usage_chunk(&st->out, &g->id, &u);
-    }
-    out_done(&st->out);
+    gen_usage(g, &u);
+    g->dialect->end(&st->out, &g->id, &u);
     gen_stats(g, g->choice[0].finish);
     finish_stream(g, WIRE_END_OK);
 }
@@ -581,7 +577,7 @@ static void write_whole(struct gen *g)
     char              ms[24];
     struct header     extra[] = { { "openai-processing-ms", ms }, { NULL, NULL } };
 
-    out_whole_begin(&st->out, &g->id);
+    g->dialect->whole_begin(&st->out, &g->id);
     for (int32_t i = 0; i < g->n_choice; i++) {
         struct choice *c = &g->choice[i];
 
@@ -589,10 +585,10 @@ static void write_whole(struct gen *g)
         describe_finish(c, &o);
         o.text = (struct slice) { c->text.p, c->text.n };
         o.reasoning = (struct slice) { c->reasoning.p, c->reasoning.n };
-        out_whole_choice(&st->out, &g->id, &o, i == 0);
+        g->dialect->whole_choice(&st->out, &g->id, &o);
     }
     gen_usage(g, &u);
-    out_whole_end(&st->out, &u);
+    g->dialect->whole_end(&st->out, &g->id, &u);
 
     snprintf(ms, sizeof(ms), "%" PRIu64, (api_now_ns() - st->start_ns) / 1000000);
     stream_head(st, 200, "application/json", st->out.n, extra);

@@ -42,7 +42,7 @@ static void error_with(struct stream *st, const struct api_err *e, struct header
     struct buf    body = { 0 };
     char          s[16], ms[16];
     struct header extra[5] = { { NULL, NULL } };
-    int           n = 0, wait = e->retry_ms > 0 ? e->retry_ms : API_RETRY_MS;
+    int           status, n = 0, wait = e->retry_ms > 0 ? e->retry_ms : API_RETRY_MS;
 
     if (more.name != NULL)
         extra[n++] = more;
@@ -55,8 +55,8 @@ static void error_with(struct stream *st, const struct api_err *e, struct header
     if (e->final)
         extra[n++] = (struct header) { "x-should-retry", "false" };
 
-    out_error(&body, e);
-    reply(st, e->status, "application/json", &body, extra);
+    status = dialect_of(st->kind)->error(&body, e);
+    reply(st, status, "application/json", &body, extra);
 }
 
 void http_error(struct stream *st, const struct api_err *e)
@@ -465,6 +465,7 @@ void http_handle(struct stream *st)
         if (!matches(r, st->uri))
             continue;
         same_path = r;
+        st->kind = r->kind;
         if (r->method == st->method)
             break;
     }

@@ -13,7 +13,7 @@ static void put_text(struct buf *b, struct slice s)
     buf_json_str(b, s.p != NULL ? s.p : "", s.n);
 }
 
-void out_error(struct buf *b, const struct api_err *e)
+static int out_error(struct buf *b, const struct api_err *e)
 {
     buf_str(b, "{\"error\":{\"message\":");
     put_json(b, e->msg);
@@ -30,6 +30,7 @@ void out_error(struct buf *b, const struct api_err *e)
         buf_fmt(b, ",\"n_prompt_tokens\":%" PRId64 ",\"n_ctx\":%" PRId64, e->n_prompt_tok,
                 e->n_ctx);
     buf_str(b, "}}");
+    return e->status;
 }
 
 void out_usage(struct buf *b, const struct out_usage *u)
@@ -172,8 +173,8 @@ static void put_choice(struct buf *b, const struct out_id *id, const struct out_
     buf_str(b, "}");
 }
 
-void out_chunk(struct buf *b, const struct out_id *id, const struct out_choice *c,
-               const struct out_usage *usage, bool null_usage)
+static void out_chunk(struct buf *b, struct out_id *id, const struct out_choice *c,
+                      const struct out_usage *usage)
 {
     buf_str(b, "data: ");
     put_head(b, id, chunk_object(id));
@@ -185,50 +186,61 @@ void out_chunk(struct buf *b, const struct out_id *id, const struct out_choice *
     if (usage != NULL) {
         buf_str(b, ",\"usage\":");
         out_usage(b, usage);
-    } else if (null_usage) {
+    } else if (id->include_usage) {
         buf_str(b, ",\"usage\":null");
     }
     buf_str(b, "}\n\n");
 }
 
-void out_usage_chunk(struct buf *b, const struct out_id *id, const struct out_usage *u)
+static void out_end(struct buf *b, struct out_id *id, const struct out_usage *u)
 {
-    buf_str(b, "data: ");
-    put_head(b, id, chunk_object(id));
-    buf_str(b, ",\"choices\":[],\"usage\":");
-    out_usage(b, u);
-    buf_str(b, "}\n\n");
-}
-
-void out_done(struct buf *b)
-{
+    if (id->include_usage) {
+        buf_str(b, "data: ");
+        put_head(b, id, chunk_object(id));
+        buf_str(b, ",\"choices\":[],\"usage\":");
+        out_usage(b, u);
+        buf_str(b, "}\n\n");
+    }
     buf_str(b, "data: [DONE]\n\n");
 }
 
-void out_error_event(struct buf *b, const struct api_err *e)
+static void out_fail(struct buf *b, struct out_id *id, const struct api_err *e)
 {
+    (void) id;
     buf_str(b, "data: ");
     out_error(b, e);
-    buf_str(b, "\n\n");
+    buf_str(b, "\n\ndata: [DONE]\n\n");
 }
 
-void out_whole_begin(struct buf *b, const struct out_id *id)
+static void out_whole_begin(struct buf *b, struct out_id *id)
 {
     put_head(b, id, id->chat ? "chat.completion" : "text_completion");
 }
 
-void out_whole_choice(struct buf *b, const struct out_id *id, const struct out_choice *c,
-                      bool first)
+static void out_whole_choice(struct buf *b, struct out_id *id, const struct out_choice *c)
 {
-    if (id->chat && first)
+    if (id->chat && c->index == 0)
         put_prompt_ids(b, c);
-    buf_str(b, first ? ",\"choices\":[" : ",");
+    buf_str(b, c->index == 0 ? ",\"choices\":[" : ",");
     put_choice(b, id, c, true);
 }
 
-void out_whole_end(struct buf *b, const struct out_usage *u)
+static void out_whole_end(struct buf *b, struct out_id *id, const struct out_usage *u)
 {
+    (void) id;
     buf_str(b, "],\"usage\":");
     out_usage(b, u);
     buf_str(b, "}");
 }
+
+#define OPENAI \
+    .delta = out_chunk, .end = out_end, .fail = out_fail, .whole_begin = out_whole_begin, \
+    .whole_choice = out_whole_choice, .whole_end = out_whole_end, .error = out_error
+
+const struct dialect dialect_chat = {
+    .id_prefix = "chatcmpl", .prompt_field = "messages", OPENAI
+};
+
+const struct dialect dialect_text = {
+    .id_prefix = "cmpl", .prompt_field = "prompt", OPENAI
+};

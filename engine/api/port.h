@@ -24,6 +24,7 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     uint32_t     rx_seq, tx_seq;    /* the next ones */
     enum stream_state state;        /* DRAIN: out is complete, END follows */
     uint16_t     method;            /* WIRE_METHOD_* */
+    enum ask_kind kind;             /* of the route, so of the words of errors; 0: not known yet */
     bool         json_body;         /* the content type allows JSON (or is absent) */
     bool         coded_body;        /* it has a content encoding */
     char         uri[API_URI_BYTES_MAX + 1];

@@ -1,0 +1,63 @@
+/* dialect.h - how an answer is written, in the words of each kind of client.
+ *
+ * gen.c and http.c know what there is to tell and when; a dialect only knows how it is spelled: pure
+ * writers into a struct buf, no state but struct out_id. Text must be valid UTF-8 (the detokeniser
+ * sees to it). One dialect is one file, *_out.c. */
+#ifndef API_DIALECT_H
+#define API_DIALECT_H
+
+#include "openai_in.h"
+
+struct out_id {                     /* of one answer */
+    char        id[API_REQUEST_ID_MAX + 16];
+    bool        chat;
+    bool        include_usage, continuous_usage;   /* of a stream, as asked for */
+    const char *model;              /* the alias that was asked for */
+    const char *fingerprint;
+    const char *tier;               /* the service tier that it got; NULL: it named none */
+    int64_t     created;            /* seconds */
+};
+
+struct out_usage { int64_t prompt, cached, completion, reasoning; };
+
+struct out_ids { const int32_t *p; size_t n; };
+
+struct out_choice {                 /* one delta, or one whole choice */
+    int32_t        index;
+    bool           role;            /* delta: the first of its choice */
+    struct slice   text, reasoning; /* n 0: absent */
+    const char    *finish;          /* NULL: not yet */
+    struct slice   stop_str;        /* the stop string that ended it, p NULL: none */
+    int32_t        stop_id;         /* or the request's stop id, -1: none */
+    bool           with_ids;        /* return_token_ids */
+    bool           with_prompt_ids; /* delta: on the first one only */
+    struct out_ids ids, prompt_ids;
+};
+
+struct dialect {
+    const char *id_prefix;          /* "chatcmpl" */
+    const char *prompt_field;       /* to blame for a prompt that is too long */
+    bool        usage_on_delta;     /* delta is told the usage so far, whoever asks */
+
+    /* A stream: delta*, then end; or fail at any point, which is then the last word. Whole SSE
+     * events only. usage of delta: NULL unless usage_on_delta or continuous_usage. */
+    void (*delta)(struct buf *b, struct out_id *id, const struct out_choice *c,
+                  const struct out_usage *usage);
+    void (*end)(struct buf *b, struct out_id *id, const struct out_usage *usage);
+    void (*fail)(struct buf *b, struct out_id *id, const struct api_err *e);
+
+    /* A whole answer: begin, each choice, end. */
+    void (*whole_begin)(struct buf *b, struct out_id *id);
+    void (*whole_choice)(struct buf *b, struct out_id *id, const struct out_choice *c);
+    void (*whole_end)(struct buf *b, struct out_id *id, const struct out_usage *usage);
+
+    /* The body of an error reply; returns the status that goes with it. */
+    int  (*error)(struct buf *b, const struct api_err *e);
+};
+
+/* Of a kind of body; 0, or one without a dialect of its own: OpenAI's chat. */
+const struct dialect *dialect_of(enum ask_kind kind);
+
+extern const struct dialect dialect_chat, dialect_text;   /* openai_out.c */
+
+#endif
