@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "port.h"
+#include "work.h"
 
 #include <errno.h>
 #include <fcntl.h>

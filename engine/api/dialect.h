@@ -1,8 +1,8 @@
 /* dialect.h - how an answer is written, in the words of each kind of client.
  *
- * gen.c and http.c know what there is to tell and when; a dialect only knows how it is spelled: pure
- * writers into a struct buf, no state but struct out_id. Text must be valid UTF-8 (the detokeniser
- * sees to it). One dialect is one file, *_out.c. */
+ * gen.c and http.c know what there is to tell and when; a dialect only knows how it is spelled.
+ * Pure writers into a struct buf, no state but struct out_id. Text must be valid UTF-8 (the
+ * detokeniser sees to it). One dialect is one file, *_out.c. */
 #ifndef API_DIALECT_H
 #define API_DIALECT_H
 

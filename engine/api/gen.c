@@ -4,7 +4,7 @@
  * API_TEXT_HOLD_MAX a choice: what came meanwhile leaves as one larger chunk. */
 #include "choice.h"
 #include "dialect.h"
-#include "port.h"
+#include "work.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -252,7 +252,8 @@ static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, const in
     struct choice *c = &g->choice[i];
     int32_t        max_new = 0;
 
-    if (room(a, ask, g->dialect->prompt_field, n_prompt, &max_new, e) != 0 || stop_ids(a, ask, c, e) != 0)
+    if (room(a, ask, g->dialect->prompt_field, n_prompt, &max_new, e) != 0
+        || stop_ids(a, ask, c, e) != 0)
         return E_INVALID;
 
     if (req_alloc(&c->req, (int32_t) n_prompt, max_new, a->c.page_tok) != 0)

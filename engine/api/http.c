@@ -1,6 +1,6 @@
 /* http.c - the route table, and the routes that need no generation. */
 #include "openai_out.h"
-#include "port.h"
+#include "work.h"
 
 #include <inttypes.h>
 #include <string.h>

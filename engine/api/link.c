@@ -5,7 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "log.h"
-#include "port.h"
+#include "work.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "port.h"
+#include "work.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  *
  * A short body is read where it arrives. A long one goes to the port's reader thread, because the
  * port's own thread writes the streams: they must not wait until 4 MiB of text are tokenised. */
-#include "port.h"
+#include "work.h"
 
 #include <stdlib.h>
 

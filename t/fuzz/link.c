@@ -6,7 +6,7 @@
  * stream, no request, no page. */
 #include "../tok_make.h"
 #include "log.h"
-#include "port.h"
+#include "work.h"
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
