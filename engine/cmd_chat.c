@@ -76,16 +76,17 @@ static int make_prompt(struct talk *t, struct ids *out, struct err *e)
     return rc;
 }
 
-static void show(struct talk *t, struct buf *content, struct buf *reasoning, struct buf *answer)
+static void show(struct talk *t, struct said *said, struct buf *answer)
 {
-    if (reasoning->n > 0) {
-        printf(t->tty ? "\033[2m%.*s\033[0m" : "%.*s", (int) reasoning->n, reasoning->p);
-        reasoning->n = 0;
-    }
-    if (content->n > 0) {
-        fwrite(content->p, 1, content->n, stdout);
-        buf_put(answer, content->p, content->n);
-        content->n = 0;
+    struct said_part part;
+    struct slice     bytes;
+
+    for (; said_front(said, SIZE_MAX, &part, &bytes); said_take(said, bytes.n)) {
+        bool dim = part.kind == SAID_REASONING && t->tty;
+
+        printf(dim ? "\033[2m%.*s\033[0m" : "%.*s", (int) bytes.n, bytes.p);
+        if (part.kind == SAID_CONTENT)
+            buf_put(answer, bytes.p, bytes.n);
     }
     fflush(stdout);
 }
@@ -93,7 +94,7 @@ static void show(struct talk *t, struct buf *content, struct buf *reasoning, str
 /* Print tokens as they come until the core is done with the request. */
 static void follow(struct talk *t, struct req *r, struct channel *ch, struct buf *answer)
 {
-    struct buf content = { 0 }, reasoning = { 0 };
+    struct said said = { 0 };
     int seen = 0, n, fin;
     uint64_t count;
 
@@ -104,12 +105,12 @@ static void follow(struct talk *t, struct req *r, struct channel *ch, struct buf
         fin = atomic_load_explicit(&r->finish, memory_order_acquire);
         n = atomic_load_explicit(&r->n_pub, memory_order_acquire);
         for (; seen < n; seen++)
-            channel_put(ch, r->tok[r->n_prompt + seen], &content, &reasoning);
-        show(t, &content, &reasoning, answer);
+            channel_put(ch, r->tok[r->n_prompt + seen], &said);
+        show(t, &said, answer);
     } while (fin == FIN_NONE);
 
-    channel_end(ch, &content, &reasoning);
-    show(t, &content, &reasoning, answer);
+    channel_end(ch, &said);
+    show(t, &said, answer);
     printf("\n");
     if (t->tty) {
         double s = (double) (r->done_ns - r->first_ns) / 1e9;
@@ -118,8 +119,7 @@ static void follow(struct talk *t, struct req *r, struct channel *ch, struct buf
             printf(", %.0f tok/s", (n - 1) / s);
         printf("\033[0m\n");
     }
-    buf_free(&content);
-    buf_free(&reasoning);
+    said_free(&said);
 }
 
 static int fill_request(struct talk *t, struct req *r, const struct ids *prompt, struct err *e)

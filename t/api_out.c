@@ -59,6 +59,39 @@ static void stream(void)
     is_str(text(), "data: [DONE]\n\n", "the end, without");
 }
 
+static void calls(void)
+{
+    struct said       said = { .id_key = { 1, 2 } };
+    struct out_choice c = { .role = true, .stop_id = -1,
+                            .call = { .id = "call_x", .name = SLICE("f") } };
+    struct out_id     id = chat;
+
+    id.include_usage = false;
+    d->delta(&b, &id, &c, NULL);
+    is_str(text(), HEAD "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null,"
+           "\"tool_calls\":[{\"index\":0,\"id\":\"call_x\",\"type\":\"function\","
+           "\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]},"
+           "\"logprobs\":null,\"finish_reason\":null}]}\n\n", "a call begins");
+
+    c = (struct out_choice) { .stop_id = -1, .call = { .index = 1, .id = "call_x",
+                                                       .args = SLICE("{\"x\":") } };
+    d->delta(&b, &id, &c, NULL);
+    is_str(text(), HEAD "{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":"
+           "{\"arguments\":\"{\\\"x\\\":\"}}]},"
+           "\"logprobs\":null,\"finish_reason\":null}]}\n\n", "more of its arguments");
+
+    said_put(&said, SAID_CALL, "f", 1);
+    said_put(&said, SAID_ARGS, "{}", 2);
+    said_put(&said, SAID_CALL, "g", 1);
+    c = (struct out_choice) { .stop_id = -1, .said = &said, .finish = "tool_calls" };
+    d->whole_choice(&b, &id, &c);
+    ok(strstr(text(), "\"content\":null,\"refusal\":null,\"tool_calls\":[{\"id\":\"call_") != NULL
+       && strstr(b.p, "\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}},{\"id\":\"call_") != NULL
+       && strstr(b.p, "{\"name\":\"g\",\"arguments\":\"\"}}]},\"logprobs\":null,"
+                 "\"finish_reason\":\"tool_calls\"") != NULL, "whole calls: %s", b.p);
+    said_free(&said);
+}
+
 static void errors(void)
 {
     struct api_err e;
@@ -107,6 +140,7 @@ static void whole(void)
 int main(void)
 {
     stream();
+    calls();
     errors();
     whole();
     buf_free(&b);

@@ -87,7 +87,8 @@ static void to_ids(const char *s, bool fine, struct ids *out)
 static bool run(const struct row *r, bool fine, bool drain)
 {
     struct ids     prompt = { 0 }, raw = { 0 };
-    struct buf     content = { 0 }, reasoning = { 0 }, sent[2] = { { 0 }, { 0 } };
+    struct said    said = { 0 };
+    struct buf     sent[2] = { { 0 }, { 0 } };
     struct channel c;
     bool           good = true;
 
@@ -96,14 +97,15 @@ static bool run(const struct row *r, bool fine, bool drain)
     channel_open(&c, tok, &ids, prompt.p, prompt.n);
     for (size_t i = 0; i <= raw.n; i++) {
         if (i < raw.n)
-            channel_put(&c, raw.p[i], &content, &reasoning);
+            channel_put(&c, raw.p[i], &said);
         else
-            channel_end(&c, &content, &reasoning);
+            channel_end(&c, &said);
         if (drain || i == raw.n) {
-            good &= utf8_valid(content.p, content.n) && utf8_valid(reasoning.p, reasoning.n);
-            buf_put(&sent[0], content.p, content.n);
-            buf_put(&sent[1], reasoning.p, reasoning.n);
-            content.n = reasoning.n = 0;
+            good &= utf8_valid(said.content.p, said.content.n)
+                    && utf8_valid(said.reasoning.p, said.reasoning.n);
+            buf_put(&sent[0], said.content.p, said.content.n);
+            buf_put(&sent[1], said.reasoning.p, said.reasoning.n);
+            said_clear(&said);
         }
     }
     good &= slice_is((struct slice) { sent[0].p, sent[0].n }, r->content)
@@ -116,8 +118,7 @@ static bool run(const struct row *r, bool fine, bool drain)
     channel_close(&c);
     ids_free(&prompt);
     ids_free(&raw);
-    buf_free(&content);
-    buf_free(&reasoning);
+    said_free(&said);
     buf_free(&sent[0]);
     buf_free(&sent[1]);
     return good;
@@ -126,20 +127,19 @@ static bool run(const struct row *r, bool fine, bool drain)
 static void counts(void)
 {
     struct ids     raw = { 0 };
-    struct buf     content = { 0 }, reasoning = { 0 };
+    struct said    said = { 0 };
     struct channel c;
 
     to_ids("<|channel>thought\nHello Hello<channel|>Hello", false, &raw);
     channel_open(&c, tok, &ids, NULL, 0);
     for (size_t i = 0; i < raw.n; i++)
-        channel_put(&c, raw.p[i], &content, &reasoning);
-    channel_end(&c, &content, &reasoning);
+        channel_put(&c, raw.p[i], &said);
+    channel_end(&c, &said);
     is_int(c.n_reasoning_tok, 5,
            "text tokens in the channel: two of the label, Hello, space, Hello");
     channel_close(&c);
     ids_free(&raw);
-    buf_free(&content);
-    buf_free(&reasoning);
+    said_free(&said);
 }
 
 int main(void)

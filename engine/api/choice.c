@@ -12,16 +12,40 @@ void choice_open(struct choice *c, const struct channel_ids *ids)
     c->ch.go_on = c->n_eos == 0;
 }
 
-/* Content found in scratch goes through the stop strings. */
-static void release(struct choice *c)
+static void put_content(struct choice *c, const char *p, size_t n)
 {
-    int i = stop_put(&c->stop, c->scratch.p, c->scratch.n, &c->text);
-
-    c->scratch.n = 0;
-    if (i >= 0) {
-        c->stop_str = i;
+    c->passed.n = 0;
+    c->stop_str = stop_put(&c->stop, p, n, &c->passed);
+    said_put(&c->said, SAID_CONTENT, c->passed.p, c->passed.n);
+    if (c->stop_str >= 0)
         c->finish = "stop";
+}
+
+/* The stop strings hold nothing back any more. */
+static void end_content(struct choice *c)
+{
+    c->passed.n = 0;
+    stop_end(&c->stop, &c->passed);
+    said_put(&c->said, SAID_CONTENT, c->passed.p, c->passed.n);
+}
+
+/* Stop strings are looked for in the content, and none spans a thought or a call. */
+static void put_fresh(struct choice *c)
+{
+    struct said_part part;
+    struct slice     bytes;
+
+    while (c->finish == NULL && said_front(&c->fresh, SIZE_MAX, &part, &bytes)) {
+        if (part.kind == SAID_CONTENT) {
+            put_content(c, bytes.p, bytes.n);
+        } else {
+            end_content(c);
+            if (part.kind != SAID_REASONING || c->keep_reasoning)
+                said_put(&c->said, part.kind, bytes.p, bytes.n);
+        }
+        said_take(&c->fresh, bytes.n);
     }
+    said_clear(&c->fresh);
 }
 
 static void put(struct choice *c, int32_t id)
@@ -29,28 +53,28 @@ static void put(struct choice *c, int32_t id)
     if (c->tok == NULL)
         return;
 
-    if (c->chat)
-        channel_put(&c->ch, id, &c->scratch, &c->reasoning);
-    else
-        tok_stream_put(c->tok, &c->ts, id, &c->scratch);
-
-    if (!c->keep_reasoning)
-        c->reasoning.n = 0;
-    release(c);
+    if (c->chat) {
+        channel_put(&c->ch, id, &c->fresh);
+        put_fresh(c);
+    } else {
+        c->plain.n = 0;
+        tok_stream_put(c->tok, &c->ts, id, &c->plain);
+        put_content(c, c->plain.p, c->plain.n);
+    }
 }
 
 static void put_end(struct choice *c)
 {
-    if (c->tok != NULL && c->chat)
-        channel_end(&c->ch, &c->scratch, &c->reasoning);
-    else if (c->tok != NULL)
-        tok_stream_end(&c->ts, &c->scratch);
-
-    if (!c->keep_reasoning)
-        c->reasoning.n = 0;
-    release(c);
+    if (c->tok != NULL && c->chat) {
+        channel_end(&c->ch, &c->fresh);
+        put_fresh(c);
+    } else if (c->tok != NULL) {
+        c->plain.n = 0;
+        tok_stream_end(&c->ts, &c->plain);
+        put_content(c, c->plain.p, c->plain.n);
+    }
     if (c->finish == NULL)
-        stop_end(&c->stop, &c->text);
+        end_content(c);
 }
 
 /* The core's last word, all tokens seen. */
@@ -94,7 +118,7 @@ bool choice_step(struct choice *c, size_t text_max)
         return false;
 
     while (c->n_seen < n_pub && c->finish == NULL) {
-        if (text_max > 0 && c->text.n + c->reasoning.n >= text_max)
+        if (text_max > 0 && said_bytes(&c->said) >= text_max)
             return c->n_seen > n_seen;
         put(c, r->tok[r->n_prompt + c->n_seen]);
         c->n_seen++;
@@ -124,8 +148,9 @@ void choice_close(struct choice *c)
     if (c->tok != NULL && c->chat)
         channel_close(&c->ch);
     stop_free(&c->stop);
-    buf_free(&c->scratch);
-    buf_free(&c->text);
-    buf_free(&c->reasoning);
+    buf_free(&c->plain);
+    buf_free(&c->passed);
+    said_free(&c->fresh);
+    said_free(&c->said);
     req_free(&c->req);
 }

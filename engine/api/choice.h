@@ -20,8 +20,9 @@ struct choice {
     struct channel    ch;              /* chat */
     struct tok_stream ts;              /* completions */
     struct stop       stop;
-    struct buf        scratch;
-    struct buf        text, reasoning; /* valid UTF-8, not yet written to the client */
+    struct said       fresh;           /* what a token of a chat said, before the stop strings */
+    struct buf        plain, passed;   /* scratch: text of a token; what the stop strings let by */
+    struct said       said;            /* not yet written to the client */
     const char       *finish;          /* "stop" or "length"; NULL: goes on */
     bool              broken;          /* no answer: req.finish is an error, a refusal or a
                                           cancel that is not ours */

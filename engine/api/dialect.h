@@ -7,6 +7,7 @@
 #define API_DIALECT_H
 
 #include "openai_in.h"
+#include "said.h"
 
 struct out_id {                     /* of one answer */
     char        id[API_REQUEST_ID_MAX + 16];
@@ -25,7 +26,9 @@ struct out_ids { const int32_t *p; size_t n; };
 struct out_choice {                 /* one delta, or one whole choice */
     int32_t        index;
     bool           role;            /* delta: the first of its choice */
-    struct slice   text, reasoning; /* n 0: absent */
+    struct slice   text, reasoning; /* n 0: absent. A delta has one of these or a call */
+    struct said_call call;          /* delta: its beginning, then pieces of args; else all zero */
+    const struct said *said;        /* whole: its calls, by said_next_call; NULL: none */
     const char    *finish;          /* NULL: not yet */
     struct slice   stop_str;        /* the stop string that ended it, p NULL: none */
     int32_t        stop_id;         /* or the request's stop id, -1: none */

@@ -285,9 +285,10 @@ static void echo_prompt(struct choice *c)
     struct tok_stream ts = { .skip_special = true };
 
     for (int32_t i = 0; c->tok != NULL && i < c->req.n_prompt; i++)
-        tok_stream_put(c->tok, &ts, c->req.tok[i], &c->text);
+        tok_stream_put(c->tok, &ts, c->req.tok[i], &c->plain);
     if (c->tok != NULL)
-        tok_stream_end(&ts, &c->text);
+        tok_stream_end(&ts, &c->plain);
+    said_put(&c->said, SAID_CONTENT, c->plain.p, c->plain.n);
 }
 
 static int fill_all(struct gen *g, const struct ask *ask, const struct prompt_set *ps,
@@ -406,16 +407,6 @@ int gen_start(struct stream *st, const struct work *w, struct api_err *e)
 
 /* Answers */
 
-/* At most n bytes from the front of b, ending between two characters. */
-static struct slice front(const struct buf *b, size_t n)
-{
-    if (b->n <= n)
-        return (struct slice) { b->p, b->n };
-    while (n > 0 && ((unsigned char) b->p[n] & 0xC0) == 0x80)
-        n--;
-    return (struct slice) { b->p, n };
-}
-
 static void describe(const struct gen *g, struct choice *c, struct out_choice *o)
 {
     *o = (struct out_choice) {
@@ -445,23 +436,40 @@ static void write_chunk(struct gen *g, const struct out_choice *o)
     g->dialect->delta(&g->st->out, &g->id, o, with_usage ? &u : NULL);
 }
 
+/* The next piece that waits, of at most max bytes, as a delta. False: there is none. */
+static bool describe_next(struct choice *c, size_t max, struct out_choice *o)
+{
+    struct said_part part;
+    struct slice     bytes;
+
+    if (!said_front(&c->said, max, &part, &bytes))
+        return false;
+
+    if (part.kind == SAID_REASONING)
+        o->reasoning = bytes;
+    else if (part.kind == SAID_CONTENT)
+        o->text = bytes;
+    else
+        said_front_call(&c->said, part, bytes, &o->call);
+    return true;
+}
+
 /* Everything that this choice has to say now, as whole events of bounded size. */
 static void write_choice(struct gen *g, struct choice *c, size_t piece)
 {
     struct out_choice o;
+    bool              more;
 
     for (;;) {
         describe(g, c, &o);
-        o.reasoning = front(&c->reasoning, piece);
-        o.text = o.reasoning.n < c->reasoning.n ? (struct slice) { 0 }
-                                                : front(&c->text, piece - o.reasoning.n);
+        more = describe_next(c, piece, &o);
 
-        if (o.text.n > 0 || o.reasoning.n > 0 || (c->chat && c->finish != NULL && !c->began)
+        if (more || (c->chat && c->finish != NULL && !c->began)
             || (g->with_ids && o.ids.n > 0 && c->finish == NULL)) {
             o.role = !c->began;
             write_chunk(g, &o);
-            buf_cut(&c->text, o.text.n);
-            buf_cut(&c->reasoning, o.reasoning.n);
+            if (more)
+                said_take(&c->said, o.text.n + o.reasoning.n + o.call.name.n + o.call.args.n);
             c->n_ids_sent += (int32_t) o.ids.n;
             c->began = true;
             continue;
@@ -584,8 +592,9 @@ static void write_whole(struct gen *g)
 
         describe(g, c, &o);
         describe_finish(c, &o);
-        o.text = (struct slice) { c->text.p, c->text.n };
-        o.reasoning = (struct slice) { c->reasoning.p, c->reasoning.n };
+        o.text = (struct slice) { c->said.content.p, c->said.content.n };
+        o.reasoning = (struct slice) { c->said.reasoning.p, c->said.reasoning.n };
+        o.said = &c->said;
         g->dialect->whole_choice(&st->out, &g->id, &o);
     }
     gen_usage(g, &u);

@@ -110,6 +110,41 @@ static void put_finish(struct buf *b, const struct out_choice *c, bool always_re
     }
 }
 
+/* "id": ... of a whole call, or of its beginning: no arguments yet. */
+static void put_call(struct buf *b, const struct said_call *call)
+{
+    buf_fmt(b, "\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", call->id);
+    put_text(b, call->name);
+    buf_str(b, ",\"arguments\":");
+    put_text(b, call->args);
+    buf_str(b, "}}");
+}
+
+static void put_call_delta(struct buf *b, const struct said_call *call)
+{
+    buf_fmt(b, "\"tool_calls\":[{\"index\":%" PRId32 ",", call->index);
+    if (call->name.n > 0) {
+        put_call(b, call);
+    } else {
+        buf_str(b, "\"function\":{\"arguments\":");
+        put_text(b, call->args);
+        buf_str(b, "}}");
+    }
+    buf_str(b, "]");
+}
+
+static void put_calls(struct buf *b, const struct said *said)
+{
+    struct said_walk w = { 0 };
+    struct said_call call;
+
+    while (said_next_call(said, &w, &call)) {
+        buf_str(b, call.index == 0 ? ",\"tool_calls\":[{" : ",{");
+        put_call(b, &call);
+    }
+    buf_str(b, "]");
+}
+
 static void put_delta(struct buf *b, const struct out_choice *c)
 {
     const char *sep = "";
@@ -124,7 +159,10 @@ static void put_delta(struct buf *b, const struct out_choice *c)
         put_reasoning(b, c->reasoning);
         sep = ",";
     }
-    if (c->text.n > 0 || (c->role && c->reasoning.n == 0)) {
+    if (c->call.name.n > 0 || c->call.args.n > 0) {
+        buf_fmt(b, "%s%s", sep, c->role ? "\"content\":null," : "");
+        put_call_delta(b, &c->call);
+    } else if (c->text.n > 0 || (c->role && c->reasoning.n == 0)) {
         buf_fmt(b, "%s\"content\":", sep);
         put_text(b, c->text);
     }
@@ -133,8 +171,10 @@ static void put_delta(struct buf *b, const struct out_choice *c)
 
 static void put_message(struct buf *b, const struct out_choice *c)
 {
+    bool calls = c->said != NULL && c->said->n_call > 0;
+
     buf_str(b, ",\"message\":{\"role\":\"assistant\",\"content\":");
-    if (c->text.n == 0 && c->reasoning.n > 0)
+    if (c->text.n == 0 && (c->reasoning.n > 0 || calls))
         buf_str(b, "null");
     else
         put_text(b, c->text);
@@ -143,6 +183,8 @@ static void put_message(struct buf *b, const struct out_choice *c)
         buf_str(b, ",");
         put_reasoning(b, c->reasoning);
     }
+    if (calls)
+        put_calls(b, c->said);
     buf_str(b, "}");
 }
 

@@ -57,8 +57,7 @@ static bool is_space(char ch)
 }
 
 /* Text whose place is known. */
-static void emit(struct channel *c, const char *p, size_t n, struct buf *content,
-                 struct buf *reasoning)
+static void emit(struct channel *c, const char *p, size_t n, struct said *out)
 {
     size_t solid = n;
 
@@ -66,12 +65,12 @@ static void emit(struct channel *c, const char *p, size_t n, struct buf *content
         while (solid > 0 && is_space(p[solid - 1]))
             solid--;
         if (solid > 0) {
-            buf_put(reasoning, c->ws.p, c->ws.n);
+            said_put(out, SAID_REASONING, c->ws.p, c->ws.n);
             c->ws.n = 0;
-            buf_put(reasoning, p, solid);
+            said_put(out, SAID_REASONING, p, solid);
         }
         buf_put(&c->ws, p + solid, n - solid);
-        reasoning->full |= c->ws.full;
+        out->content.full |= c->ws.full;
     } else {
         while ((c->state & SKIP_SPACE) != 0 && n > 0 && is_space(*p)) {
             p++;
@@ -79,14 +78,14 @@ static void emit(struct channel *c, const char *p, size_t n, struct buf *content
         }
         if (n > 0)
             c->state &= ~SKIP_SPACE;
-        buf_put(content, p, n);
+        said_put(out, SAID_CONTENT, p, n);
     }
     c->seen_any |= n > 0;
 }
 
 /* Take as much of a label as there is. True: it is decided, and *p, *n is what follows. */
 static bool take_label(struct channel *c, int want, const char *label, const char **p, size_t *n,
-                       struct buf *content, struct buf *reasoning)
+                       struct said *out)
 {
     size_t len = strlen(label);
 
@@ -100,28 +99,27 @@ static bool take_label(struct channel *c, int want, const char *label, const cha
 
     c->state &= ~want;
     if (c->n_hold < len)
-        emit(c, label, c->n_hold, content, reasoning);
+        emit(c, label, c->n_hold, out);
     c->n_hold = 0;
     return true;
 }
 
-static void put_text(struct channel *c, const char *p, size_t n, struct buf *content,
-                     struct buf *reasoning)
+static void put_text(struct channel *c, const char *p, size_t n, struct said *out)
 {
     if (n == 0)
         return;
     if ((c->state & WANT_MODEL) != 0
-        && !take_label(c, WANT_MODEL, model_label, &p, &n, content, reasoning))
+        && !take_label(c, WANT_MODEL, model_label, &p, &n, out))
         return;
     if ((c->state & WANT_THOUGHT) != 0
-        && !take_label(c, WANT_THOUGHT, thought_label, &p, &n, content, reasoning))
+        && !take_label(c, WANT_THOUGHT, thought_label, &p, &n, out))
         return;
-    emit(c, p, n, content, reasoning);
+    emit(c, p, n, out);
 }
 
 /* A marker ends the wait for a label. "thought" without its newline is still the label: the budget
  * closed the channel. Anything shorter was text. */
-static void release_label(struct channel *c, struct buf *content, struct buf *reasoning)
+static void release_label(struct channel *c, struct said *out)
 {
     const char *label = (c->state & WANT_MODEL) != 0 ? model_label : thought_label;
     uint32_t    n = c->n_hold;
@@ -129,14 +127,14 @@ static void release_label(struct channel *c, struct buf *content, struct buf *re
     c->n_hold = 0;
     c->state &= ~(WANT_MODEL | WANT_THOUGHT);
     if (n > 0 && !(label == thought_label && n == sizeof(thought_label) - 2))
-        emit(c, label, n, content, reasoning);
+        emit(c, label, n, out);
 }
 
-static void flush(struct channel *c, struct buf *content, struct buf *reasoning)
+static void flush(struct channel *c, struct said *out)
 {
     c->text.n = 0;
     tok_stream_end(&c->ts, &c->text);
-    put_text(c, c->text.p, c->text.n, content, reasoning);
+    put_text(c, c->text.p, c->text.n, out);
 }
 
 static void leave_reasoning(struct channel *c)
@@ -146,50 +144,50 @@ static void leave_reasoning(struct channel *c)
     c->ws.n = 0;
 }
 
-static void put_special(struct channel *c, int32_t id, struct buf *content, struct buf *reasoning)
+static void put_special(struct channel *c, int32_t id, struct said *out)
 {
     const struct channel_ids *s = c->ids;
 
     if (id == s->turn_end || id == s->tool_response || id == s->eos) {
         c->ended = !c->go_on;
     } else if (id == s->turn) {
-        release_label(c, content, reasoning);
+        release_label(c, out);
         if (c->seen_any)
             c->ended = !c->go_on;
         else
             c->state |= WANT_MODEL;
     } else if (id == s->channel) {
-        release_label(c, content, reasoning);
+        release_label(c, out);
         c->state = IN_REASONING | WANT_THOUGHT;
         c->seen_any = true;
     } else if (id == s->channel_end || id == s->tool_call) {
-        release_label(c, content, reasoning);
+        release_label(c, out);
         leave_reasoning(c);
     }
     /* Every other control token is dropped. */
 }
 
-void channel_put(struct channel *c, int32_t id, struct buf *content, struct buf *reasoning)
+void channel_put(struct channel *c, int32_t id, struct said *out)
 {
     if (c->ended)
         return;
     if (tok_is_special(c->tok, id)) {
-        flush(c, content, reasoning);
-        put_special(c, id, content, reasoning);
+        flush(c, out);
+        put_special(c, id, out);
         return;
     }
 
     c->n_reasoning_tok += (c->state & IN_REASONING) != 0;
     c->text.n = 0;
     tok_stream_put(c->tok, &c->ts, id, &c->text);
-    content->full |= c->text.full;
-    put_text(c, c->text.p, c->text.n, content, reasoning);
+    out->content.full |= c->text.full;
+    put_text(c, c->text.p, c->text.n, out);
 }
 
-void channel_end(struct channel *c, struct buf *content, struct buf *reasoning)
+void channel_end(struct channel *c, struct said *out)
 {
-    flush(c, content, reasoning);
-    release_label(c, content, reasoning);
+    flush(c, out);
+    release_label(c, out);
     leave_reasoning(c);
 }
 

@@ -6,6 +6,7 @@
 #ifndef TEXT_CHANNEL_H
 #define TEXT_CHANNEL_H
 
+#include "said.h"
 #include "tok.h"
 
 struct channel_ids {            /* looked up by text once per tokenizer; -1 if it lacks one */
@@ -31,10 +32,10 @@ struct channel {
 /* Start state from the prompt's last ids: inside an open channel or not. */
 void channel_open(struct channel *c, const struct tok *t, const struct channel_ids *ids,
                   const int32_t *prompt, size_t n_prompt);
-/* Feed one token; text for the client is appended to content or reasoning, or to neither. */
-void channel_put(struct channel *c, int32_t id, struct buf *content, struct buf *reasoning);
+/* Feed one token; what it says is appended to out. */
+void channel_put(struct channel *c, int32_t id, struct said *out);
 /* No more tokens: flush what was held. */
-void channel_end(struct channel *c, struct buf *content, struct buf *reasoning);
+void channel_end(struct channel *c, struct said *out);
 void channel_close(struct channel *c);
 
 #endif

@@ -41,18 +41,18 @@ static void text(const char *p, size_t n, bool special)
 static void ids(const uint8_t *p, size_t n)
 {
     struct channel c;
-    struct buf     content = { 0 }, reasoning = { 0 };
+    struct said    said = { 0 };
     int32_t        prompt[] = { tok_id(tok, "<|channel>") };
 
     channel_open(&c, tok, &channel_ids, prompt, n & 1);
     for (size_t i = 0; i + 1 < n; i += 2)
-        channel_put(&c, (p[i] | p[i + 1] << 8) % (tok_n_vocab(tok) + 2), &content, &reasoning);
-    channel_end(&c, &content, &reasoning);
-    if (!utf8_valid(content.p, content.n) || !utf8_valid(reasoning.p, reasoning.n))
+        channel_put(&c, (p[i] | p[i + 1] << 8) % (tok_n_vocab(tok) + 2), &said);
+    channel_end(&c, &said);
+    if (!utf8_valid(said.content.p, said.content.n)
+        || !utf8_valid(said.reasoning.p, said.reasoning.n))
         abort();
     channel_close(&c);
-    buf_free(&content);
-    buf_free(&reasoning);
+    said_free(&said);
 }
 
 /* The small file with a few bytes changed: p is a list of (place, byte). */
