@@ -105,6 +105,7 @@ static int listen_api(struct server *s, struct err *e)
         .page_tok = s->en.plan.kv.page_tok,
         .request_max = c->max_queue + c->max_num_seqs,
         .tenant_max = c->max_requests_per_key,
+        .key_file = c->api_key_file,
         .on_drain = drain_wanted,
         .version = INFERD_VERSION,
     };
@@ -144,7 +145,19 @@ static int bring_up(struct server *s, struct err *e)
     return 0;
 }
 
-/* SIGTERM or SIGINT: finish what runs, up to the limit; a second one ends it at once. */
+static void reload_keys(struct server *s)
+{
+    int n_key, n_admin;
+    struct err e;
+
+    if (api_reload_keys(s->api, &n_key, &n_admin, &e) != 0)
+        log_error("nothing was read again: %s", e.msg);
+    else
+        log_info("API keys read again: %d, and %d of operators", n_key, n_admin);
+}
+
+/* SIGHUP: the keys. SIGTERM or SIGINT: finish what runs, up to the limit; a second one ends it at
+ * once. */
 static void wait_and_drain(struct server *s, const sigset_t *set)
 {
     struct timespec tick = { 0, 20000000 };
@@ -153,14 +166,17 @@ static void wait_and_drain(struct server *s, const sigset_t *set)
 
     do {
         sig = sigwaitinfo(set, NULL);
-    } while (sig == -1 && errno == EINTR);
+        if (sig == SIGHUP)
+            reload_keys(s);
+    } while (sig == SIGHUP || (sig == -1 && errno == EINTR));
     log_info("draining %d requests, at most %d s", api_n_active(s->api),
              s->c->drain_timeout_s);
     api_drain(s->api);
 
     limit = engine_now_ns() + (uint64_t) s->c->drain_timeout_s * 1000000000u;
     while (api_n_active(s->api) > 0) {
-        if (sigtimedwait(set, NULL, &tick) > 0) {
+        sig = sigtimedwait(set, NULL, &tick);
+        if (sig > 0 && sig != SIGHUP) {
             log_warn("a second signal: stopping with %d requests", api_n_active(s->api));
             return;
         }
@@ -181,6 +197,7 @@ int cmd_serve(const struct conf *c)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
 

@@ -83,6 +83,8 @@ static const struct conf_opt {
     "its permissions, octal" },
   { "--uds-group", set_str, AT(uds_group), 0, 32, NULL, NULL, CONF_SERVE,
     "its group, e.g. www-data (with --uds-mode 0660)" },
+  { "--api-key-file", set_str, AT(api_key_file), 1, 4095, NULL, NULL, CONF_SERVE,
+    "API keys that are let in: KEY [NAME [admin]] a line; SIGHUP reads it again" },
   { "--drain-timeout", set_i32, AT(drain_timeout_s), 0, 86400, "60", NULL, CONF_SERVE,
     "seconds that running requests get after SIGTERM" },
   { "--log-level", set_word, AT(log_level), 0, 0, "info", "error|warn|info|debug", CONF_SERVE,

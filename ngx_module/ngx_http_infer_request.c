@@ -24,6 +24,7 @@ static ngx_str_t  ngx_http_infer_pass_default[] = {
     ngx_string("content-encoding"),
     ngx_string("accept"),
     ngx_string("authorization"),
+    ngx_string("x-api-key"),
     ngx_string("x-request-id"),
     ngx_string("x-stainless-read-timeout"),
     ngx_null_string

@@ -287,7 +287,11 @@ int api_open(struct api **out, const struct api_conf *c, struct api_load *load, 
     }
 
     rc = getrandom(&a->key, sizeof(a->key), 0) == sizeof(a->key)
-         ? listen_unix(a, e) : err_set(e, E_IO, "getrandom: %s", strerror(errno));
+         ? 0 : err_set(e, E_IO, "getrandom: %s", strerror(errno));
+    if (rc == 0 && c->key_file != NULL)
+        rc = keyring_open(&a->keys, c->key_file, &a->key, e);
+    if (rc == 0)
+        rc = listen_unix(a, e);
     for (int i = 0; rc == 0 && i < c->n_thread; i++)
         rc = port_open(a, i, e);
     for (int i = 0; rc == 0 && i < c->n_thread; i++) {
@@ -330,6 +334,18 @@ bool api_drain(struct api *a)
     return first;
 }
 
+int api_reload_keys(struct api *a, int *n_key, int *n_admin, struct err *e)
+{
+    int rc;
+
+    if (a->keys == NULL)
+        return err_set(e, E_INVALID, "there is no --api-key-file to read again");
+    rc = keyring_reload(a->keys, e);
+    *n_key = keyring_n(a->keys, KEY_USER);
+    *n_admin = keyring_n(a->keys, KEY_ADMIN);
+    return rc;
+}
+
 int32_t api_n_active(struct api *a)
 {
     return atomic_load(&a->n_stream);
@@ -361,5 +377,6 @@ void api_close(struct api *a)
         close(a->listen_fd);
         unlink(a->c.socket_path);
     }
+    keyring_close(a->keys);
     free(a);
 }

@@ -28,6 +28,7 @@ struct api_conf {
     int32_t     page_tok;            /* of the KV cache */
     int32_t     request_max;         /* requests alive in all threads */
     int32_t     tenant_max;          /* of one key; 0: no limit of its own */
+    const char *key_file;            /* of API keys (keys.h); NULL: nginx alone decides */
     void      (*on_drain)(void);     /* an admin asks to drain, once. Any thread; may be NULL */
     uint64_t    epoch;
     const char *version;
@@ -46,6 +47,9 @@ void api_wake(struct api *a, int port);
 /* GOAWAY on each link, no new requests; returns at once. False: that was so already. */
 bool api_drain(struct api *a);
 int32_t api_n_active(struct api *a);         /* requests not yet answered in full */
+/* Read the file of keys again; n_key and n_admin: how many it has. Any thread. A file that is wrong
+ * changes nothing; E_INVALID without one. */
+int  api_reload_keys(struct api *a, int *n_key, int *n_admin, struct err *e);
 void api_close(struct api *a);
 
 #endif

@@ -7,14 +7,16 @@
 
 typedef void route_fn(struct stream *st);
 
+enum access { OPEN, KEY, ADMIN };    /* where there is a file of keys: none, any, an operator's */
+
 struct route {
     uint16_t      method;
-    const char   *path;
-    bool          prefix;            /* path ends in '/', anything may follow */
+    const char   *path;              /* what ends in '/' is a prefix: something has to follow */
+    enum access   access;
     bool          need_model;        /* 503 until the model is loaded */
     route_fn     *run;               /* answers at once; NULL: work reads the body first */
     work_fn      *work;
-    enum ask_kind kind;
+    enum ask_kind kind;              /* of its body, and so of the words of its errors */
 };
 
 static struct api *api_of(const struct stream *st)
@@ -55,7 +57,7 @@ static void error_with(struct stream *st, const struct api_err *e, struct header
     if (e->final)
         extra[n++] = (struct header) { "x-should-retry", "false" };
 
-    status = dialect_of(st->kind)->error(&body, e);
+    status = dialect_of(st->route != NULL ? st->route->kind : 0)->error(&body, e);
     reply(st, status, "application/json", &body, extra);
 }
 
@@ -277,6 +279,30 @@ static void on_version(struct stream *st)
     reply_json(st, 200, &b);
 }
 
+/* What a client may want to know of the engine behind the model. */
+static void on_server_info(struct stream *st)
+{
+    struct api              *a = api_of(st);
+    const struct model_conf *mc = a->mc;
+    struct buf               b = { 0 };
+
+    buf_str(&b, "{\"version\":");
+    buf_json_str(&b, a->c.version, strlen(a->c.version));
+    buf_fmt(&b, ",\"system_fingerprint\":\"%s\",\"started\":%" PRId64 ",\"model\":",
+            a->fingerprint, a->created);
+    buf_json_str(&b, mc->name, strlen(mc->name));
+    buf_str(&b, ",\"served_model_names\":[");
+    for (int32_t i = 0; i < a->c.n_model_name; i++) {
+        buf_str(&b, i > 0 ? "," : "");
+        buf_json_str(&b, a->c.model_name[i], strlen(a->c.model_name[i]));
+    }
+    buf_fmt(&b, "],\"max_model_len\":%d,\"max_requests\":%d,\"block_size\":%d,\"layers\":%d,"
+            "\"hidden_size\":%d,\"vocab_size\":%d,\"experts\":%d,\"tokenizer\":%s}",
+            a->c.model_len_max, a->c.request_max, a->c.page_tok, mc->n_layer, mc->hidden,
+            mc->vocab, mc->n_expert, a->tok != NULL ? "true" : "false");
+    reply_json(st, 200, &b);
+}
+
 static void on_metrics(struct stream *st)
 {
     struct api   *a = api_of(st);
@@ -327,7 +353,7 @@ static void on_load(struct stream *st)
     reply_json(st, 200, &b);
 }
 
-/* Routes of the operator: nginx has to keep everybody else out of /admin/. */
+/* Routes of the operator: without a file of keys, nginx has to keep others out of /admin/. */
 
 static void refuse_loading(struct stream *st)
 {
@@ -418,21 +444,22 @@ static void on_abort(struct stream *st)
 }
 
 static const struct route routes[] = {
-    { WIRE_METHOD_POST, "/v1/chat/completions", false, true,  NULL, work_generate, ASK_CHAT },
-    { WIRE_METHOD_POST, "/v1/completions",      false, true,  NULL, work_generate, ASK_TEXT },
-    { WIRE_METHOD_POST, "/tokenize",       false, true,  NULL, work_tokenize, ASK_TOKENIZE },
-    { WIRE_METHOD_POST, "/detokenize",     false, true,  NULL, work_detokenize, ASK_DETOKENIZE },
-    { WIRE_METHOD_POST, "/apply-template", false, true,  NULL, work_apply_template, ASK_TEMPLATE },
-    { WIRE_METHOD_GET,  "/v1/models",      false, true,  on_models,  NULL, 0 },
-    { WIRE_METHOD_GET,  "/v1/models/",     true,  true,  on_model,   NULL, 0 },
-    { WIRE_METHOD_GET,  "/health",         false, false, on_health,  NULL, 0 },
-    { WIRE_METHOD_GET,  "/ready",          false, false, on_ready,   NULL, 0 },
-    { WIRE_METHOD_GET,  "/metrics",        false, false, on_metrics, NULL, 0 },
-    { WIRE_METHOD_GET,  "/version",        false, false, on_version, NULL, 0 },
-    { WIRE_METHOD_GET,  "/load",           false, false, on_load,    NULL, 0 },
-    { WIRE_METHOD_POST, "/admin/reset_prefix_cache", false, false, on_reset, NULL, 0 },
-    { WIRE_METHOD_POST, "/admin/drain",    false, false, on_drain,   NULL, 0 },
-    { WIRE_METHOD_POST, "/admin/abort",    false, false, on_abort,   NULL, 0 },
+    { WIRE_METHOD_POST, "/v1/chat/completions", KEY, true, NULL, work_generate, ASK_CHAT },
+    { WIRE_METHOD_POST, "/v1/completions",      KEY, true, NULL, work_generate, ASK_TEXT },
+    { WIRE_METHOD_POST, "/tokenize",       KEY,   true,  NULL, work_tokenize, ASK_TOKENIZE },
+    { WIRE_METHOD_POST, "/detokenize",     KEY,   true,  NULL, work_detokenize, ASK_DETOKENIZE },
+    { WIRE_METHOD_POST, "/apply-template", KEY,   true,  NULL, work_apply_template, ASK_TEMPLATE },
+    { WIRE_METHOD_GET,  "/v1/models",      KEY,   true,  on_models,  NULL, 0 },
+    { WIRE_METHOD_GET,  "/v1/models/",     KEY,   true,  on_model,   NULL, 0 },
+    { WIRE_METHOD_GET,  "/health",         OPEN,  false, on_health,  NULL, 0 },
+    { WIRE_METHOD_GET,  "/ready",          OPEN,  false, on_ready,   NULL, 0 },
+    { WIRE_METHOD_GET,  "/metrics",        KEY,   false, on_metrics, NULL, 0 },
+    { WIRE_METHOD_GET,  "/version",        KEY,   false, on_version, NULL, 0 },
+    { WIRE_METHOD_GET,  "/server_info",    KEY,   true,  on_server_info, NULL, 0 },
+    { WIRE_METHOD_GET,  "/load",           KEY,   false, on_load,    NULL, 0 },
+    { WIRE_METHOD_POST, "/admin/reset_prefix_cache", ADMIN, false, on_reset, NULL, 0 },
+    { WIRE_METHOD_POST, "/admin/drain",    ADMIN, false, on_drain,   NULL, 0 },
+    { WIRE_METHOD_POST, "/admin/abort",    ADMIN, false, on_abort,   NULL, 0 },
     { 0 }
 };
 
@@ -440,8 +467,8 @@ static bool matches(const struct route *r, const char *path)
 {
     size_t n = strlen(r->path);
 
-    return r->prefix ? strncmp(path, r->path, n) == 0 && path[n] != '\0'
-                     : strcmp(path, r->path) == 0;
+    return r->path[n - 1] == '/' ? strncmp(path, r->path, n) == 0 && path[n] != '\0'
+                                 : strcmp(path, r->path) == 0;
 }
 
 static void cut_args(struct stream *st)
@@ -452,37 +479,92 @@ static void cut_args(struct stream *st)
     st->uri[n] = '\0';
 }
 
-void http_handle(struct stream *st)
+/* The route of method and path; else one of the path, else NULL. */
+static const struct route *find_route(const struct stream *st)
 {
-    static const char *const method_name[] = { "", "GET", "POST", "DELETE", "OPTIONS" };
-    struct api         *a = api_of(st);
-    const struct route *r, *same_path = NULL;
-    struct api_err      e;
+    const struct route *same_path = NULL;
 
-    cut_args(st);
-
-    for (r = routes; r->path != NULL; r++) {
+    for (const struct route *r = routes; r->path != NULL; r++) {
         if (!matches(r, st->uri))
             continue;
-        same_path = r;
-        st->kind = r->kind;
         if (r->method == st->method)
-            break;
+            return r;
+        same_path = r;
     }
+    return same_path;
+}
 
-    if (same_path == NULL) {
-        api_err_set(&e, 404, "invalid_request_error", "unknown_url", NULL, "Unknown URL: %s %s",
-                    method_name[st->method], st->uri);
-        http_error(st, &e);
-        return;
-    }
-    if (r->path == NULL) {
-        api_err_set(&e, 405, "invalid_request_error", "method_not_allowed", NULL,
-                    "%s is not allowed here, only %s.", method_name[st->method],
-                    method_name[same_path->method]);
-        error_with(st, &e, (struct header) { "allow", method_name[same_path->method] });
-        return;
-    }
+static void refuse_key(struct stream *st)
+{
+    struct api_err e;
+
+    api_err_set(&e, 401, "authentication_error", "invalid_api_key", NULL, "%s", st->gave_key
+                ? "This API key is not valid."
+                : "An API key is needed, as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.");
+    error_with(st, &e, (struct header) { "www-authenticate", "Bearer" });
+}
+
+static void refuse_role(struct stream *st)
+{
+    struct api_err e;
+
+    api_err_set(&e, 403, "permission_error", "admin_key_required", NULL, "%s is for the operator: "
+                "this API key has not the role admin.", st->uri);
+    http_error(st, &e);
+}
+
+static const char *method_name(uint16_t method)
+{
+    static const char *const name[] = { "", "GET", "POST", "DELETE", "OPTIONS" };
+
+    return name[method];
+}
+
+static void refuse_url(struct stream *st)
+{
+    struct api_err e;
+
+    api_err_set(&e, 404, "invalid_request_error", "unknown_url", NULL, "Unknown URL: %s %s",
+                method_name(st->method), st->uri);
+    http_error(st, &e);
+}
+
+static void refuse_method(struct stream *st)
+{
+    const char    *allow = method_name(st->route->method);
+    struct api_err e;
+
+    api_err_set(&e, 405, "invalid_request_error", "method_not_allowed", NULL,
+                "%s is not allowed here, only %s.", method_name(st->method), allow);
+    error_with(st, &e, (struct header) { "allow", allow });
+}
+
+bool http_admit(struct stream *st)
+{
+    bool locked = api_of(st)->keys != NULL;
+
+    cut_args(st);
+    st->route = find_route(st);
+
+    if (locked && st->role == KEY_NONE && (st->route == NULL || st->route->access != OPEN))
+        refuse_key(st);
+    else if (st->route == NULL)
+        refuse_url(st);
+    else if (locked && st->role != KEY_ADMIN && st->route->access == ADMIN)
+        refuse_role(st);
+    else if (st->route->method != st->method)
+        refuse_method(st);
+    else
+        return true;
+    return false;
+}
+
+void http_handle(struct stream *st)
+{
+    struct api         *a = api_of(st);
+    const struct route *r = st->route;
+    struct api_err      e;
+
     if (r->need_model && atomic_load(&a->draining)) {
         http_busy(st);
         return;

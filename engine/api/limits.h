@@ -24,6 +24,10 @@
 #define API_LABEL_BYTES_MAX    512           /* user, safety_identifier, prompt_cache_key */
 #define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice without credit */
 #define API_CACHE_SALT_MAX     64            /* bytes */
+#define API_KEY_MAX            1024          /* keys in --api-key-file */
+#define API_KEY_BYTES_MIN      8
+#define API_KEY_BYTES_MAX      256
+#define API_KEY_NAME_MAX       64
 #define API_RETRY_MS           1000          /* where nobody knows better; see RETRY_MS_MAX */
 
 #endif

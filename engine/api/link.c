@@ -261,9 +261,36 @@ static void fresh_request_id(char *id)
         snprintf(id + 2 * i, 3, "%02x", rnd[i]);
 }
 
+/* "Bearer KEY", or the bare KEY of x-api-key. The better one counts, if there are two. */
+static void read_key(struct stream *st, struct slice v, bool bearer)
+{
+    struct keyring *keys = st->link->port->api->keys;
+    enum key_role   role;
+    struct hash128  tenant;
+
+    if (bearer) {
+        if (v.n < 7 || strncasecmp(v.p, "bearer ", 7) != 0)
+            return;
+        v.p += 7, v.n -= 7;
+    }
+    while (v.n > 0 && *v.p == ' ')
+        v.p++, v.n--;
+    if (keys == NULL || v.n == 0)
+        return;
+
+    st->gave_key = true;
+    role = keyring_find(keys, v, &tenant);
+    if (role > st->role) {
+        st->role = role;
+        st->key = tenant;
+        st->has_key = true;
+    }
+}
+
+/* Whom nginx has authenticated is the tenant, even if a key of ours is needed besides. */
 static int read_headers(struct stream *st, struct wire_hdr_iter *it)
 {
-    struct wire_str name, value;
+    struct wire_str name, value, nginx_key = { NULL, 0 };
     int             rc;
 
     st->json_body = true;
@@ -278,10 +305,15 @@ static int read_headers(struct stream *st, struct wire_hdr_iter *it)
             st->json_body = is_json(value);
         if (is(name, "content-encoding"))
             st->coded_body = !is(value, "identity");
-        if (is(name, ":key") && value.n > 0) {
-            st->key = hash_bytes(&st->link->port->api->key, NULL, 0, value.p, value.n);
-            st->has_key = true;
-        }
+        if (is(name, "authorization") || is(name, "x-api-key"))
+            read_key(st, (struct slice) { value.p, value.n }, is(name, "authorization"));
+        if (is(name, ":key"))
+            nginx_key = value;
+    }
+
+    if (nginx_key.n > 0) {
+        st->key = hash_bytes(&st->link->port->api->key, NULL, 0, nginx_key.p, nginx_key.n);
+        st->has_key = true;
     }
     return rc;
 }
@@ -331,6 +363,8 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
         return;
     }
     memcpy(st->uri, uri.p, uri.n);
+    if (!http_admit(st))
+        return;
 
     if (h.body_bytes > API_BODY_BYTES_MAX)
         refuse_head(st, 413, "request_too_large", "The request body is too large.");

@@ -9,11 +9,13 @@
 
 #include "api.h"
 #include "channel.h"
+#include "keys.h"
 #include "openai_in.h"
 #include "wire_link.h"
 
 struct gen;
 struct link;
+struct route;                       /* http.c */
 struct work;                        /* work.h */
 
 enum stream_state { STREAM_BODY, STREAM_WORK, STREAM_DRAIN };
@@ -24,14 +26,15 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     uint32_t     rx_seq, tx_seq;    /* the next ones */
     enum stream_state state;        /* DRAIN: out is complete, END follows */
     uint16_t     method;            /* WIRE_METHOD_* */
-    enum ask_kind kind;             /* of the route, so of the words of errors; 0: not known yet */
+    const struct route *route;      /* NULL: not known yet, or none */
     bool         json_body;         /* the content type allows JSON (or is absent) */
     bool         coded_body;        /* it has a content encoding */
     char         uri[API_URI_BYTES_MAX + 1];
     const char  *args;              /* of the URI: behind its '?', or "" */
     char         request_id[API_REQUEST_ID_MAX + 1];
-    struct hash128 key;             /* of the authenticated key, if has_key */
-    bool         has_key;
+    struct hash128 key;             /* the tenant, if has_key: nginx's word, else by the API key */
+    bool         has_key, gave_key;
+    enum key_role role;             /* of the API key */
     struct buf   body;
     uint64_t     body_bytes;        /* announced, and counted in the port's body_held */
     struct buf   out;               /* reply bytes; [out_pos, n) has not been sent */
@@ -93,6 +96,7 @@ struct api {
     int64_t          created;       /* seconds since 1970 */
     char             fingerprint[16];
     struct hash_key  key;           /* of the hashes of authenticated keys */
+    struct keyring  *keys;          /* NULL: whoever nginx lets through */
 
     /* set by api_ready, serve last */
     _Atomic(struct serve *)  serve;
@@ -138,7 +142,9 @@ void stream_drop_body(struct stream *st);
 /* Bytes that one DATA record of this stream may carry. */
 size_t stream_record_max(const struct stream *st);
 
-/* http.c: a complete request, and errors for whoever has them */
+/* http.c: a complete head, a complete request, and errors for whoever has them */
+/* False: it is refused, and st may be gone. */
+bool http_admit(struct stream *st);
 void http_handle(struct stream *st);
 void http_error(struct stream *st, const struct api_err *e);
 /* Nothing was done and nothing written: nginx may try another engine, or say 503 itself. */
