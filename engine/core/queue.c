@@ -28,10 +28,16 @@ void queue_close(struct queue *q)
     memset(q, 0, sizeof(*q));
 }
 
+bool queue_backlog(const struct flow *f)
+{
+    return f->n_wait > FLOW_LIGHT;
+}
+
 static int64_t quantum(const struct queue *q, const struct flow *f)
 {
     int64_t n = (int64_t) q->quantum * weight[f->class] / weight[REQ_INTERACTIVE];
 
+    n = queue_backlog(f) ? n / 2 : n;
     return n > 0 ? n : 1;
 }
 
@@ -49,7 +55,7 @@ static struct flow *flow_of(struct queue *q, uint64_t tenant, enum req_class cla
     for (int32_t i = REQ_CLASS_N; i < q->n_flow; i++) {
         struct flow *f = &q->flow[i];
 
-        if (f->tenant == tenant && f->class == class && !idle(f))
+        if (f->tenant == tenant && f->class == class && (!idle(f) || f->in_ring))
             return f;
         if (idle(f) && !f->in_ring)
             free_one = f;
@@ -93,8 +99,8 @@ static struct flow *ring_pop(struct queue *q)
     return f;
 }
 
-/* Whoever comes anew gets its turn first, but not again before it had none to do for a round: its
- * credit stays used up while it is known. */
+/* Whoever comes anew gets its turn first, but not twice in a round: it stays in the ring until the
+ * others had theirs. */
 void queue_wake(struct queue *q, struct flow *f)
 {
     if (f->in_ring)
@@ -107,13 +113,25 @@ void queue_wake(struct queue *q, struct flow *f)
     }
 }
 
+/* It has nothing to do. */
+static void pass_by(struct queue *q)
+{
+    struct flow *f = ring_pop(q);
+
+    if (f->served && q->n_ring > 0) {
+        f->credit = quantum(q, f);
+        ring_push_back(q, f);
+    }
+    f->served = false;
+}
+
 struct flow *queue_turn(struct queue *q)
 {
     struct flow *f;
 
     while ((f = q->turn) != NULL) {
         if (f->head == NULL && f->filling == NULL) {
-            ring_pop(q);
+            pass_by(q);
         } else if (f->credit <= 0) {
             f->credit += quantum(q, f);
             queue_rotate(q);
@@ -130,6 +148,12 @@ void queue_rotate(struct queue *q)
         ring_push_back(q, ring_pop(q));
 }
 
+void queue_spend(struct flow *f, int32_t n_tok)
+{
+    f->credit -= n_tok;
+    f->served = true;
+}
+
 /* --- requests --- */
 
 static void note_wait(struct queue *q, struct req *r, int sign)
@@ -142,10 +166,24 @@ static void note_wait(struct queue *q, struct req *r, int sign)
     q->wait_tok += (int64_t) sign * r->wait_tok;
 }
 
+/* Nobody can tell how soon another tenant follows the first one; after a while without it is alone.
+ * Those without a key are one tenant. */
+static void note_tenant(struct queue *q, uint64_t tenant)
+{
+    bool several = tenant != 0 && !q->keyed;
+
+    for (int32_t i = 0; i < q->n_flow && !several; i++)
+        several = !idle(&q->flow[i]) && (i < REQ_CLASS_N || q->flow[i].tenant != tenant);
+    if (several)
+        q->shared = QUEUE_SHARED;
+    q->keyed = q->keyed || tenant != 0;
+}
+
 void queue_add(struct queue *q, struct req *r)
 {
     struct flow *f = flow_of(q, r->tenant, r->class);
 
+    note_tenant(q, r->tenant);
     r->flow = f;
     r->next = NULL;
     queue_wake(q, f);

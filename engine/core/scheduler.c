@@ -57,6 +57,7 @@ static void plan_drop(struct step_plan *p, struct req *r)
     if (r->item < 0)
         return;
     p->n_tok -= p->item[r->item].n;
+    p->n_fill_tok -= p->item[r->item].fills ? p->item[r->item].n : 0;
     last->r->item = r->item;
     p->item[r->item] = *last;
     p->n_item--;
@@ -224,41 +225,65 @@ static int32_t fill(struct sched *s, struct flow *f, int32_t budget)
         return 0;
     if (all)
         f->filling = NULL;
-    f->credit -= n;
+    queue_spend(f, n);
+    s->plan.item[r->item].fills = true;
     s->plan.n_fill_tok += n;
     return n;
+}
+
+/* How much of the budget f may fill. With several tenants around nobody's backlog makes a step, or
+ * two, long: who comes next waits for them. Nor is it added where another's prompt that took more
+ * than one step comes to its end. */
+static int32_t room_for(const struct sched *s, const struct flow *f, int32_t budget)
+{
+    const struct step_plan *p = &s->plan;
+
+    if (s->queue.shared > 0 && queue_backlog(f))
+        budget = p->goes_on && p->n_fill_tok > 0 ? 0
+                 : min_i32(budget, max_i32(s->step_tok_max / 2 - s->behind_tok, 1));
+    return budget - p->n_fill_tok;
 }
 
 /* Nobody comes in any more, so those who are at their prompts have the rest. */
 static void fill_rest(struct sched *s, int32_t budget)
 {
-    for (int32_t i = 0; i < s->n_run && budget > 0; i++) {
-        struct flow *f = s->run[i]->flow;
+    for (int32_t i = 0; i < s->n_run; i++) {
+        struct req *r = s->run[i];
+        int32_t room = room_for(s, r->flow, budget);
 
-        if (f->filling == s->run[i])
-            budget -= fill(s, f, budget);
+        if (r->flow->filling == r && room > 0)
+            i = fill(s, r->flow, room) > 0 ? r->at : -1;
     }
 }
 
 /* Prompts share what the decodes left of the step. Who is next and finds no room waits at the
- * front: nobody comes in before it. */
+ * front: nobody comes in before it, but for a flow of which nobody runs if of its own somebody
+ * does. */
 static void plan_fills(struct sched *s, int32_t budget)
 {
     uint64_t preempted_before = s->n_preempted;
-    int32_t stuck = 0;               /* flows in a row that wait for a twin */
+    int32_t stuck = 0, room;         /* flows in a row that wait */
+    bool full = false;
     struct flow *f;
 
-    while (budget > 0 && stuck < s->queue.n_ring && (f = queue_turn(&s->queue)) != NULL) {
-        if (f->filling == NULL && must_wait(f->head)) {
+    while (stuck < s->queue.n_ring && (f = queue_turn(&s->queue)) != NULL
+           && (room = room_for(s, f, budget)) > 0) {
+        if (f->filling == NULL && (must_wait(f->head) || (full && f->n_run > 0))) {
             stuck++;
             queue_rotate(&s->queue);
             continue;
         }
-        if ((f->filling == NULL && !come_in(s, f)) || s->n_preempted != preempted_before) {
-            break;
+        if (f->filling == NULL && !come_in(s, f)) {
+            full = true;
+            if (f->n_run == 0)
+                break;
+            continue;
         }
         stuck = 0;
-        budget -= fill(s, f, min_i32(budget, (int32_t) f->credit));
+        s->plan.goes_on = s->plan.goes_on || (f->served && !queue_backlog(f));
+        (void) fill(s, f, min_i32(room, (int32_t) f->credit));
+        if (s->n_preempted != preempted_before)
+            break;
     }
     fill_rest(s, budget);
 }
@@ -284,12 +309,28 @@ static void commit(struct sched *s)
 void sched_plan(struct sched *s)
 {
     s->plan.n_item = s->plan.n_tok = s->plan.n_copy = s->plan.n_fill_tok = 0;
+    s->plan.goes_on = false;
     for (int32_t i = 0; i < s->n_run; i++)
         kv_settle(s->kv, s->run[i]);
 
     plan_decodes(s);
     plan_fills(s, min_i32(s->step_tok_max - s->plan.n_tok, s->fill_tok_max));
     commit(s);
+    s->queue.shared -= s->queue.shared > 0;
+}
+
+bool sched_is_long(const struct sched *s)
+{
+    return s->behind_tok > s->step_tok_max / 4;
+}
+
+int32_t sched_deferred(const struct sched *s)
+{
+    int32_t n = 0;
+
+    for (const struct flow *f = s->queue.turn; f != NULL; f = f->next)
+        n += f->filling == NULL && f->head != NULL && must_wait(f->head);
+    return n;
 }
 
 /* --- */

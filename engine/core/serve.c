@@ -569,30 +569,34 @@ static bool arrivals(struct serve *s)
     return worked;
 }
 
-static void plan(struct serve *s)
+/* The next step, planned and launched. false: there is none, or not yet. */
+static bool next_step(struct serve *s)
 {
     int64_t before = s->sched.admitted_tok;
 
+    s->sched.behind_tok = s->n_flight > 0 ? s->batch[s->first_flight].n_fill_tok : 0;
+    if (sched_is_long(&s->sched))
+        return false;
     sched_plan(&s->sched);
     rate_note(&s->rate, s->c.now_ns(s->c.arg), s->sched.queue.n_wait > 0,
               s->sched.admitted_tok - before);
+    if (s->sched.plan.n_item > 0)
+        launch(s);
+    return s->sched.plan.n_item > 0;
 }
 
 bool serve_once(struct serve *s, struct err *e)
 {
     struct err own;
-    bool worked;
+    bool worked, launched;
 
     e = e != NULL ? e : &own;
     e->code = 0;
 
     worked = arrivals(s);
-    plan(s);
-    if (s->sched.plan.n_item > 0) {
-        launch(s);
-        worked = true;
-    }
-    if (s->n_flight > (s->sched.plan.n_item > 0 && s->c.overlap)) {
+    launched = next_step(s);
+    worked = worked || launched;
+    if (s->n_flight > (launched && s->c.overlap)) {
         if (model_wait(s->model, e) != 0) {
             land(s, &s->batch[s->first_flight], s->c.now_ns(s->c.arg));
             shut(s, FIN_ERROR);
