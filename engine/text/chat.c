@@ -1,37 +1,42 @@
 /* chat.c - the official template of 2026-07-09, rendered without Jinja.
  *
  * Whatever the template prints is printed here too, its oddities included; the golden cases are its
- * own output. Tool declarations, calls, results and media are refused until they are built. */
-#include "chat.h"
+ * own output. */
+#include "chat_priv.h"
+
+#include <stdlib.h>
 
 #include <string.h>
 
 #define THOUGHT_OPEN  "<|channel>thought\n"
 #define CHANNEL_OPEN  "<|channel>"
 #define CHANNEL_CLOSE "<channel|>"
+#define TURN_CLOSE    "<turn|>\n"
 
-struct render {
-    const struct chat_opts *opts;
-    struct buf             *out;
-    char                   *param;      /* [64] or NULL */
-    struct err             *e;
-};
-
-/* Name the field, then refuse: return refuse(r, err_set(...), "messages[%u].role", i). */
-__attribute__((format(printf, 3, 4)))
-static int refuse(struct render *r, int rc, const char *fmt, ...)
+const char *chat_at(struct render *r, const char *fmt, ...)
 {
     va_list ap;
 
-    if (r->param != NULL) {
-        va_start(ap, fmt);
-        vsnprintf(r->param, 64, fmt, ap);
-        va_end(ap);
-    }
-    return rc;
+    va_start(ap, fmt);
+    vsnprintf(r->at, sizeof(r->at), fmt, ap);
+    va_end(ap);
+    return r->at;
 }
 
-static const struct json *get_set(const struct json *o, const char *key)
+int chat_bad(struct render *r, const char *at, const char *fmt, ...)
+{
+    char    words[160];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(words, sizeof(words), fmt, ap);
+    va_end(ap);
+    if (r->param != NULL)
+        snprintf(r->param, 64, "%s", at);
+    return err_set(r->e, E_INVALID, "%s%s", at, words);
+}
+
+const struct json *chat_get(const struct json *o, const char *key)
 {
     const struct json *j = json_get(o, key);
 
@@ -84,7 +89,7 @@ static struct slice trim(struct slice s)
     return trim_end(s);
 }
 
-static void put(struct render *r, struct slice s)
+void chat_put(struct render *r, struct slice s)
 {
     buf_put(r->out, s.p, s.n);
 }
@@ -115,37 +120,9 @@ static void put_without_thoughts(struct render *r, struct slice s)
         s.p += piece.n + sizeof(CHANNEL_CLOSE) - 1;
         s.n -= piece.n + sizeof(CHANNEL_CLOSE) - 1;
     }
-    put(r, trim((struct slice) { kept.p, kept.n }));
+    chat_put(r, trim((struct slice) { kept.p, kept.n }));
     r->out->full |= kept.full;
     buf_free(&kept);
-}
-
-/* One part of a content list: its text, in *text. */
-static int part_text(struct render *r, const struct json *p, uint32_t i, uint32_t k,
-                     struct slice *text)
-{
-    const struct json *type = json_get(p, "type"), *t = json_get(p, "text");
-    size_t             n = 0;
-
-    if (p->type != JSON_OBJECT)
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u] must be an object, "
-                                 "not %s", i, k, json_type_name(p->type)),
-                      "messages[%u].content[%u]", i, k);
-    if (type == NULL || type->type != JSON_STRING)
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u].type must be a string",
-                                 i, k), "messages[%u].content[%u].type", i, k);
-    while (n < type->text.n && n < 40 && type->text.p[n] > ' ' && type->text.p[n] < 127)
-        n++;                            /* what is quoted must stay valid when it is cut */
-    if (!slice_is(type->text, "text"))
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u]: parts of type "
-                                 "\"%.*s\" are not supported, only \"text\"", i, k,
-                                 (int) n, type->text.p),
-                      "messages[%u].content[%u].type", i, k);
-    if (t == NULL || t->type != JSON_STRING)
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content[%u].text must be a string",
-                                 i, k), "messages[%u].content[%u].text", i, k);
-    *text = t->text;
-    return 0;
 }
 
 /* How a text is printed depends on whose it is. */
@@ -156,16 +133,43 @@ static void put_text(struct render *r, struct slice s, enum style style)
     if (style == STYLE_MODEL)
         put_without_thoughts(r, s);
     else
-        put(r, trim(s));
+        chat_put(r, trim(s));
     if (style == STYLE_SYSTEM_PART)
         buf_str(r->out, " ");
+}
+
+/* One part of a content list: a text, a placeholder, or nothing that the template knows. In the
+ * system turn every part is a text. */
+static int put_part(struct render *r, const struct json *p, uint32_t i, uint32_t k,
+                    enum style style)
+{
+    const struct json *type = json_get(p, "type"), *text = chat_get(p, "text");
+    const char        *media;
+
+    if (p->type != JSON_OBJECT)
+        return chat_bad(r, chat_at(r, "messages[%u].content[%u]", i, k),
+                        " must be an object, not %s", json_type_name(p->type));
+    if (type == NULL || type->type != JSON_STRING)
+        return chat_bad(r, chat_at(r, "messages[%u].content[%u].type", i, k), " must be a string");
+    if (slice_is(type->text, "text") && (text == NULL || text->type != JSON_STRING))
+        return chat_bad(r, chat_at(r, "messages[%u].content[%u].text", i, k), " must be a string");
+
+    media = chat_media(type->text);
+    if (style == STYLE_SYSTEM_PART)
+        put_text(r, text != NULL && text->type == JSON_STRING ? text->text : SLICE(""), style);
+    else if (media != NULL)
+        buf_str(r->out, media);
+    else if (slice_is(type->text, "text"))
+        put_text(r, text->text, style);
+    return 0;
 }
 
 static int put_content(struct render *r, const struct json *m, uint32_t i, enum style whole,
                        enum style part)
 {
-    const struct json *c = get_set(m, "content");
+    const struct json *c = chat_get(m, "content");
     uint32_t           k = 0;
+    int                rc = 0;
 
     if (c == NULL)
         return 0;
@@ -174,19 +178,12 @@ static int put_content(struct render *r, const struct json *m, uint32_t i, enum 
         return 0;
     }
     if (c->type != JSON_ARRAY)
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u].content must be a string or an "
-                                 "array, not %s", i, json_type_name(c->type)),
-                      "messages[%u].content", i);
+        return chat_bad(r, chat_at(r, "messages[%u].content", i),
+                        " must be a string or an array, not %s", json_type_name(c->type));
 
-    for (const struct json *p = c->child; p != NULL; p = p->next, k++) {
-        struct slice text = { 0 };
-        int          rc = part_text(r, p, i, k, &text);
-
-        if (rc < 0)
-            return rc;
-        put_text(r, text, part);
-    }
-    return 0;
+    for (const struct json *p = c->child; p != NULL && rc == 0; p = p->next, k++)
+        rc = put_part(r, p, i, k, part);
+    return rc;
 }
 
 /* The thought of a message: the first non-empty one of two names. */
@@ -196,14 +193,13 @@ static int thought_of(struct render *r, const struct json *m, uint32_t i, struct
 
     *out = (struct slice) { 0 };
     for (int k = 0; k < 2; k++) {
-        const struct json *j = get_set(m, names[k]);
+        const struct json *j = chat_get(m, names[k]);
 
         if (j == NULL)
             continue;
         if (j->type != JSON_STRING)
-            return refuse(r, err_set(r->e, E_INVALID, "messages[%u].%s must be a string, not %s",
-                                     i, names[k], json_type_name(j->type)),
-                          "messages[%u].%s", i, names[k]);
+            return chat_bad(r, chat_at(r, "messages[%u].%s", i, names[k]),
+                            " must be a string, not %s", json_type_name(j->type));
         if (out->n == 0)
             *out = j->text;
     }
@@ -215,91 +211,120 @@ static bool role_is(const struct json *m, const char *role)
     return m != NULL && slice_is(json_get(m, "role")->text, role);
 }
 
-/* Everything about a message that does not depend on its neighbours; after this every role is a
- * string. */
-static int check_message(struct render *r, const struct json *m, uint32_t i)
-{
-    static const char *const unbuilt[] = { "tool_calls", "tool_responses", "function_call",
-                                           "audio" };
-    const struct json       *role = json_get(m, "role");
-
-    if (m->type != JSON_OBJECT)
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u] must be an object, not %s", i,
-                                 json_type_name(m->type)), "messages[%u]", i);
-    if (role == NULL || role->type != JSON_STRING || role->text.n == 0)
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u].role must be a string that is not "
-                                 "empty", i), "messages[%u].role", i);
-    if (role_is(m, "tool") || role_is(m, "function"))
-        return refuse(r, err_set(r->e, E_INVALID, "messages[%u].role: tool results are not "
-                                 "supported yet", i), "messages[%u].role", i);
-
-    for (size_t k = 0; k < sizeof(unbuilt) / sizeof(unbuilt[0]); k++) {
-        const struct json *j = get_set(m, unbuilt[k]);
-
-        if (j != NULL && !(j->type == JSON_ARRAY && j->n == 0))
-            return refuse(r, err_set(r->e, E_INVALID, "messages[%u].%s is not supported yet", i,
-                                     unbuilt[k]), "messages[%u].%s", i, unbuilt[k]);
-    }
-    return 0;
-}
-
-/* The system turn: the thinking switch and the first message, if that is a system's. */
-static int put_system(struct render *r, const struct json *first, bool is_system)
+/* The system turn: the thinking switch, the first message if that is a system's, the tools. */
+static int put_system(struct render *r, const struct json *first, bool is_system,
+                      const struct json *tools)
 {
     int rc = 0;
 
-    if (!is_system && !r->opts->enable_thinking)
+    if (!is_system && !r->opts->enable_thinking && tools == NULL)
         return 0;
     buf_str(r->out, "<|turn>system\n");
     if (r->opts->enable_thinking)
         buf_str(r->out, "<|think|>\n");
     if (is_system)
         rc = put_content(r, first, 0, STYLE_TRIM, STYLE_SYSTEM_PART);
-    buf_str(r->out, "<turn|>\n");
+    if (rc == 0 && tools != NULL)
+        rc = chat_tools(r, tools);
+    buf_str(r->out, TURN_CLOSE);
     return rc;
 }
 
+/* The messages as turns: tool messages belong to the call before them, and count as no neighbour. */
 struct turn {
-    const struct json *m, *prev;
+    const struct json *m, *prev, *next;
     uint32_t           i;
     bool               after_last_user;
+    bool               called, answered, closed;    /* how the last one ended */
 };
 
-static int put_turn(struct render *r, const struct turn *t)
+static const struct json *skip_tools(const struct json *m, uint32_t *i)
 {
-    struct slice thought, role = json_get(t->m, "role")->text;
-    bool         model = slice_is(role, "assistant") || slice_is(role, "model");
-    size_t       begin;
+    for (; role_is(m, "tool"); m = m->next)
+        (*i)++;
+    return m;
+}
+
+/* The thought, the calls and their results: what stands before the text. */
+static int put_calls(struct render *r, struct turn *t, const struct json *calls)
+{
+    struct slice thought;
     int          rc = thought_of(r, t->m, t->i, &thought);
 
     if (rc < 0)
         return rc;
-    if (!(model && role_is(t->prev, "assistant"))) {
-        buf_str(r->out, "<|turn>");
-        put(r, model ? SLICE("model") : role);
-        buf_str(r->out, "\n");
-    }
-    if (thought.n > 0 && t->after_last_user) {
+    if (thought.n > 0 && (t->after_last_user || (r->opts->preserve_thinking && calls != NULL))) {
         buf_str(r->out, THOUGHT_OPEN);
-        put(r, thought);
+        chat_put(r, thought);
         buf_str(r->out, "\n" CHANNEL_CLOSE);
     }
+    if (calls != NULL)
+        rc = chat_calls(r, t->m, t->i);
+    return rc < 0 ? rc : chat_results(r, t->m, t->i, &t->answered);
+}
 
+static int put_turn(struct render *r, struct turn *t)
+{
+    const struct json *calls = chat_list(t->m, "tool_calls");
+    struct slice       role = json_get(t->m, "role")->text, text;
+    bool               model = slice_is(role, "assistant") || slice_is(role, "model");
+    enum style         style = model ? STYLE_MODEL : STYLE_TRIM;
+    size_t             begin;
+    int                rc;
+
+    if (!(model && role_is(t->prev, "assistant"))) {
+        buf_str(r->out, "<|turn>");
+        chat_put(r, model ? SLICE("model") : role);
+        buf_str(r->out, "\n");
+    }
+    t->called = calls != NULL;
+    rc = put_calls(r, t, calls);
     begin = r->out->n;
-    rc = put_content(r, t->m, t->i, model ? STYLE_MODEL : STYLE_TRIM,
-                     model ? STYLE_MODEL : STYLE_TRIM);
+    if (rc == 0)
+        rc = put_content(r, t->m, t->i, style, style);
     if (rc < 0)
         return rc;
 
     /* Neighbouring messages of the assistant share a turn; a continued one stays open. */
+    text = trim((struct slice) { r->out->p + begin, r->out->n - begin });
+    t->closed = false;
     if (t->m->next == NULL && r->opts->continue_final_message) {
-        if (r->out->n == begin)
-            return refuse(r, err_set(r->e, E_INVALID, "continue_final_message: the final message "
-                                     "has no text to continue"), "messages[%u].content", t->i);
+        if (text.n == 0)
+            return chat_bad(r, chat_at(r, "messages[%u].content", t->i),
+                            ": there is no text to continue (continue_final_message)");
         r->out->n = trim_end((struct slice) { r->out->p, r->out->n }).n;
-    } else if (!(model && role_is(t->m->next, "assistant"))) {
-        buf_str(r->out, "<turn|>\n");
+    } else if (calls != NULL && !t->answered) {
+        buf_str(r->out, "<|tool_response>");
+    } else if (!(model && role_is(t->next, "assistant"))
+               && !(t->answered && text.n == 0 && t->next == NULL)) {
+        buf_str(r->out, TURN_CLOSE);
+        t->closed = true;
     }
+    return 0;
+}
+
+/* Everything about a message that does not depend on its neighbours; after this every role is a
+ * string. */
+static int check_message(struct render *r, const struct json *m, uint32_t i)
+{
+    static const char *const lists[] = { "tool_calls", "tool_responses" };
+    const struct json       *role = json_get(m, "role"), *j;
+
+    if (m->type != JSON_OBJECT)
+        return chat_bad(r, chat_at(r, "messages[%u]", i), " must be an object, not %s",
+                        json_type_name(m->type));
+    if (role == NULL || role->type != JSON_STRING || role->text.n == 0)
+        return chat_bad(r, chat_at(r, "messages[%u].role", i),
+                        " must be a string that is not empty");
+    for (int k = 0; k < 2; k++)
+        if ((j = chat_get(m, lists[k])) != NULL && j->type != JSON_ARRAY)
+            return chat_bad(r, chat_at(r, "messages[%u].%s", i, lists[k]),
+                            " must be an array, not %s", json_type_name(j->type));
+    if ((j = chat_get(m, "function_call")) != NULL)
+        return chat_bad(r, chat_at(r, "messages[%u].function_call", i),
+                        " is not supported: use tool_calls");
+    if ((j = chat_get(m, "audio")) != NULL)
+        return chat_bad(r, chat_at(r, "messages[%u].audio", i), " is not supported");
     return 0;
 }
 
@@ -309,67 +334,72 @@ static int check_all(struct render *r, const struct json *messages, const struct
     int      rc;
 
     if (r->opts->continue_final_message && r->opts->add_generation_prompt)
-        return refuse(r, err_set(r->e, E_INVALID, "continue_final_message and "
-                                 "add_generation_prompt exclude each other"),
-                      "continue_final_message");
+        return chat_bad(r, "continue_final_message",
+                        " and add_generation_prompt exclude each other");
     if (tools != NULL && tools->type != JSON_NULL && tools->type != JSON_ARRAY)
-        return refuse(r, err_set(r->e, E_INVALID, "tools must be an array, not %s",
-                                 json_type_name(tools->type)), "tools");
-    if (tools != NULL && tools->n > 0)
-        return refuse(r, err_set(r->e, E_INVALID, "tools are not supported yet"), "tools");
+        return chat_bad(r, "tools", " must be an array, not %s", json_type_name(tools->type));
     if (messages == NULL || messages->type != JSON_ARRAY || messages->n == 0)
-        return refuse(r, err_set(r->e, E_INVALID, "messages must be an array that is not empty"),
-                      "messages");
+        return chat_bad(r, "messages", " must be an array that is not empty");
 
     for (const struct json *m = messages->child; m != NULL; m = m->next, i++) {
         rc = check_message(r, m, i);
         if (rc < 0)
             return rc;
         if (m->next == NULL && r->opts->continue_final_message && !role_is(m, "assistant"))
-            return refuse(r, err_set(r->e, E_INVALID, "continue_final_message needs an assistant's "
-                                     "message at the end"), "messages[%u].role", i);
+            return chat_bad(r, chat_at(r, "messages[%u].role", i), ": continue_final_message needs "
+                            "an assistant's message at the end");
     }
     return 0;
 }
 
-static int put_all(struct render *r, const struct json *messages)
+static void put_generation_prompt(struct render *r, const struct turn *last)
+{
+    if (!(last->called || last->answered) || (last->closed && r->opts->mend)) {
+        buf_str(r->out, "<|turn>model\n");
+        if (r->opts->variant == CHAT_LARGE && !r->opts->enable_thinking)
+            buf_str(r->out, THOUGHT_OPEN CHANNEL_CLOSE);
+    } else if (last->answered && r->opts->enable_thinking) {
+        buf_str(r->out, THOUGHT_OPEN);
+    }
+}
+
+static int put_all(struct render *r, const struct json *messages, const struct json *tools)
 {
     const struct json *m = messages->child, *last_user = NULL;
     bool               sys = role_is(m, "system") || role_is(m, "developer");
-    struct turn        t = { .after_last_user = true };
+    struct turn        t = { .i = sys };
+    uint32_t           next_i;
     int                rc;
 
     buf_str(r->out, "<bos>");
-    rc = put_system(r, m, sys);
+    rc = put_system(r, m, sys, tools);
     if (rc < 0)
         return rc;
-    t.i = sys;
     m = sys ? m->next : m;
-
     for (t.m = m; t.m != NULL; t.m = t.m->next)
         if (role_is(t.m, "user"))
             last_user = t.m;
 
     t.after_last_user = last_user == NULL;
-    for (t.m = m; t.m != NULL; t.prev = t.m, t.m = t.m->next, t.i++) {
+    for (t.m = skip_tools(m, &t.i); t.m != NULL; t.m = t.next, t.i = next_i) {
+        next_i = t.i + 1;
+        t.next = skip_tools(t.m->next, &next_i);
         rc = put_turn(r, &t);
         if (rc < 0)
             return rc;
         t.after_last_user |= t.m == last_user;
+        t.prev = t.m;
     }
 
-    if (r->opts->add_generation_prompt) {
-        buf_str(r->out, "<|turn>model\n");
-        if (r->opts->variant == CHAT_LARGE && !r->opts->enable_thinking)
-            buf_str(r->out, THOUGHT_OPEN CHANNEL_CLOSE);
-    }
+    if (r->opts->add_generation_prompt)
+        put_generation_prompt(r, &t);
     return 0;
 }
 
 int chat_render(const struct json *messages, const struct json *tools,
                 const struct chat_opts *opts, struct buf *out, char param[64], struct err *e)
 {
-    struct render r = { opts, out, param, e };
+    struct render r = { .opts = opts, .out = out, .param = param, .e = e };
     size_t        was = out->n;
     int           rc;
 
@@ -377,9 +407,13 @@ int chat_render(const struct json *messages, const struct json *tools,
         param[0] = '\0';
     rc = check_all(&r, messages, tools);
     if (rc == 0)
-        rc = put_all(&r, messages);
+        rc = put_all(&r, messages, tools != NULL && tools->n > 0 ? tools : NULL);
+    free(r.kids.v);
+
     if (rc == 0 && out->full)
-        rc = refuse(&r, err_set(e, E_FULL, "the prompt is too long"), "messages");
+        rc = err_set(e, E_FULL, "the prompt is too long");
+    if (rc == E_FULL && param != NULL)
+        snprintf(param, 64, "messages");
     if (rc < 0)
         out->n = was;
     return rc;

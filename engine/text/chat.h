@@ -14,11 +14,15 @@ struct chat_opts {
     bool preserve_thinking;                     /* default false */
     bool add_generation_prompt;                 /* default true */
     bool continue_final_message;                /* default false; excludes the one above */
+    bool mend;                                  /* see below; default false: the template's bytes */
 };
 
 /* Append the prompt, "<bos>" included. messages is an ARRAY of objects, tools an ARRAY or NULL.
  * E_INVALID: e->msg says what is wrong, param (may be NULL) gets the path, e.g. "messages[2].role".
- * Tools and media are refused in words until they are built. */
+ * Images, audio and video come out as their placeholders: to count and fill them is the caller's.
+ *
+ * mend: where a call with its results and a text beside it end the conversation, the template closes
+ * the model's turn and opens no new one. To get an answer, the usual generation prompt is added. */
 int  chat_render(const struct json *messages, const struct json *tools,
                  const struct chat_opts *opts, struct buf *out, char param[64], struct err *e);
 
