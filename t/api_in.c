@@ -104,7 +104,7 @@ static void messages(void)
     message("{\"role\":null}", "messages[1].role", missing);
     message("{\"role\":[]}", "messages[1].role", "invalid_type");
     message("{\"role\":\"critic\",\"content\":\"x\"}", "messages[1].role", "invalid_value");
-    message("{\"role\":\"tool\",\"content\":\"x\"}", "messages[1].role", no);
+    message("{\"role\":\"function\",\"content\":\"x\"}", "messages[1].role", no);
     message("{\"role\":\"user\"}", "messages[1].content", missing);
     message("{\"role\":\"user\",\"content\":null}", "messages[1].content", missing);
     message("{\"role\":\"user\",\"content\":[]}", "messages[1].content", missing);
@@ -116,10 +116,6 @@ static void messages(void)
             NULL);
     message("{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[],\"annotations\":[]}", NULL,
             NULL);
-    message("{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]}",
-            "messages[1].tool_calls", no);
-    message("{\"role\":\"user\",\"content\":\"x\",\"tool_call_id\":\"1\"}",
-            "messages[1].tool_call_id", no);
     message("{\"role\":\"assistant\",\"content\":\"x\",\"audio\":{\"id\":\"1\"}}",
             "messages[1].audio", no);
     message("{\"role\":\"user\",\"content\":\"x\",\"name\":7}", "messages[1].name", "invalid_type");
@@ -128,6 +124,48 @@ static void messages(void)
     message("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\",\"cache\":1}],"
             "\"name\":\"u\",\"mood\":\"good\"}", NULL, NULL);
     is_int(a.n_unknown, 2, "unknown fields of a message and of its parts are counted");
+}
+
+/* Calls and results in the history, by the roles that have them. */
+static void call_messages(void)
+{
+    static const char missing[] = "missing_required_parameter", no[] = "unsupported_parameter";
+    static const char call[] = "messages[1].tool_calls[0]";
+
+#define CALLS(list) "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":" list "}"
+#define CALL(more)  CALLS("[{\"id\":\"c\",\"function\":{\"name\":\"f.1\"" more "}}]")
+    message(CALL(""), NULL, NULL);
+    message(CALL(",\"arguments\":\"{}\""), NULL, NULL);
+    message(CALL(",\"arguments\":{\"a\":1}"), NULL, NULL);
+    message(CALL(",\"arguments\":[1]"), "messages[1].tool_calls[0].function.arguments",
+            "invalid_type");
+    message(CALLS("[]"), "messages[1].content", missing);
+    message(CALLS("{}"), "messages[1].tool_calls", "invalid_type");
+    message(CALLS("[7]"), call, "invalid_type");
+    message(CALLS("[{}]"), "messages[1].tool_calls[0].function", missing);
+    message(CALLS("[{\"type\":\"custom\"}]"), "messages[1].tool_calls[0].type", no);
+    message(CALLS("[{\"function\":7}]"), "messages[1].tool_calls[0].function", "invalid_type");
+    message(CALLS("[{\"function\":{\"name\":\"a b\"}}]"),
+            "messages[1].tool_calls[0].function.name", "invalid_value");
+    message(CALLS("[{\"function\":{\"name\":\"f\"}}]"), "messages[1].tool_calls[0].id", missing);
+    message(CALLS("[{\"id\":\"\",\"function\":{\"name\":\"f\"}}]"),
+            "messages[1].tool_calls[0].id", "invalid_value");
+    message("{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[{}]}",
+            "messages[1].tool_calls[0].function", missing);
+    message("{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[{\"id\":\"c\",\"function\":"
+            "{\"name\":\"f\"}}]}", "messages[1].tool_calls", "invalid_value");
+    message("{\"role\":\"user\",\"content\":\"x\",\"tool_call_id\":\"1\"}",
+            "messages[1].tool_call_id", "invalid_value");
+    message("{\"role\":\"user\",\"content\":\"x\",\"tool_responses\":[{}]}",
+            "messages[1].tool_responses", "invalid_value");
+
+    message("{\"role\":\"tool\",\"content\":\"x\"}", "messages[1].tool_call_id", missing);
+    message("{\"role\":\"tool\",\"tool_call_id\":7}", "messages[1].tool_call_id", "invalid_type");
+    message("{\"role\":\"tool\",\"tool_call_id\":\"\"}", "messages[1].tool_call_id",
+            "invalid_value");
+    message("{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":null}", NULL, NULL);
+    message("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"},"
+            "{\"type\":\"image_url\"}]}", "messages[1].content[1].type", no);
 }
 
 /* Feed text in two pieces, cut at every byte, and byte by byte. */
@@ -225,6 +263,7 @@ int main(void)
     fields();
     classes();
     messages();
+    call_messages();
 
     stop_case("hello world", "lo w", NULL, false, "hel", 0);
     stop_case("hello world", "lo w", NULL, true, "hello w", 0);

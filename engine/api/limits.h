@@ -21,7 +21,12 @@
 #define API_METADATA_KEY_MAX   64
 #define API_METADATA_VALUE_MAX 512
 #define API_REQUEST_ID_MAX     128
-#define API_LABEL_BYTES_MAX    512           /* user, safety_identifier, prompt_cache_key */
+#define API_LABEL_BYTES_MAX    512           /* user, prompt_cache_key, the id of a call .. */
+#define API_TOOL_MAX           128           /* tools of one request */
+#define API_TOOL_CALL_MAX      128           /* calls, and results, of one message in the history */
+#define API_TOOL_NAME_MAX      64
+#define API_SCHEMA_DEPTH_MAX   32            /* objects and arrays in each other */
+#define API_SCHEMA_NODES_MAX   16384         /* values in the schemas of all tools */
 #define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice without credit */
 #define API_CACHE_SALT_MAX     64            /* bytes */
 #define API_KEY_MAX            1024          /* keys in --api-key-file */

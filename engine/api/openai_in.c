@@ -420,7 +420,7 @@ static int set_template_kwargs(const struct field *f, const struct json *v, stru
 static int check_role(const struct field *f, const struct json *v, struct ask *a,
                       const char *path, struct api_err *e)
 {
-    static const char *const roles[] = { "system", "developer", "user", "assistant" };
+    static const char *const roles[] = { "system", "developer", "user", "assistant", "tool" };
 
     (void) f, (void) a;
     if (v->type != JSON_STRING)
@@ -428,11 +428,11 @@ static int check_role(const struct field *f, const struct json *v, struct ask *a
     for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
         if (slice_is(v->text, roles[i]))
             return 0;
-    if (slice_is(v->text, "tool") || slice_is(v->text, "function"))
-        return api_err_400(e, "unsupported_parameter", path, "'%s': tool results are not "
-                           "supported by this server.", path);
-    return api_err_400(e, "invalid_value", path, "'%s' must be system, developer, user or "
-                       "assistant.", path);
+    if (slice_is(v->text, "function"))
+        return api_err_400(e, "unsupported_parameter", path, "'%s': the old function calls are not "
+                           "supported by this server: use tool_calls and the role tool.", path);
+    return api_err_400(e, "invalid_value", path, "'%s' must be system, developer, user, assistant "
+                       "or tool.", path);
 }
 
 /* Known: the template reads it, and chat_render checks it. */
@@ -443,9 +443,22 @@ static int leave(const struct field *f, const struct json *v, struct ask *a, con
     return 0;
 }
 
-/* chat_render refuses all parts but text, by their type. */
+/* The template has a placeholder for images and sounds, but nobody reads them yet. */
+static int check_part_type(const struct field *f, const struct json *v, struct ask *a,
+                           const char *path, struct api_err *e)
+{
+    (void) f, (void) a;
+    if (v->type != JSON_STRING)
+        return bad_type(path, "a string", v, e);
+    if (!slice_is(v->text, "text"))
+        return api_err_400(e, "unsupported_parameter", path, "'%s': parts of type \"%.*s\" are not "
+                           "supported by this server, only \"text\".", path,
+                           (int) (v->text.n < 40 ? v->text.n : 40), v->text.p);
+    return 0;
+}
+
 static const struct field part_fields[] = {
-    { "type", ANY, leave, NOWHERE, 0, 0, NULL },
+    { "type", ANY, check_part_type, NOWHERE, 0, 0, NULL },
     { "text", ANY, leave, NOWHERE, 0, 0, NULL },
     { 0 }
 };
@@ -453,10 +466,37 @@ static const struct field part_fields[] = {
 static int check_parts(const struct field *f, const struct json *v, struct ask *a,
                        const char *path, struct api_err *e)
 {
+    char     prefix[64];
+    uint32_t k = 0;
+
     (void) f;
-    for (const struct json *p = v->type == JSON_ARRAY ? v->child : NULL; p != NULL; p = p->next)
-        if (p->type == JSON_OBJECT && set_fields(part_fields, ANY, path, p, a, e) != 0)
+    for (const struct json *p = v->type == JSON_ARRAY ? v->child : NULL; p != NULL; p = p->next) {
+        snprintf(prefix, sizeof(prefix), "%s[%u].", path, k++);
+        if (p->type == JSON_OBJECT && set_fields(part_fields, ANY, prefix, p, a, e) != 0)
             return E_INVALID;
+    }
+    return 0;
+}
+
+static int check_calls(const struct field *f, const struct json *v, struct ask *a,
+                       const char *path, struct api_err *e)
+{
+    (void) f;
+    if (v->type != JSON_ARRAY)
+        return bad_type(path, "an array", v, e);
+    return tools_check_calls(v, path, &a->n_unknown, e);
+}
+
+/* Gemma's own form of results, in the message of the calls; chat_render checks what it holds. */
+static int check_responses(const struct field *f, const struct json *v, struct ask *a,
+                           const char *path, struct api_err *e)
+{
+    (void) f, (void) a;
+    if (v->type != JSON_ARRAY)
+        return bad_type(path, "an array", v, e);
+    if (v->n > API_TOOL_CALL_MAX)
+        return api_err_400(e, "invalid_value", path, "'%s' may hold at most %d results.", path,
+                           API_TOOL_CALL_MAX);
     return 0;
 }
 
@@ -469,9 +509,9 @@ static const struct field message_fields[] = {
     { "refusal",           ANY, refuse,      NOWHERE, 0, 0, NULL },
     { "annotations",       ANY, refuse,      NOWHERE, 0, 0, "[]" },
     { "audio",             ANY, refuse,      NOWHERE, 0, 0, NULL },
-    { "tool_calls",        ANY, refuse,      NOWHERE, 0, 0, "[]" },
-    { "tool_call_id",      ANY, refuse,      NOWHERE, 0, 0, NULL },
-    { "tool_responses",    ANY, refuse,      NOWHERE, 0, 0, "[]" },
+    { "tool_calls",        ANY, check_calls, NOWHERE, 0, 0, NULL },
+    { "tool_call_id",      ANY, set_str,     NOWHERE, 1, API_LABEL_BYTES_MAX, NULL },
+    { "tool_responses",    ANY, check_responses, NOWHERE, 0, 0, NULL },
     { "function_call",     ANY, refuse,      NOWHERE, 0, 0, NULL },
     { 0 }
 };
@@ -481,13 +521,47 @@ static bool is_empty(const struct json *v)
     return v == NULL || v->type == JSON_NULL || (v->type == JSON_ARRAY && v->n == 0);
 }
 
-/* Our own answers may be thoughts alone, with "content": null, and come back as history. */
-static bool is_thought(const struct json *m)
+static bool is_from(const struct json *m, const char *role)
+{
+    return slice_is(json_get(m, "role")->text, role);
+}
+
+/* Our own answers may be thoughts or calls alone, with "content": null, and come back as history.
+ * A tool may have nothing to say. */
+static bool may_be_silent(const struct json *m)
 {
     const struct json *a = json_get(m, "reasoning"), *b = json_get(m, "reasoning_content");
 
-    return slice_is(json_get(m, "role")->text, "assistant")
-           && ((a != NULL && a->text.n > 0) || (b != NULL && b->text.n > 0));
+    if (!is_from(m, "assistant"))
+        return is_from(m, "tool");
+    return !is_empty(json_get(m, "tool_calls")) || (a != NULL && a->text.n > 0)
+           || (b != NULL && b->text.n > 0);
+}
+
+/* Which of the fields a role may and must have. */
+static int check_role_fields(const struct json *m, uint32_t i, struct api_err *e)
+{
+    static const char *const own[][2] = {
+        { "tool_calls", "assistant" }, { "tool_responses", "assistant" },
+        { "tool_call_id", "tool" },
+    };
+    char path[64];
+
+    for (size_t k = 0; k < sizeof(own) / sizeof(own[0]); k++) {
+        snprintf(path, sizeof(path), "messages[%u].%s", i, own[k][0]);
+        if (!is_empty(json_get(m, own[k][0])) && !is_from(m, own[k][1]))
+            return api_err_400(e, "invalid_value", path, "'%s' belongs to messages of the role "
+                               "\"%s\".", path, own[k][1]);
+    }
+    snprintf(path, sizeof(path), "messages[%u].tool_call_id", i);
+    if (is_from(m, "tool") && is_empty(json_get(m, "tool_call_id")))
+        return api_err_400(e, "missing_required_parameter", path, "'%s' is required.", path);
+
+    snprintf(path, sizeof(path), "messages[%u].content", i);
+    if (is_empty(json_get(m, "content")) && !may_be_silent(m))
+        return api_err_400(e, "missing_required_parameter", path, "'%s' is required: a string, or "
+                           "an array of parts that is not empty.", path);
+    return 0;
 }
 
 static int check_message(const struct json *m, uint32_t i, struct ask *a, struct api_err *e)
@@ -505,11 +579,7 @@ static int check_message(const struct json *m, uint32_t i, struct ask *a, struct
     snprintf(path, sizeof(path), "messages[%u].role", i);
     if (is_empty(json_get(m, "role")))
         return api_err_400(e, "missing_required_parameter", path, "'%s' is required.", path);
-    snprintf(path, sizeof(path), "messages[%u].content", i);
-    if (is_empty(json_get(m, "content")) && !is_thought(m))
-        return api_err_400(e, "missing_required_parameter", path, "'%s' is required: a string, or "
-                           "an array of parts that is not empty.", path);
-    return 0;
+    return check_role_fields(m, i, e);
 }
 
 static int set_messages(const struct field *f, const struct json *v, struct ask *a,
@@ -525,11 +595,21 @@ static int set_messages(const struct field *f, const struct json *v, struct ask 
     return 0;
 }
 
+static int set_tools(const struct field *f, const struct json *v, struct ask *a,
+                     const char *path, struct api_err *e)
+{
+    (void) f;
+    if (v->type != JSON_ARRAY)
+        return bad_type(path, "an array", v, e);
+    return tools_read(&a->tools, v, path, &a->n_unknown, e);
+}
+
 static const struct field fields[] = {
     /* implemented */
     { "model",                 ANY,       set_str,     AT(model),    1, 256, NULL },
     { "messages",              ASK_CHAT | TOKS, set_messages, AT(messages), 1, API_MESSAGE_MAX,
       NULL },
+    { "tools",                 ASK_CHAT | TOKS, set_tools, 0,        0, 0, NULL },
     { "prompt",                ASK_TEXT | ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
     { "content",               ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
     { "tokens",                ASK_DETOKENIZE, set_array, AT(tokens), 0, 1 << 22, NULL },
@@ -589,7 +669,6 @@ static const struct field fields[] = {
     { "top_logprobs",          GEN,       refuse, 0, 0, 0, "0" },
     { "prompt_logprobs",       GEN,       refuse, 0, 0, 0, NULL },
     { "logprob_token_ids",     GEN,       refuse, 0, 0, 0, "[]" },
-    { "tools",                 ASK_CHAT | TOKS, refuse, 0, 0, 0, "[]" },
     { "tool_choice",           ASK_CHAT,  refuse, 0, 0, 0, "none auto" },
     { "functions",             ASK_CHAT,  refuse, 0, 0, 0, "[]" },
     { "function_call",         ASK_CHAT,  refuse, 0, 0, 0, "none auto" },

@@ -8,6 +8,7 @@
 
 #include "json.h"
 #include "limits.h"
+#include "tools.h"
 
 enum ask_kind {                      /* bits: a field names the bodies it may stand in */
     ASK_CHAT = 1, ASK_TEXT = 2, ASK_TOKENIZE = 4, ASK_DETOKENIZE = 8, ASK_TEMPLATE = 16,
@@ -33,6 +34,7 @@ struct ask {
     const struct json *messages;                   /* ARRAY, 1 .. API_MESSAGE_MAX, or NULL */
     const struct json *prompt;                     /* STRING or ARRAY, or NULL */
     const struct json *tokens;                     /* ARRAY, or NULL */
+    struct tools       tools;                      /* n 0: none */
     int64_t max_tok, max_completion_tok;           /* -1: absent */
     int64_t n, best_of, seed, min_tok, top_k;      /* top_k: -2 absent; best_of: -1 absent */
     int64_t priority;                              /* larger: later */

@@ -24,11 +24,12 @@ int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *tex
         .add_generation_prompt = ask->add_generation == ASK_UNSET ? !ask->continue_final
                                                                   : ask->add_generation == ASK_YES,
         .continue_final_message = ask->continue_final,
+        .mend = true,
     };
     struct err err;
     char       param[64] = "";
 
-    if (chat_render(ask->messages, NULL, &opts, text, param, &err) != 0)
+    if (chat_render(ask->messages, ask->tools.list, &opts, text, param, &err) != 0)
         return err.code == E_INVALID
                ? api_err_400(e, "invalid_value", param[0] != '\0' ? param : "messages", "%s",
                              err.msg)

@@ -230,7 +230,7 @@ static int put_system(struct render *r, const struct json *first, bool is_system
     return rc;
 }
 
-/* The messages as turns: tool messages belong to the call before them, and count as no neighbour. */
+/* A message as a turn. Tool messages belong to the call before them, and are no neighbours. */
 struct turn {
     const struct json *m, *prev, *next;
     uint32_t           i;

@@ -21,7 +21,7 @@ struct chat_opts {
  * E_INVALID: e->msg says what is wrong, param (may be NULL) gets the path, e.g. "messages[2].role".
  * Images, audio and video come out as their placeholders: to count and fill them is the caller's.
  *
- * mend: where a call with its results and a text beside it end the conversation, the template closes
+ * mend: where a call, its results and a text beside it end the conversation, the template closes
  * the model's turn and opens no new one. To get an answer, the usual generation prompt is added. */
 int  chat_render(const struct json *messages, const struct json *tools,
                  const struct chat_opts *opts, struct buf *out, char param[64], struct err *e);

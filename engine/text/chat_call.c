@@ -106,7 +106,8 @@ static int put_parts(struct render *r, const struct json *parts, uint32_t i)
     for (const struct json *p = parts->child; p != NULL; p = p->next) {
         const struct json *type = json_get(p, "type"), *text = chat_get(p, "text");
 
-        if (type == NULL || type->type != JSON_STRING || (text != NULL && text->type != JSON_STRING))
+        if (type == NULL || type->type != JSON_STRING
+            || (text != NULL && text->type != JSON_STRING))
             return chat_bad(r, chat_at(r, "messages[%u].content", i),
                             ": a part must be an object with a type, and its text a string");
         if (text != NULL && slice_is(type->text, "text"))

@@ -56,12 +56,13 @@ static int put_description(struct decl *d, const struct json *text)
 {
     buf_str(d->r->out, "description:");
     if (text->type != JSON_STRING)
-        return chat_bad(d->r, AT(d), ": a description must be a string, not %s", json_type_name(text->type));
+        return chat_bad(d->r, AT(d), ": a description must be a string, not %s",
+                        json_type_name(text->type));
     put_str(d, text->text);
     return 0;
 }
 
-/* The name of a type is ASCII without quotes, so that its upper case and Python's repr are clear. */
+/* The name of a type is ASCII without quotes, so its upper case and its repr are clear. */
 static int put_upper(struct decl *d, const struct json *type)
 {
     static const char *const other[] = {
@@ -75,12 +76,13 @@ static int put_upper(struct decl *d, const struct json *type)
     }
     if (type->type != JSON_STRING)
         return chat_bad(d->r, AT(d), ": a type must be a string or an array of strings, not %s",
-                          json_type_name(type->type));
+                        json_type_name(type->type));
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
 
         if (c < ' ' || c > '~' || c == '\'' || c == '\\')
-            return chat_bad(d->r, AT(d), ": the name of a type must be printable ASCII without quotes");
+            return chat_bad(d->r, AT(d), ": the name of a type must be printable ASCII "
+                            "without quotes");
         if (c >= 'a' && c <= 'z')
             c -= 'a' - 'A';
         buf_put(d->r->out, &c, 1);
@@ -124,13 +126,14 @@ static bool type_is(const struct json *schema, const char *upper)
 static int put_required(struct decl *d, const struct json *names)
 {
     if (names->type != JSON_ARRAY)
-        return chat_bad(d->r, AT(d), ": required must be an array, not %s", json_type_name(names->type));
+        return chat_bad(d->r, AT(d), ": required must be an array, not %s",
+                        json_type_name(names->type));
 
     buf_str(d->r->out, "required:[");
     for (const struct json *s = names->child; s != NULL; s = s->next) {
         if (s->type != JSON_STRING)
             return chat_bad(d->r, AT(d), ": required must hold strings only, not %s",
-                              json_type_name(s->type));
+                        json_type_name(s->type));
         put_str(d, s->text);
         buf_str(d->r->out, s->next != NULL ? "," : "");
     }
@@ -141,7 +144,8 @@ static int put_required(struct decl *d, const struct json *names)
 static int open_frame(struct decl *d, int kind, const struct json *node, bool schema)
 {
     if (d->n == CHAT_DEPTH_MAX)
-        return chat_bad(d->r, AT(d), ": the schema is nested deeper than %d levels", CHAT_DEPTH_MAX);
+        return chat_bad(d->r, AT(d), ": the schema is nested deeper than %d levels",
+                        CHAT_DEPTH_MAX);
     d->frame[d->n++] = (struct frame) {
         .kind = kind, .schema = schema, .n = node->n, .base = d->r->kids.n,
     };
@@ -228,7 +232,7 @@ static int put_item_type(struct decl *d, const struct json *type)
 
     if (!list && type->type != JSON_STRING)
         return chat_bad(d->r, AT(d), ": a type must be a string or an array of strings, not %s",
-                          json_type_name(type->type));
+                        json_type_name(type->type));
 
     buf_str(d->r->out, list ? "type:[" : "type:");
     for (; t != NULL && rc == 0; t = list ? t->next : NULL) {
@@ -298,10 +302,11 @@ static int put_parameters(struct decl *d, const struct json *p)
     int                rc = 0;
 
     if (p->type != JSON_OBJECT)
-        return chat_bad(d->r, AT(d), ": parameters must be an object, not %s", json_type_name(p->type));
+        return chat_bad(d->r, AT(d), ": parameters must be an object, not %s",
+                        json_type_name(p->type));
     if (truthy(props) && props->type != JSON_OBJECT)
         return chat_bad(d->r, AT(d), ": parameters.properties must be an object, not %s",
-                          json_type_name(props->type));
+                        json_type_name(props->type));
 
     buf_str(d->r->out, ",parameters:{");
     if (truthy(props)) {

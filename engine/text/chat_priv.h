@@ -42,8 +42,8 @@ const struct json *chat_get(const struct json *o, const char *key);
  * r->kids.v[n before] onwards; the caller sets r->kids.n back. E_FULL: no memory. */
 int  chat_sort(struct render *r, const struct json *o);
 
-/* Print any value; quote: keys in Q too. at: whose fault it is if it is nested too deeply or holds a
- * number that no double does. */
+/* Print any value; quote: keys in Q too. at: the field to refuse if it is nested too deeply or
+ * holds a number that no double does. */
 int  chat_value(struct render *r, const struct json *x, bool quote, const char *at);
 
 /* All declarations; tools is an ARRAY. */
@@ -52,7 +52,7 @@ int  chat_tools(struct render *r, const struct json *tools);
 /* The tool_calls of m (message i): an ARRAY that is not empty. */
 int  chat_calls(struct render *r, const struct json *m, uint32_t i);
 
-/* The results of m: its own tool_responses, else, if it has calls, the tool messages right after it.
+/* The results of m: its own tool_responses, else, if it has calls, the tool messages right after.
  * *any: there was one. */
 int  chat_results(struct render *r, const struct json *m, uint32_t i, bool *any);
 
