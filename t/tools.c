@@ -36,8 +36,8 @@ static int read_tools(const char *tools)
 static void borrowed(void)
 {
     is_int(read_tools("[" TOOL ",\"description\":\"d\",\"strict\":true,\"parameters\":"
-                      "{\"type\":\"object\"}}},{\"function\":{\"name\":\"g-_9\",\"parameters\":null,"
-                      "\"mood\":1},\"cache_control\":{}}]"), 0, "two tools");
+                      "{\"type\":\"object\"}}},{\"function\":{\"name\":\"g-_9\","
+                      "\"parameters\":null,\"mood\":1},\"cache_control\":{}}]"), 0, "two tools");
     is_int(a.tools.n, 2, "both are there");
     ok(a.tools.list != NULL && a.tools.list->n == 2, "as they came");
     ok(tools_find(&a.tools, SLICE("f")) == &a.tools.tool[0]
