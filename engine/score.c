@@ -157,9 +157,9 @@ static int submit(struct score *s, struct job *j, struct err *e)
     int rc;
 
     rc = req_alloc(r, r->n_prompt, r->max_new, s->en.plan.kv.page_tok);
-    r->logprob = malloc((size_t) r->n_prompt * sizeof(float));
+    r->prompt_lp.p = malloc((size_t) r->n_prompt * sizeof(float));
     r->last_logits = malloc((size_t) s->en.mc.vocab * sizeof(float));
-    if (rc != 0 || r->logprob == NULL || r->last_logits == NULL)
+    if (rc != 0 || r->prompt_lp.p == NULL || r->last_logits == NULL)
         return err_set(e, E_IO, "%s:%d: out of memory", s->file, j->line);
 
     memcpy(r->tok, j->prompt, (size_t) r->n_prompt * sizeof(int32_t));
@@ -189,7 +189,7 @@ static int write_job(struct score *s, const struct job *j, FILE *out, struct err
     bool finite, written;
 
     buf_str(&b, "{");
-    finite = put_floats(&b, "logprob_of_next", r->logprob, r->n_prompt - 1)
+    finite = put_floats(&b, "logprob_of_next", r->prompt_lp.p, r->n_prompt - 1)
              && put_floats(&b, "last_logits", r->last_logits, s->en.mc.vocab);
     buf_str(&b, "\"greedy\":[");
     for (int32_t i = 0; i < r->max_new; i++)
@@ -207,7 +207,7 @@ static int write_job(struct score *s, const struct job *j, FILE *out, struct err
 static void free_job(struct job *j)
 {
     req_free(&j->r);
-    free(j->r.logprob);
+    free(j->r.prompt_lp.p);
     free(j->r.last_logits);
     free(j->prompt);
     memset(j, 0, sizeof(*j));

@@ -63,7 +63,8 @@ void   moe_cuda(const struct moe *a, void *scratch, gpu_stream s);
 /* A row of sample_row whose pointers are the device's. bad: 0, or why there is no token. */
 enum { SAMPLE_OK, SAMPLE_NOT_FINITE, SAMPLE_ALL_BANNED };
 /* rows lie on the device; softcap in place first, then logits may be copied, then the draw.
- * scratch: [n_row, vocab] of 8 bytes. */
+ * scratch: [n_row, vocab] of SAMPLE_CUDA_SCRATCH bytes. */
+#define SAMPLE_CUDA_SCRATCH 12
 void   sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t *bad, gpu_stream s);
 void   sample_draw_cuda(const struct sample_row *rows, int32_t n_row, int32_t *bad, void *scratch,
                         gpu_stream s);

@@ -43,24 +43,19 @@ struct smem {
     int      found;
 };
 
-/* The largest logit's id, the lowest of equals, in every thread. */
-__device__ static int argmax(struct smem *sm, const float *x, int n)
+/* The largest of what the threads have and its id, the lowest of equals, in every thread. */
+__device__ static int reduce_max(struct smem *sm, float *v, int id)
 {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, id = 0;
-    float max = x[0];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float max = *v;
 
-    for (int i = threadIdx.x; i < n; i += THREADS)
-        if (x[i] > max || (x[i] == max && i < id)) {
-            max = x[i];
-            id = i;
-        }
     for (int round = 0; round < 2; round++) {
         for (int o = 16; o > 0; o /= 2) {
-            float v = __shfl_xor_sync(WARP_ALL, max, o);
+            float u = __shfl_xor_sync(WARP_ALL, max, o);
             int k = __shfl_xor_sync(WARP_ALL, id, o);
 
-            if (v > max || (v == max && k < id)) {
-                max = v;
+            if (u > max || (u == max && k < id)) {
+                max = u;
                 id = k;
             }
         }
@@ -75,16 +70,34 @@ __device__ static int argmax(struct smem *sm, const float *x, int n)
         }
     }
     __syncthreads();
+    *v = max;
     return id;
 }
 
-__device__ static float logprob(struct smem *sm, const float *x, int n, int target, float max)
+__device__ static int argmax(struct smem *sm, const float *x, int n)
+{
+    int id = 0;
+    float max = x[0];
+
+    for (int i = threadIdx.x; i < n; i += THREADS)
+        if (x[i] > max || (x[i] == max && i < id)) {
+            max = x[i];
+            id = i;
+        }
+    return reduce_max(sm, &max, id);
+}
+
+/* logprob of id: x[id] - max - log_sum. */
+struct lse { float max; double log_sum; };
+
+__device__ static struct lse lse_of(struct smem *sm, const float *x, int n)
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    struct lse k = { x[argmax(sm, x, n)], 0 };
     double sum = 0;
 
     for (int i = threadIdx.x; i < n; i += THREADS)
-        sum += (double) expf(x[i] - max);
+        sum += (double) expf(x[i] - k.max);
     for (int round = 0; round < 2; round++) {
         for (int o = 16; o > 0; o /= 2)
             sum += __shfl_xor_sync(WARP_ALL, sum, o);
@@ -96,7 +109,48 @@ __device__ static float logprob(struct smem *sm, const float *x, int n, int targ
         }
     }
     __syncthreads();
-    return (float) ((double) (x[target] - max) - log(sum));
+    k.log_sum = log(sum);
+    return k;
+}
+
+__device__ static inline float logprob(const struct lse *k, float x)
+{
+    return (float) ((double) (x - k->max) - k->log_sum);
+}
+
+/* This thread's best id behind (max, id) in the order of logits; n: none is left. */
+__device__ static int best_behind(const float *x, int n, float *max, int id)
+{
+    float limit = *max;
+    int best = n;
+
+    *max = -INFINITY;
+    for (int i = threadIdx.x; i < n; i += THREADS)
+        if ((x[i] < limit || (x[i] == limit && i > id)) && (best == n || x[i] > *max)) {
+            *max = x[i];
+            best = i;
+        }
+    return best;
+}
+
+/* Each thread knows the best of its own ids; only whose was taken looks for its next. */
+__device__ static void put_top(struct smem *sm, const struct sample_row *r, const struct lse *k)
+{
+    float mine = INFINITY, max;
+    int id = best_behind(r->logits, r->vocab, &mine, -1), taken;
+
+    for (int i = 1; i <= r->n_top; i++) {
+        max = mine;
+        taken = reduce_max(sm, &max, id);
+        if (threadIdx.x == 0) {
+            r->lp_id[i] = taken;
+            r->lp[i] = logprob(k, max);
+        }
+        if (taken == id) {
+            mine = max;
+            id = best_behind(r->logits, r->vocab, &mine, taken);
+        }
+    }
 }
 
 __device__ static uint64_t block_sum64(struct smem *sm, uint64_t v)
@@ -113,6 +167,20 @@ __device__ static uint64_t block_sum64(struct smem *sm, uint64_t v)
         v += __shfl_xor_sync(WARP_ALL, v, o);
     __syncthreads();
     return v;
+}
+
+__device__ static void put_target(struct smem *sm, const struct sample_row *r,
+                                  const struct lse *k, const float *x, int id)
+{
+    uint64_t n = 0;
+
+    for (int i = threadIdx.x; i < r->vocab; i += THREADS)
+        n += x[i] > x[id];
+    n = block_sum64(sm, n);
+    if (threadIdx.x == 0) {
+        r->lp_id[0] = (int32_t) n + 1;
+        r->lp[0] = logprob(k, x[id]);
+    }
 }
 
 /* An unsigned integer in the order of the floats. */
@@ -270,42 +338,110 @@ __device__ static int draw(struct smem *sm, const struct sample_row *a, uint64_t
     return sorted ? reach_by_logit(&r, true, want).id : reach_by_id(&r, 0, true, want);
 }
 
+/* Bias and penalties; count: [vocab] of scratch. */
+__device__ static void penalise(const struct sample_row *r, const struct steer_lists *s,
+                                unsigned *count)
+{
+    float *x = r->logits;
+    int n = steer_n_past(s), id;
+
+    for (int i = threadIdx.x; i < s->h->n_bias; i += THREADS)
+        x[s->bias_id[i]] = steer_finite(x[s->bias_id[i]] + s->bias[i]);
+    for (int i = threadIdx.x; i < n; i += THREADS)
+        count[steer_past(s, r->tail, i)] = 0;
+    __syncthreads();
+
+    for (int i = threadIdx.x; s->h->has_seen && i < r->vocab; i += THREADS)
+        if (sample_in(s->seen, i))
+            x[i] = steer_repeat(s, x[i]);
+    for (int i = threadIdx.x; i < n; i += THREADS)
+        atomicAdd(&count[steer_past(s, r->tail, i)], 1u);
+    __syncthreads();
+
+    for (int i = threadIdx.x; i < n; i += THREADS) {   /* who takes the count of an id does it */
+        id = steer_past(s, r->tail, i);
+        unsigned c = atomicExch(&count[id], 0u);
+
+        if (c > 0)
+            x[id] = steer_penalty(s, id, x[id], (int32_t) c);
+    }
+    __syncthreads();
+}
+
+__device__ static void forbid(const struct sample_row *r, const struct steer_lists *s)
+{
+    float *x = r->logits;
+
+    for (int i = threadIdx.x; s->h->has_allow && i < r->vocab; i += THREADS)
+        if (!sample_in(s->allow, i))
+            x[i] = -INFINITY;
+    for (int i = threadIdx.x; i < s->h->n_stop; i += THREADS)
+        x[s->stop[i]] = -INFINITY;
+    for (int i = 0, k = 0; i < s->h->n_word; i += 1 + s->word[i], k++) {
+        const int32_t *id = s->word + i + 1;
+        int n = s->word[i];
+
+        if (k % THREADS == threadIdx.x && steer_at_word(s, r->tail, id, n))
+            x[id[n - 1]] = -INFINITY;
+    }
+}
+
+/* In every thread; -1: every id is banned. */
+__device__ static int choose(struct smem *sm, const struct sample_row *r, uint64_t *weight)
+{
+    struct steer_lists s;
+    int best;
+
+    if (r->steer != NULL) {
+        s = steer_of(r->steer, r->vocab);
+        if (s.h->force >= 0)
+            return s.h->force;
+        penalise(r, &s, (unsigned *) weight);
+        forbid(r, &s);
+    }
+    for (int b = 0; b < 2; b++)
+        for (int i = threadIdx.x; i < r->n_ban[b]; i += THREADS)
+            r->logits[r->ban[b][i]] = -INFINITY;
+    __syncthreads();
+
+    best = argmax(sm, r->logits, r->vocab);
+    if (r->logits[best] == -INFINITY)
+        return r->none;
+    return r->temperature > 0 ? draw(sm, r, weight, r->logits[best]) : best;
+}
+
 static __global__ void __launch_bounds__(THREADS) draw_kernel(const struct sample_row *rows,
                                                               int32_t *bad, uint64_t *scratch)
 {
     __shared__ struct smem sm;
     struct sample_row r = rows[blockIdx.x];
-    float p, max;
-    int best;
+    float *raw = (float *) (scratch + (int64_t) gridDim.x * r.vocab)
+                 + (int64_t) blockIdx.x * r.vocab;
+    struct lse k;
+    int id;
 
     if (threadIdx.x == 0)
         *r.tok = 0;                        /* whatever goes wrong, an id */
     if (bad[blockIdx.x] != SAMPLE_OK)
         return;
-    if (r.logprob != NULL) {
-        best = argmax(&sm, r.logits, r.vocab);
-        p = logprob(&sm, r.logits, r.vocab, r.target, r.logits[best]);
-        if (threadIdx.x == 0)
-            *r.logprob = p;
+    if (r.lp != NULL) {
+        k = lse_of(&sm, r.logits, r.vocab);
+        put_top(&sm, &r, &k);
+        for (int i = threadIdx.x; i < r.vocab; i += THREADS)
+            raw[i] = r.logits[i];
         __syncthreads();
     }
 
-    for (int b = 0; b < 2; b++)
-        for (int i = threadIdx.x; i < r.n_ban[b]; i += THREADS)
-            r.logits[r.ban[b][i]] = -INFINITY;
-    __syncthreads();
-
-    best = argmax(&sm, r.logits, r.vocab);
-    max = r.logits[best];
-    if (max == -INFINITY) {
+    id = choose(&sm, &r, scratch + (int64_t) blockIdx.x * r.vocab);
+    if (id < 0) {
         if (threadIdx.x == 0)
             bad[blockIdx.x] = SAMPLE_ALL_BANNED;
         return;
     }
-    if (r.temperature > 0)
-        best = draw(&sm, &r, scratch + (int64_t) blockIdx.x * r.vocab, max);
     if (threadIdx.x == 0)
-        *r.tok = best;
+        *r.tok = id;
+    if (r.lp != NULL)
+        put_target(&sm, &r, &k, raw, r.target >= 0 ? r.target : id);
 }
 
 void sample_draw_cuda(const struct sample_row *rows, int32_t n_row, int32_t *bad, void *scratch,

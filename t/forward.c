@@ -97,6 +97,8 @@ struct run {
     int32_t out_row[TOK_MAX], target[TOK_MAX], n_out;
     struct sample sample[TOK_MAX];
     float   logits[TOK_MAX][VOCAB_MAX], logprob[TOK_MAX];
+    int32_t n_top[TOK_MAX], lp_id[TOK_MAX][1 + MODEL_TOP_MAX];
+    float   lp[TOK_MAX][1 + MODEL_TOP_MAX];
     int32_t got[TOK_MAX];
 };
 
@@ -147,13 +149,18 @@ static int step(struct run *r, struct err *e)
     struct batch b = {
         .n_tok = r->n_tok, .n_seq = SEQ_MAX, .n_out = r->n_out, .tok = r->tok, .pos = r->pos,
         .seq = r->seq, .page_full = r->page_full, .page_sliding = r->page_sliding,
-        .page_max = PAGE_MAX, .out_row = r->out_row, .sample = r->sample, .target = r->target };
-    struct step_out o = { .tok = r->got, .target_logprob = r->logprob, .logits = logits };
+        .page_max = PAGE_MAX, .out_row = r->out_row, .sample = r->sample, .target = r->target,
+        .n_top = r->n_top };
+    struct step_out o = { .tok = r->got, .lp_id = r->lp_id[0], .lp = r->lp[0], .logits = logits };
+    int rc;
 
     for (int i = 0; i < TOK_MAX; i++)
         logits[i] = r->logits[i];
     r->n_tok = r->n_out = 0;
-    return run_step(r->m, &b, &o, e);
+    rc = run_step(r->m, &b, &o, e);
+    for (int i = 0; i < TOK_MAX; i++)
+        r->logprob[i] = r->lp[i][0];
+    return rc;
 }
 
 /* All logits of a prompt, computed in chunks of `chunk` tokens: [n, vocab]. */

@@ -421,50 +421,112 @@ static struct sample_row sample_case(int k, int32_t vocab)
     static const int32_t top_k[] = { 0, 64, 1, 5000 };
 
     return (struct sample_row) {
-        .vocab = vocab, .target = below(vocab), .pos = below(1000), .softcap = k % 2 ? 30 : 0,
+        .vocab = vocab, .target = k % 3 ? below(vocab) : -1, .pos = below(1000),
+        .softcap = k % 2 ? 30 : 0, .n_top = k % 4 ? k % 4 * 5 : SAMPLE_TOP_MAX, .none = 1,
         .temperature = temperature[k % 4], .top_p = top_p[k / 4 % 3], .top_k = top_k[k / 12 % 4],
         .min_p = min_p[k / 48 % 2], .seed = next() };
 }
 
-static void test_sample(int32_t vocab, float spread)
+/* The words of case k: each part of it in some, alone and together. Returns how many. */
+static int32_t steer_case(int32_t *w, int k, int32_t vocab)
 {
-    enum { ROWS = 96 };
-    int32_t ban[3] = { 5, 17, vocab - 1 }, tok[2][ROWS], same = 0;
-    float logprob[2][ROWS], *out[2] = { malloc((size_t) vocab * 4), malloc((size_t) vocab * 4) };
+    struct steer_head h = { .repetition = 1, .force = -1 };
+    int32_t n = sizeof(h) / sizeof(int32_t), mask = sample_mask_words(vocab), from = below(vocab);
+
+    h.n_pend = k & 1;
+    h.presence = k & 2 ? 1.5f : 0;
+    h.frequency = k & 2 ? 0.25f : 0;
+    h.repetition = k & 4 ? 1.3f : 1;
+    for (int i = 0; (k & 8) && i < 50; i++, h.n_bias++)
+        w[n++] = (from + 7 * i) % vocab;
+    for (int i = 0; i < h.n_bias; i++, n++)
+        memcpy(&w[n], &(float) { (float) (i % 9) - 4 }, sizeof(float));
+    for (int i = 0; (k & 16) && i < 5; i++, h.n_stop++)
+        w[n++] = below(vocab);
+    for (int i = 0; (k & 16) && i < 40; i++, h.n_word += 2 + i % 2) {
+        w[n++] = 1 + i % 2;                /* every id but a few may follow 11: so cases differ */
+        if (i % 2)
+            w[n++] = 11;
+        w[n++] = below(vocab);
+    }
+    h.has_allow = (k & 32) != 0;
+    for (int i = 0; h.has_allow && i < mask; i++)
+        w[n++] = (int32_t) next();
+    h.has_seen = (k & 4) != 0;
+    for (int i = 0; h.has_seen && i < mask; i++)
+        w[n++] = (int32_t) (next() & next());
+    h.n_gen = k % 7 ? below(400) : 0;
+    for (int i = 0; i < h.n_gen; i++)
+        w[n++] = i == h.n_gen - 1 ? 11 : below(k % 2 ? 30 : vocab);
+    if (k % 16 == 5)
+        h.force = below(vocab);
+    memcpy(w, &h, sizeof(h));
+    return n;
+}
+
+static void test_sample(int32_t vocab, float spread, bool steered)
+{
+    enum { ROWS = 96, TOP = 1 + SAMPLE_TOP_MAX };
+    static int32_t tok[2][ROWS], lp_id[2][ROWS * TOP];
+    static float lp[2][ROWS * TOP];
+    int32_t ban[3] = { 5, 17, vocab - 1 }, tail = 11, same = 0, ranks = 0;
+    int32_t *words = malloc(((size_t) vocab / 16 + 1024) * sizeof(int32_t)), n_word;
+    float *out[2] = { malloc((size_t) vocab * 4), malloc((size_t) vocab * 4) };
     struct sample_row row[2][32];
 
+    memset(lp, 0, sizeof(lp));
+    memset(lp_id, 0, sizeof(lp_id));
     for (int first = 0; first < ROWS; first += 32) {
         struct two x = two_random((size_t) vocab * 32, spread, spread < 2);
 
         for (int r = 0; r < 32; r++) {
             struct sample_row s = sample_case(first + r, vocab);
 
+            n_word = steered ? steer_case(words, first + r, vocab) : 0;
             for (int i = 0; i < 2; i++) {
                 row[i][r] = s;
                 row[i][r].logits = x.p[i] + (size_t) r * (size_t) vocab;
                 row[i][r].tok = &tok[i][first + r];
-                row[i][r].logprob = &logprob[i][first + r];
+                row[i][r].lp_id = &lp_id[i][(first + r) * TOP];
+                row[i][r].lp = &lp[i][(first + r) * TOP];
                 row[i][r].logits_out = r == 7 ? out[i] : NULL;
                 row[i][r].ban[0] = be_input(be[i], ban, 3);
                 row[i][r].n_ban[0] = 3;
+                row[i][r].tail = be_input(be[i], &tail, 1);
+                if (steered) {
+                    const int32_t *at = be_input(be[i], words, n_word);
+
+                    if (i == 0)            /* the twin reads the caller's memory */
+                        at = memcpy(malloc((size_t) n_word * 4), words, (size_t) n_word * 4);
+                    row[i][r].steer = at;
+                }
                 tok[i][first + r] = -1;
             }
         }
         for (int i = 0; i < 2; i++)
             op_sample(be[i], row[i], 32);
         done();
+        for (int r = 0; r < 32; r++)
+            free((void *) row[0][r].steer);
         ok(error_of(out[1], out[0], (size_t) vocab) < 1e-5, "sample: logits out");
     }
     for (int r = 0; r < ROWS; r++) {
         same += tok[0][r] == tok[1][r];
-        if (tok[0][r] != tok[1][r])
+        ranks += tok[0][r] != tok[1][r]
+                 || memcmp(&lp_id[0][r * TOP], &lp_id[1][r * TOP], TOP * sizeof(int32_t)) == 0;
+        if (tok[0][r] != tok[1][r]) {
             printf("# row %d: %d, not %d\n", r, tok[1][r], tok[0][r]);
+            lp[1][r * TOP] = lp[0][r * TOP];
+        }
     }
     /* Among so many ids a draw may lie between the two roundings of a sum: seen in 1 of 600. */
     ok(same >= ROWS - 2, "sample: %d ids: %d of %d draws are the twin's", vocab, same, ROWS);
-    ok(error_of(logprob[1], logprob[0], ROWS) < 1e-5, "sample: %d ids: logprobs", vocab);
+    ok(error_of(lp[1], lp[0], ROWS * TOP) < 1e-5, "sample: %d ids: logprobs", vocab);
+    /* two logits may change places when tanh rounds otherwise */
+    ok(ranks >= ROWS - 8, "sample: %d ids: the best ids of %d of %d rows", vocab, ranks, ROWS);
     free(out[0]);
     free(out[1]);
+    free(words);
 }
 
 /* A number that is none ends everything: the last test. */
@@ -478,7 +540,7 @@ static void test_bad(void)
     v[77] = NAN;
     be[1]->ops->put(be[1], x.p[1], v, sizeof(v));
     op_sample(be[1], &(struct sample_row) { .logits = x.p[1], .tok = &tok, .vocab = 512,
-                                            .top_p = 1, .pos = 9 }, 1);
+                                            .top_p = 1, .none = -1, .pos = 9 }, 1);
     is_int(be_step_end(be[1], &e), E_GPU, "a logit that is no number: %s", e.msg);
     is_int(be_step_end(be[1], &e), E_GPU, "and it stays so");
 }
@@ -519,9 +581,11 @@ static void test_all(void)
     test_moe(2048, 128, 8, 64, 32);
     test_moe(5, 8, 2, 64, 20);
     test_attns();
-    test_sample(512, 8);
-    test_sample(VOCAB, 12);
-    test_sample(VOCAB, 1);                 /* full of ties */
+    for (int steered = 0; steered < 2; steered++) {
+        test_sample(512, 8, steered);
+        test_sample(VOCAB, 12, steered);
+        test_sample(VOCAB, 1, steered);    /* full of ties */
+    }
     test_bad();
 }
 
@@ -530,6 +594,7 @@ int main(int argc, char **argv)
     struct backend_limits lim = {
         .n_thread = 8, .vocab = VOCAB, .attn_scratch = attn_scratch(16, 1, 16384),
         .moe = { .n_expert = 128, .top_k = 8, .hidden = 256, .ffn = 704 },
+        .steer_words = 32 * (VOCAB / 16 + 2048),
         .step_tok_max = TOK, .seq_max = SEQ, .page_max = PAGES, .cols_max = COLS, .n_head = 16,
         .n_kv = { 8, 2 }, .head_dim = { 256, 512 } };
     struct err e = { 0 };

@@ -230,7 +230,7 @@ static void spoiled(const char *name, const char *bf16)
 
     b = bring_up(dir, &usual);
     make(r, 512);
-    r[0].logprob = calloc((size_t) r[0].n_prompt, sizeof(float));
+    r[0].prompt_lp.p = calloc((size_t) r[0].n_prompt, sizeof(float));
     for (int i = 0; i < N_REQ; i++)
         serve_submit(b.serve, &r[i], &e);
     while (serve_once(b.serve, &e) && e.code == 0)
@@ -242,7 +242,7 @@ static void spoiled(const char *name, const char *bf16)
     ok(pages_are_free(b.serve), "%s: and their pages are free", name);
 
     tear_down(&b);
-    free(r[0].logprob);
+    free(r[0].prompt_lp.p);
     drop(r);
     snprintf(path, sizeof(path), "%s/config.json", dir);
     unlink(path);

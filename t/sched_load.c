@@ -15,6 +15,9 @@ struct engine { struct kv *kv; struct sched s; struct batch_mem b; };
 
 static struct engine bring_up(struct kv_conf c)
 {
+    struct batch_conf bc = {
+        .step_tok_max = c.step_tok_max, .seq_max = c.seq_max, .page_max = c.page_max,
+        .vocab = 1 << 18, .steer_words = steer_words(1 << 18, c.seq_max, 0) };
     struct engine en;
     struct err e;
 
@@ -23,7 +26,7 @@ static struct engine bring_up(struct kv_conf c)
     c.cache = true;
     if (kv_open(&en.kv, &c, &e) != 0
         || sched_open(&en.s, en.kv, c.step_tok_max, c.seq_max, &e) != 0
-        || batch_open(&en.b, c.step_tok_max, c.seq_max, c.page_max, &e) != 0) {
+        || batch_open(&en.b, &bc, &e) != 0) {
         printf("Bail out! %s\n", e.msg);
         exit(1);
     }

@@ -9,6 +9,7 @@
 
 #include "count_alloc.h"
 #include "rate.h"
+#include "sample.h"
 #include "serve.h"
 #include "tap.h"
 
@@ -45,6 +46,28 @@ static int32_t draw(uint64_t h, const struct sample *s, int32_t pos, bool ban)
         h = mix(mix(h, s->seed), (uint64_t) pos);
     id = (int32_t) (h % VOCAB);
     return ban && id == EOS ? EOS + 1 : id;
+}
+
+/* What bends a row, as far as this model shows it: each thing leaves its trace in the id. */
+static int32_t draw_bent(uint64_t h, const struct sample *s, int32_t pos, bool ban,
+                         const int32_t *words, const int32_t *tail)
+{
+    struct steer_lists l = steer_of(words, VOCAB);
+    int32_t id;
+
+    if (l.h->force >= 0)
+        return l.h->force;
+    for (int32_t i = 0; l.h->presence != 0 && i < steer_n_past(&l); i++)
+        h = mix(h, (uint64_t) steer_past(&l, tail, i));
+    id = draw(h, s, pos, ban);
+    for (int32_t i = 0; i < 2 * VOCAB; i++) {
+        bool out = l.h->has_allow && !sample_in(l.allow, id);
+
+        for (int32_t k = 0; k < l.h->n_stop; k++)
+            out = out || l.stop[k] == id;
+        id = out ? (id + 1) % VOCAB : id;
+    }
+    return id;
 }
 
 static float logprob(uint64_t h, int32_t target)
@@ -115,9 +138,15 @@ static int step(struct model *m, struct batch *b, struct step_out *o, struct err
         int32_t t = b->out_row[i];
         uint64_t h = look(m, b, t);
 
-        o->tok[i] = draw(h, &b->sample[i], b->pos[t], b->ban_eos != NULL && b->ban_eos[i]);
-        if (b->target != NULL && b->target[i] >= 0)
-            o->target_logprob[i] = logprob(h, b->target[i]);
+        bool ban = b->ban_eos != NULL && b->ban_eos[i];
+
+        o->tok[i] = b->steer_at == NULL || b->steer_at[i] < 0
+                    ? draw(h, &b->sample[i], b->pos[t], ban)
+                    : draw_bent(h, &b->sample[i], b->pos[t], ban, b->steer + b->steer_at[i],
+                                b->tok + t);
+        if (b->n_top != NULL && b->n_top[i] >= 0)
+            o->lp[i * (1 + MODEL_TOP_MAX)] = logprob(h, b->target != NULL && b->target[i] >= 0
+                                                        ? b->target[i] : o->tok[i]);
         for (int v = 0; o->logits != NULL && o->logits[i] != NULL && v < VOCAB; v++)
             o->logits[i][v] = logprob(h, v);
     }
@@ -158,6 +187,79 @@ int model_wait(struct model *m, struct err *e)
 
 /* --- the definition: one request by itself, straight from its text --- */
 
+/* A guide without a memory: some ids are forced, some masked, and in the end it lets go. */
+static int32_t guide(void *arg, const int32_t *gen, int32_t n_gen, uint32_t *mask)
+{
+    int32_t sum = *(const int32_t *) arg;
+
+    for (int32_t i = 0; i < n_gen; i++)
+        sum += gen[i];
+    if (n_gen >= 25)
+        return GUIDE_OFF;
+    if (n_gen % 3 == 0)
+        return GUIDE_ANY;
+    if (n_gen % 3 == 1)
+        return sum % VOCAB;
+    for (int32_t id = sum % 5; id < VOCAB; id += 5)
+        mask[id / 32] |= 1u << id % 32;
+    return GUIDE_MASK;
+}
+
+/* The id that a budget of thoughts wants after out[0 .. n), or -1. */
+static int32_t budget_wants(const struct req *r, const int32_t *out, int32_t n)
+{
+    const struct req_think *t = r->think;
+    int32_t since = t->inside ? t->n_free : -1, counted = 0, closed = 0;
+
+    for (int32_t i = 0; i <= n; i++) {
+        bool due = i >= r->n_force && since >= t->n_free && counted >= t->budget;
+
+        if (i == n)
+            return due ? t->close[closed] : -1;
+        if (due) {
+            since = ++closed == t->n_close ? -1 : since;
+        } else if (since < 0) {
+            since = out[i] == t->open ? 0 : -1;
+            closed = 0;
+        } else if (out[i] == t->close[t->n_close - 1]) {
+            since = -1;
+        } else {
+            counted += since++ >= t->n_free;
+        }
+    }
+    return -1;
+}
+
+/* The next id after out[0 .. n), whose text's hash is h. */
+static int32_t expect_next(const struct req *r, uint64_t h, const int32_t *out, int32_t n)
+{
+    uint32_t mask[VOCAB / 32 + 1] = { 0 };
+    int32_t id = r->think != NULL ? budget_wants(r, out, n) : -1, says = GUIDE_ANY;
+    bool ban = n < r->min_new;
+
+    if (n < r->n_force)
+        return r->force[n];
+    if (id >= 0)
+        return id;
+    if (r->guide != NULL)
+        says = r->guide(r->guide_arg, out, n, mask);
+    if (says >= 0)
+        return says;
+    for (int32_t i = 0; r->steer != NULL && r->steer->presence != 0 && i < n; i++)
+        h = mix(h, (uint64_t) out[i]);
+    id = draw(h, &r->sample, r->n_prompt + n - 1, ban);
+    for (int32_t i = 0; i < 2 * VOCAB; i++) {
+        bool no = says == GUIDE_MASK && (mask[id / 32] >> id % 32 & 1) == 0;
+
+        no = no || (r->steer != NULL && r->steer->allow != NULL
+                    && (r->steer->allow[id / 32] >> id % 32 & 1) == 0);
+        for (int32_t k = 0; ban && k < r->n_stop_id; k++)
+            no = no || r->stop_id[k] == id;
+        id = no ? (id + 1) % VOCAB : id;
+    }
+    return id;
+}
+
 static int32_t expect(const struct req *r, int32_t *out, enum req_finish *fin)
 {
     int32_t all[2 * LEN_MAX], n = 0;
@@ -170,7 +272,9 @@ static int32_t expect(const struct req *r, int32_t *out, enum req_finish *fin)
 
         for (int32_t p = 0; p < len; p++)
             h = mix(h, (uint64_t) all[p]);
-        id = draw(h, &r->sample, len - 1, n < r->min_new);
+        id = expect_next(r, h, out, n);
+        if (r->lp.p != NULL && r->lp.p[2 * n] != logprob(h, id))
+            return -1;
         for (int32_t i = 0; i < r->n_stop_id && n >= r->min_new; i++)
             if (r->stop_id[i] == id)
                 *fin = FIN_STOP;
@@ -241,7 +345,8 @@ static void make(struct req *r, int32_t n_prompt, int32_t max_new)
 static void drop(struct req *r)
 {
     req_free(r);
-    free(r->logprob);
+    free(r->lp.p);
+    free(r->prompt_lp.p);
     free(r->last_logits);
 }
 
@@ -259,12 +364,12 @@ static bool as_expected(struct req *r)
     if (fin_of(r) != (int) fin || atomic_load(&r->n_pub) != n
         || memcmp(want, r->tok + r->n_prompt, (size_t) n * sizeof(int32_t)) != 0)
         return false;
-    for (int32_t p = 0; r->logprob != NULL && p < r->n_prompt - 1; p++) {
+    for (int32_t p = 0; r->prompt_lp.p != NULL && p < r->n_prompt - 1; p++) {
         uint64_t h = 1;
 
         for (int32_t q = 0; q <= p; q++)
             h = mix(h, (uint64_t) r->tok[q]);
-        if (r->logprob[p] != logprob(h, r->tok[p + 1]))
+        if (r->prompt_lp.p[p] != logprob(h, r->tok[p + 1]))
             return false;
     }
     for (int32_t v = 0; r->last_logits != NULL && v < VOCAB; v++) {
@@ -286,6 +391,33 @@ static bool pages_are_free(struct serve *s)
            && m->waiting == 0;
 }
 
+/* Whatever may bend it, alone or together. */
+static void random_wishes(struct req *r)
+{
+    static const uint32_t allow[] = { 0x12345678, 0xfedcba98, 0x0f0f0f0f, 0x1 };
+    static const struct steer steer[] = {
+        { .repetition = 1, .force = -1, .presence = 1 },
+        { .repetition = 1, .force = -1, .allow = allow },
+        { .repetition = 1, .force = -1, .presence = 1, .allow = allow },
+    };
+    static const int32_t force[] = { 3, 50, 3 }, close[] = { 60, 61, 60, 8 };
+    static const struct req_think think[] = {
+        { 7, 2, 3, close, 4, false }, { 7, 0, 0, close + 3, 1, false },
+        { 7, 1, 2, close + 2, 2, true }, { 7, 0, 1, close, 4, true },
+    };
+
+    r->steer = rnd(3) == 0 ? &steer[rnd(3)] : NULL;
+    r->force = force;
+    r->n_force = rnd(6) == 0 ? rnd(4) : 0;
+    r->guide = rnd(6) == 0 ? guide : NULL;
+    r->guide_arg = (void *) &close[rnd(4)];
+    r->think = rnd(4) == 0 ? &think[rnd(4)] : NULL;
+    if (rnd(4) == 0) {
+        r->lp.n = 1;
+        r->lp.p = calloc((size_t) r->max_new + 1, 2 * sizeof(float));
+    }
+}
+
 static void random_req(struct req *r)
 {
     int32_t n_prompt = 1 + rnd(80);
@@ -298,8 +430,9 @@ static void random_req(struct req *r)
     r->stop_id[0] = EOS;
     r->stop_id[1] = rnd(VOCAB);
     r->min_new = rnd(3) == 0 ? rnd(30) : 0;
+    random_wishes(r);
     if (rnd(3) == 0)
-        r->logprob = calloc((size_t) n_prompt, sizeof(float));
+        r->prompt_lp.p = calloc((size_t) n_prompt, sizeof(float));
     if (rnd(3) == 0)
         r->last_logits = calloc(VOCAB, sizeof(float));
 }

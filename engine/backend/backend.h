@@ -17,7 +17,7 @@
 
 struct backend;
 
-struct step_key { int32_t n_tok, n_seq, n_out, ctx; };
+struct step_key { int32_t n_tok, n_seq, n_out, ctx, n_steer; };
 
 struct backend_ops {
     void *(*alloc)(struct backend *be, size_t bytes);            /* NULL: no memory */
@@ -51,7 +51,7 @@ struct backend_ops {
     void (*moe_route) (struct backend *be, const struct moe_route *a);
     void (*moe)       (struct backend *be, const struct moe *a);     /* scratch: backend's own */
     void (*fill)      (struct backend *be, const struct fill *a);
-    /* rows themselves, logits_out, logprob and tok are the caller's memory, filled by step_end */
+    /* rows themselves, logits_out, lp_id, lp and tok are the caller's memory, filled by step_end */
     void (*sample)    (struct backend *be, const struct sample_row *rows, int32_t n_row);
 };
 
@@ -67,6 +67,7 @@ struct backend_limits {                /* of all ops to come; sizes the backend'
     size_t     attn_scratch;           /* attn_scratch() of the largest layer, 0: none */
     struct moe moe;                    /* shape fields only; n_expert 0: none */
     int32_t    step_tok_max, seq_max, page_max;
+    int64_t    steer_words;            /* of the inputs of a step */
     int32_t    cols_max;               /* of a matrix */
     int32_t    n_head, n_kv[2], head_dim[2];           /* of the two layer types */
     uint64_t   model_bytes;            /* weights, KV pages and activations, allocated later */

@@ -17,7 +17,7 @@ struct cpu {
     struct backend_limits lim;
     struct pool          *pool;
     float                *attn;        /* [n_thread, lim.attn_scratch] */
-    int32_t              *sample;      /* [n_thread, 2 * vocab] */
+    int32_t              *sample;      /* [n_thread, SAMPLE_SCRATCH * vocab] */
     void                 *moe;
     struct { void *p; size_t n; } mem[CPU_ALLOC_MAX];
     int                   n_mem;
@@ -193,7 +193,8 @@ struct sample_arg { const struct sample_row *rows; const char **bad; struct cpu 
 static void sample_part(void *arg, int64_t lo, int64_t hi, int thread)
 {
     struct sample_arg *x = arg;
-    int32_t *scratch = x->c->sample + (size_t) thread * 2 * (size_t) x->c->lim.vocab;
+    int32_t *scratch = x->c->sample
+                       + (size_t) thread * SAMPLE_SCRATCH * (size_t) x->c->lim.vocab;
 
     for (int64_t r = lo; r < hi; r++)
         x->bad[r] = sample_ref(&x->rows[r], scratch);
@@ -238,7 +239,7 @@ int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct e
         size_t n = (size_t) lim->n_thread;
 
         c->attn = cpu_alloc(&c->be, n * lim->attn_scratch * sizeof(float));
-        c->sample = cpu_alloc(&c->be, n * 2 * (size_t) lim->vocab * sizeof(int32_t));
+        c->sample = cpu_alloc(&c->be, n * SAMPLE_SCRATCH * (size_t) lim->vocab * sizeof(int32_t));
         c->moe = cpu_alloc(&c->be, lim->moe.n_expert > 0 ? moe_scratch(&lim->moe) : 0);
         if (c->attn == NULL || c->sample == NULL || c->moe == NULL)
             rc = err_set(e, E_IO, "out of memory for the scratch of %d threads", lim->n_thread);

@@ -17,7 +17,10 @@
 #define DRIVER_NEED  "580"                 /* the first driver of CUDA 13 */
 #define MIB          (1024.0 * 1024.0)
 
-struct result { int32_t *tok; float *logprob; int32_t pos; };       /* where the caller wants it */
+/* Where the caller wants it. */
+struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top, pos; };
+
+#define TOP  ((size_t) (1 + SAMPLE_TOP_MAX))
 
 /* A step whose launches were captured: the same again is one launch. */
 struct graph {
@@ -46,10 +49,11 @@ struct cuda {
     char                 *up, *up_dev;
     size_t                up_max, up_used, up_sent;
 
-    /* What comes down: of each sampled row its id, its logprob, what was wrong. */
-    int32_t              *down, *down_dev; /* [3, step_tok_max] */
+    /* What comes down: of each sampled row its id, what was wrong and, if asked, logprobs. */
+    int32_t              *down, *down_dev; /* [2 + 2 * TOP, step_tok_max] */
     struct result        *result;          /* [step_tok_max] */
     int32_t               n_result;
+    bool                  lp;              /* logprobs among them */
 
     struct graph          graph[GRAPH_MAX], *now;       /* now: of this step, unless EAGER */
     enum step_mode        mode;
@@ -58,7 +62,7 @@ struct cuda {
     struct gemm_lt       *lt;
     void                 *xb;              /* bf16 [step_tok_max, cols_max] */
     void                 *attn, *moe;
-    void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of 8 bytes */
+    void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of SAMPLE_CUDA_SCRATCH */
 };
 
 static struct cuda *cuda_of(struct backend *be)
@@ -204,7 +208,7 @@ static bool begin(struct cuda *c)
 static bool same_key(const struct step_key *a, const struct step_key *b)
 {
     return a->n_tok == b->n_tok && a->n_seq == b->n_seq && a->n_out == b->n_out
-           && a->ctx == b->ctx;
+           && a->ctx == b->ctx && a->n_steer == b->n_steer;
 }
 
 /* The graph of this key, or the least recently used one made free for it. */
@@ -339,23 +343,27 @@ static void cuda_moe(struct backend *be, const struct moe *a)
 static void place_rows(struct cuda *c, struct sample_row *to, const struct sample_row *rows,
                        int32_t n_row)
 {
-    int32_t max = c->lim.step_tok_max;
+    size_t max = (size_t) c->lim.step_tok_max;
 
     for (int32_t i = 0; i < n_row; i++) {
-        int32_t k = c->n_result + i;
+        size_t k = (size_t) (c->n_result + i);
+        bool lp = rows[i].lp != NULL;
 
-        c->result[k] = (struct result) { rows[i].tok, rows[i].logprob, rows[i].pos };
+        c->result[k] = (struct result) { rows[i].tok, rows[i].lp_id, rows[i].lp, rows[i].n_top,
+                                         rows[i].pos };
         to[i] = rows[i];
         to[i].tok = c->down_dev + k;
-        to[i].logprob = rows[i].logprob != NULL ? (float *) (c->down_dev + max + k) : NULL;
+        to[i].lp_id = lp ? c->down_dev + 2 * max + k * 2 * TOP : NULL;
+        to[i].lp = lp ? (float *) (to[i].lp_id + TOP) : NULL;
         to[i].logits_out = NULL;
+        c->lp = c->lp || lp;
     }
 }
 
 static void cuda_sample(struct backend *be, const struct sample_row *rows, int32_t n_row)
 {
     struct cuda *c = cuda_of(be);
-    int32_t *bad = c->down_dev + 2 * (size_t) c->lim.step_tok_max + c->n_result;
+    int32_t *bad = c->down_dev + c->lim.step_tok_max + c->n_result;
     void *dev = NULL;
     struct sample_row *to;
 
@@ -384,15 +392,31 @@ static void take_results(struct cuda *c)
     size_t max = (size_t) c->lim.step_tok_max;
 
     for (size_t i = 0; i < (size_t) c->n_result; i++) {
-        int32_t bad = c->down[2 * max + i];
+        const struct result *r = &c->result[i];
+        const int32_t *lp = c->down + 2 * max + i * 2 * TOP;
+        size_t bytes = (size_t) (1 + r->n_top) * sizeof(int32_t);
+        int32_t bad = c->down[max + i];
 
-        *c->result[i].tok = c->down[i];
-        if (c->result[i].logprob != NULL)
-            memcpy(c->result[i].logprob, &c->down[max + i], sizeof(float));
+        *r->tok = c->down[i];
+        if (r->lp != NULL) {
+            memcpy(r->lp_id, lp, bytes);
+            memcpy(r->lp, lp + TOP, bytes);
+        }
         if (bad != SAMPLE_OK && c->be.err.code == 0)
-            err_set(&c->be.err, E_GPU, "sampling at position %d: %s", (int) c->result[i].pos,
-                    why[bad]);
+            err_set(&c->be.err, E_GPU, "sampling at position %d: %s", (int) r->pos, why[bad]);
     }
+}
+
+/* Ids and what was wrong; of the logprobs as many rows as there are. */
+static void fetch_results(struct cuda *c)
+{
+    size_t n = 2 * (size_t) c->lim.step_tok_max;
+
+    n += c->lp ? (size_t) c->n_result * 2 * TOP : 0;
+    if (c->n_result > 0)
+        latch(c, "results", cudaMemcpyAsync(c->down, c->down_dev, n * sizeof(int32_t),
+                                            cudaMemcpyDeviceToHost, c->stream));
+    c->lp = false;
 }
 
 static void cuda_step_end(struct backend *be)
@@ -400,10 +424,7 @@ static void cuda_step_end(struct backend *be)
     struct cuda *c = cuda_of(be);
 
     launch_graph(c);
-    if (c->n_result > 0)
-        latch(c, "results", cudaMemcpyAsync(c->down, c->down_dev,
-                                            3 * (size_t) c->lim.step_tok_max * sizeof(int32_t),
-                                            cudaMemcpyDeviceToHost, c->stream));
+    fetch_results(c);
     latch(c, "the step", cudaStreamSynchronize(c->stream));
     if (be->err.code == 0)
         take_results(c);
@@ -485,10 +506,12 @@ static struct sizes sizes_of(const struct backend_limits *lim)
         .xb = rows * (size_t) lim->cols_max * 2,
         .attn = attn_cuda_scratch(lim->n_head, dim),
         .moe = m.n_expert > 0 ? moe_cuda_scratch(&m) : 0,
-        .draw = SAMPLE_ROW_MAX * (size_t) lim->vocab * 8,
-        .down = 3 * tok * sizeof(int32_t),
-        /* ids, positions, rows, outputs; two page tables; copies; rows to sample; rounding */
-        .up = (4 * tok + 2 * seq * (size_t) lim->page_max + 4 * seq) * sizeof(int32_t)
+        .draw = SAMPLE_ROW_MAX * (size_t) lim->vocab * SAMPLE_CUDA_SCRATCH,
+        .down = (2 + 2 * TOP) * tok * sizeof(int32_t),
+        /* ids, positions, rows, outputs; two page tables; copies; what bends rows; rows to sample;
+         * rounding */
+        .up = (4 * tok + 2 * seq * (size_t) lim->page_max + 4 * seq + (size_t) lim->steer_words)
+              * sizeof(int32_t)
               + tok * sizeof(struct sample_row) + (16 + 2 * calls) * 256,
     };
 }

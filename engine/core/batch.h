@@ -20,16 +20,25 @@ struct batch_mem {
     uint64_t          launch_ns;
     int32_t           step_tok_max, seq_max;
     int32_t          *tok, *from, *pos, *seq, *out_row, *target, *sampled;    /* [step_tok_max] */
+    int32_t          *n_top, *steer_at;    /* [step_tok_max] */
+    struct steer_buf  steer;
+    uint32_t         *mask;      /* [steer_mask_words(vocab)] for a guide */
+    int32_t           vocab;
     int32_t          *page_full, *page_sliding;                        /* [seq_max, page_max] */
     struct table_row *row;       /* [seq_max] */
     struct page_copy *copy;      /* [seq_max] */
     struct sample    *sample;    /* [step_tok_max] */
     bool             *ban_eos;
-    float            *logprob, **logits;
+    int32_t          *lp_id;     /* [step_tok_max, 1 + MODEL_TOP_MAX] */
+    float            *lp, **logits;
 };
 
-int  batch_open(struct batch_mem *m, int32_t step_tok_max, int32_t seq_max, int32_t page_max,
-                struct err *e);
+struct batch_conf {
+    int32_t step_tok_max, seq_max, page_max, vocab;
+    int64_t steer_words;         /* of model_steer_words() */
+};
+
+int  batch_open(struct batch_mem *m, const struct batch_conf *c, struct err *e);
 void batch_close(struct batch_mem *m);
 
 /* m->b, m->o, m->out and m->item for this plan. A row is asked for where a token is sampled, at the

@@ -208,7 +208,7 @@ static void let_go(struct kv *kv, struct req *r)
 int kv_admit(struct kv *kv, struct req *r, int32_t spare)
 {
     struct prefix_hit hit = { .node = NO_NODE };
-    bool look = kv->c.cache && r->logprob == NULL;         /* those need every position's logits */
+    bool look = kv->c.cache && r->prompt_lp.p == NULL;    /* those need every position's logits */
     int32_t page = kv->c.shape.page_tok;
 
     assert(r->seq.page_full == NULL && ceil_page(kv, r->n_known) <= kv->c.page_max);
@@ -267,7 +267,7 @@ int kv_fork(struct kv *kv, struct req *r, const struct req *from, int32_t spare,
     int32_t node = f->node;
 
     if (!kv->c.cache || f->page_full == NULL || f->n_tok < r->n_prompt
-        || f->n_sliding_freed > first_seen || r->n_known > r->n_prompt || r->logprob != NULL
+        || f->n_sliding_freed > first_seen || r->n_known > r->n_prompt || r->prompt_lp.p != NULL
         || memcmp(&r->root, &from->root, sizeof(r->root)) != 0)
         return E_AGAIN;
     if (kv->n_slot_free == 0 || make_room(kv, 1) != 0)

@@ -10,8 +10,9 @@
 #include <stdatomic.h>
 #include "model.h"
 #include "prefix.h"
+#include "steer.h"
 
-#define REQ_STOP_MAX 80          /* the model's stop ids and the request's */
+#define REQ_STOP_MAX STEER_STOP_MAX          /* the model's stop ids and the request's */
 #define REQ_SALT_MAX 128         /* bytes that keep tenants' prefixes apart */
 
 enum req_finish {
@@ -40,6 +41,30 @@ struct kv_seq {                  /* one request's view of the two pools; filled 
     int32_t  branch;             /* make a reuse point after so many pages: others came here too */
 };
 
+struct req_lp {                  /* room for logprobs: rows of 1 + n, as of struct step_out */
+    int32_t *id;                 /* NULL: not wanted */
+    float   *p;                  /* NULL: none of this is wanted */
+    int32_t  n;                  /* 0 .. MODEL_TOP_MAX */
+};
+
+/* Thoughts begin behind the id open and end with the last id of close. When so many of their tokens
+ * came, the first n_free behind each open not counted, the core makes the ids of close come. */
+struct req_think {
+    int32_t open, n_free;        /* n_free: the channel's name */
+    int32_t budget;              /* >= 0, of all thoughts together */
+    const int32_t *close;
+    int32_t n_close;             /* >= 1 */
+    bool    inside;              /* the prompt ends in a thought, behind its name */
+};
+
+/* Asked by the core's thread before each token, with all ids before it known: what may come after
+ * gen[0 .. n_gen). An id (>= 0): this one; GUIDE_MASK: the ids whose bits it has set in mask, which
+ * comes zeroed, steer_mask_words() long; GUIDE_ANY; GUIDE_OFF: any, from now on. It must be quick
+ * and take no lock. Where the mask and the request's other wishes leave no id, the first of the
+ * model's stop ids comes. */
+enum { GUIDE_ANY = -1, GUIDE_MASK = -2, GUIDE_OFF = -3 };
+typedef int32_t req_guide(void *arg, const int32_t *gen, int32_t n_gen, uint32_t *mask);
+
 struct req {
     /* the owner's, constant after serve_submit */
     int32_t      *tok;           /* [n_prompt + max_new]; the prompt filled in */
@@ -49,9 +74,18 @@ struct req {
     int32_t       max_new;       /* >= 0; 0: prefill only (score) */
     struct sample sample;
     int32_t       stop_id[REQ_STOP_MAX], n_stop_id;
-    int32_t       min_new;       /* until so many tokens came the model's stop ids are masked and
-                                    stop_id ends nothing */
-    float        *logprob;       /* [n_prompt - 1] of each next prompt token, or NULL */
+    int32_t       min_new;       /* until so many tokens came no stop id can come */
+    const struct steer *steer;   /* penalties, biases, words, masks: NULL or as long-lived as this.
+                                    force, stop, gen and n_pend are the core's to fill in */
+    const int32_t *force;        /* [n_force] the first generated ids; alive until finish */
+    int32_t       n_force;
+    req_guide    *guide;         /* NULL: nobody is asked. Such a request has one step in two, so
+                                    that each token is known when the next is chosen */
+    void         *guide_arg;
+    const struct req_think *think;       /* NULL: no budget */
+    struct req_lp lp;            /* [max_new] rows, of the generated ids; valid as n_pub says */
+    struct req_lp prompt_lp;     /* [n_prompt - 1] rows, each of the prompt's next id; who wants
+                                    them reads no prefix cache */
     float        *last_logits;   /* [vocab] of the last prompt position, or NULL */
     void         *user;          /* the owner's */
     int           port;          /* which serve_port is woken */
@@ -82,6 +116,11 @@ struct req {
                                     heading */
     int32_t       n_flight;      /* launched steps that it is part of */
     int32_t       row;           /* of its sampled token in the step before */
+    bool          guided;        /* guide is still asked */
+    bool          thinks;        /* inside a thought */
+    int32_t       n_inside;      /* ids since its open */
+    int32_t       n_thought;     /* counted ones, of all thoughts */
+    int32_t       n_close;       /* of think->close, that were forced */
     int32_t       leaving;       /* enum req_finish, once the steps under way are back */
     bool          started;       /* n_cached and start_ns are set */
     int32_t       item;          /* in the plan being made, or -1 */
@@ -95,5 +134,13 @@ struct req {
 /* Room for the tokens and keys, one block: req_free gives it back. 0 or E_FULL. */
 int  req_alloc(struct req *r, int32_t n_prompt, int32_t max_new, int32_t page_tok);
 void req_free(struct req *r);
+
+/* The core's: at the start, at each new id, and whether its next row must wait for the id that is
+ * under way. */
+void req_reset(struct req *r);
+void req_note(struct req *r, int32_t id);
+bool req_must_know(const struct req *r);
+/* The id that must come next, all before it known; -1: none. */
+int32_t req_closing(const struct req *r);
 
 #endif

@@ -112,6 +112,8 @@ static int32_t left(const struct req *r)
 {
     int32_t end = r->n_prompt + max_i32(r->max_new - 1, 0);
 
+    if (req_must_know(r))
+        return 0;
     return min_i32(r->want_tok, end) - r->seq.n_tok;
 }
 

@@ -106,10 +106,16 @@ int serve_open(struct serve **out, struct model *m, const struct serve_conf *c, 
         .page_max = (c->model_len_max - 1) / c->kv.page_tok + 1,
         .cache = c->cache, .point_tok = c->point_tok, .key = c->key, .hash_mask = ~0ull,
     };
+    struct batch_conf bc = {
+        .step_tok_max = c->step_tok_max, .seq_max = c->seq_max, .page_max = kc.page_max,
+        .vocab = s->vocab,
+        .steer_words = steer_words(s->vocab, c->seq_max,
+                                   (int64_t) c->kv.n_page_full * c->kv.page_tok),
+    };
     if ((rc = kv_open(&s->kv, &kc, e)) != 0
         || (rc = sched_open(&s->sched, s->kv, c->step_tok_max, c->seq_max, e)) != 0
-        || (rc = batch_open(&s->batch[0], c->step_tok_max, c->seq_max, kc.page_max, e)) != 0
-        || (rc = batch_open(&s->batch[1], c->step_tok_max, c->seq_max, kc.page_max, e)) != 0
+        || (rc = batch_open(&s->batch[0], &bc, e)) != 0
+        || (rc = batch_open(&s->batch[1], &bc, e)) != 0
         || (rc = open_ports(s, e)) != 0) {
         serve_close(s);
         return rc;
@@ -163,6 +169,61 @@ static int check_sample(const struct sample *p, struct err *e)
     return 0;
 }
 
+static int check_ids(const struct serve *s, const int32_t *id, int32_t n, const char *what,
+                     struct err *e)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (id[i] < 0 || id[i] >= s->vocab)
+            return err_set(e, E_INVALID, "token id %d of %s is not in the vocabulary of %d", id[i],
+                           what, s->vocab);
+    return 0;
+}
+
+/* Words are a length and so many ids each. */
+static int check_words(const struct serve *s, const struct steer *st, struct err *e)
+{
+    int rc = 0;
+
+    for (int32_t i = 0; i < st->n_word && rc == 0; i += 1 + st->word[i]) {
+        if (st->word[i] < 1 || st->word[i] > st->n_word - i - 1)
+            return err_set(e, E_INVALID, "a word of %d ids that may not come", st->word[i]);
+        rc = check_ids(s, st->word + i + 1, st->word[i], "a word that may not come", e);
+    }
+    return rc;
+}
+
+static int check_steer(const struct serve *s, const struct req *r, struct err *e)
+{
+    const struct steer *st = r->steer;
+    int rc;
+
+    if ((rc = check_ids(s, r->force, r->n_force, "those to come first", e)) != 0
+        || (rc = check_ids(s, r->stop_id, r->n_stop_id, "those that end it", e)) != 0)
+        return rc;
+    if (r->think != NULL
+        && (r->think->budget < 0 || r->think->n_free < 0 || r->think->n_close < 1
+            || check_ids(s, r->think->close, r->think->n_close, "the end of a thought", e) != 0))
+        return err_set(e, E_INVALID, "a budget of thoughts that makes no sense");
+    if (r->lp.n < 0 || r->lp.n > MODEL_TOP_MAX || r->prompt_lp.n < 0
+        || r->prompt_lp.n > MODEL_TOP_MAX || r->lp.n > s->vocab || r->prompt_lp.n > s->vocab)
+        return err_set(e, E_INVALID, "more than %d logprobs", MODEL_TOP_MAX);
+    if (st == NULL)
+        return 0;
+
+    if (!isfinite(st->presence) || !isfinite(st->frequency) || !isfinite(st->repetition)
+        || !(st->repetition > 0))
+        return err_set(e, E_INVALID, "a penalty that is no number");
+    if (st->n_bias < 0 || st->n_bias > STEER_BIAS_MAX || st->n_word < 0
+        || st->n_word > STEER_WORD_MAX)
+        return err_set(e, E_INVALID, "%d biases or %d words of ids: too many", st->n_bias,
+                       st->n_word);
+    for (int32_t i = 0; i < st->n_bias; i++)
+        if (!isfinite(st->bias[i]))
+            return err_set(e, E_INVALID, "a bias that is no number");
+    rc = check_ids(s, st->bias_id, st->n_bias, "a bias", e);
+    return rc != 0 ? rc : check_words(s, st, e);
+}
+
 static int check_req(const struct serve *s, const struct req *r, struct err *e)
 {
     int rc;
@@ -173,7 +234,8 @@ static int check_req(const struct serve *s, const struct req *r, struct err *e)
         return err_set(e, E_INVALID, "a salt of %d bytes, at most %d", r->n_salt, REQ_SALT_MAX);
     if (r->n_stop_id < 0 || r->n_stop_id > REQ_STOP_MAX)
         return err_set(e, E_INVALID, "%d stop ids, at most %d", r->n_stop_id, REQ_STOP_MAX);
-    if ((rc = check_fit(s, r, e)) != 0 || (rc = check_sample(&r->sample, e)) != 0)
+    if ((rc = check_fit(s, r, e)) != 0 || (rc = check_sample(&r->sample, e)) != 0
+        || (rc = check_steer(s, r, e)) != 0)
         return rc;
     for (int32_t i = 0; i < r->n_prompt; i++)
         if (r->tok[i] < 0 || r->tok[i] >= s->vocab)
@@ -211,6 +273,7 @@ static void prepare(struct serve *s, struct req *r)
     r->leaving = FIN_NONE;
     r->start_ns = r->first_ns = r->done_ns = r->last_ns = 0;
     r->seq = (struct kv_seq) { 0 };
+    req_reset(r);
     r->submit_ns = s->c.now_ns(s->c.arg);
     kv_keys(s->kv, r);
 }
@@ -472,6 +535,7 @@ static enum req_finish take_token(struct serve *s, struct req *r, int32_t id, ui
     r->last_ns = now;
     count(&m->generation_tok, 1);
 
+    req_note(r, id);
     r->tok[r->n_known++] = id;
     s->port[r->port].touched = true;
     atomic_store_explicit(&r->n_pub, n_new + 1, memory_order_release);
@@ -487,6 +551,18 @@ static void end(struct serve *s, struct req *r, enum req_finish fin, uint64_t no
     finish(s, r, fin, now);
 }
 
+/* Of row i of the step, to row at of what the request has room for. */
+static void take_logprobs(const struct req_lp *lp, const struct batch_mem *b, int32_t i, int32_t at)
+{
+    size_t n = (size_t) lp->n + 1, from = (size_t) i * (1 + MODEL_TOP_MAX), to = (size_t) at * n;
+
+    if (lp->p == NULL)
+        return;
+    memcpy(lp->p + to, b->lp + from, n * sizeof(*lp->p));
+    if (lp->id != NULL)
+        memcpy(lp->id + to, b->lp_id + from, n * sizeof(*lp->id));
+}
+
 static void take_row(struct serve *s, struct batch_mem *b, int32_t i, uint64_t now)
 {
     struct req *r = b->out[i].r;
@@ -495,8 +571,9 @@ static void take_row(struct serve *s, struct batch_mem *b, int32_t i, uint64_t n
     if (r == NULL || r->leaving != FIN_NONE)
         return;
     if (b->target[i] >= 0) {
-        r->logprob[b->out[i].pos] = b->logprob[i];
+        take_logprobs(&r->prompt_lp, b, i, b->out[i].pos);
     } else if (b->out[i].samples) {
+        take_logprobs(&r->lp, b, i, b->out[i].pos + 1 - r->n_prompt);
         fin = take_token(s, r, b->sampled[i], now);
         if (fin != FIN_NONE)
             end(s, r, fin, now);

@@ -1,5 +1,6 @@
 /* forward.c - Gemma 4: embed, layers, norm, head, sample. One page for all the sizes. */
 #include "forward.h"
+#include "steer.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -9,7 +10,7 @@
 
 /* What the batch says, where the ops can read it. */
 struct inputs {
-    const int32_t *tok, *pos, *seq, *out_row;
+    const int32_t *tok, *pos, *seq, *out_row, *steer;
     const int32_t *page[2];                /* [is_full] */
     int32_t        page_max[2];
     const int32_t *copy;                   /* [n_copy] of struct page_copy */
@@ -149,6 +150,36 @@ static void per_layer_inputs(struct step *s)
         .n_row = s->n_tok * c->n_layer, .dim = c->ple });
 }
 
+/* Row r of the step, without its logits. */
+static struct sample_row sample_row(const struct step *s, const struct step_out *o, int32_t r)
+{
+    const struct fwd *f = s->f;
+    const struct model_conf *c = f->c;
+    const struct batch *b = s->b;
+    const struct sample *p = &b->sample[r];
+    bool lp = b->n_top != NULL && o->lp != NULL && b->n_top[r] >= 0;
+    bool steered = b->steer_at != NULL && b->steer_at[r] >= 0;
+    size_t at = (size_t) r * (1 + MODEL_TOP_MAX);
+
+    return (struct sample_row) {
+        .logits_out = o->logits != NULL ? o->logits[r] : NULL,
+        .tok = &o->tok[r],
+        .lp_id = lp ? o->lp_id + at : NULL,
+        .lp = lp ? o->lp + at : NULL,
+        .n_top = lp ? b->n_top[r] : 0,
+        .target = b->target != NULL ? b->target[r] : -1,
+        .ban = { f->suppress, f->eos },
+        .n_ban = { c->n_suppress, b->ban_eos != NULL && b->ban_eos[r] ? c->n_eos : 0 },
+        .none = steered && c->n_eos > 0 ? c->eos[0] : -1,
+        .steer = steered ? s->in.steer + b->steer_at[r] : NULL,
+        .tail = s->in.tok + b->out_row[r],
+        .vocab = c->vocab, .pos = b->pos[b->out_row[r]], .softcap = c->softcap,
+        .temperature = p->temperature, .top_p = p->top_p, .min_p = p->min_p,
+        .top_k = p->top_k, .seed = p->seed };
+}
+
+_Static_assert(MODEL_TOP_MAX == SAMPLE_TOP_MAX, "the model promises what the kernel gives");
+
 /* Logits and samples of the rows that want them, SAMPLE_ROW_MAX at a time. */
 static void sample(struct step *s, struct step_out *o)
 {
@@ -166,21 +197,8 @@ static void sample(struct step *s, struct step_out *o)
         linear(&rows, f->logits, f->t1, f->w->head);
 
         for (int32_t i = 0; i < rows.n_tok; i++) {
-            const struct sample *p = &b->sample[r + i];
-            bool target = b->target != NULL && o->target_logprob != NULL && b->target[r + i] >= 0;
-
-            row[i] = (struct sample_row) {
-                .logits = f->logits + (size_t) i * (size_t) c->vocab,
-                .logits_out = o->logits != NULL ? o->logits[r + i] : NULL,
-                .logprob = target ? &o->target_logprob[r + i] : NULL,
-                .target = target ? b->target[r + i] : 0,
-                .tok = &o->tok[r + i],
-                .ban = { f->suppress, f->eos },
-                .n_ban = { c->n_suppress,
-                           b->ban_eos != NULL && b->ban_eos[r + i] ? c->n_eos : 0 },
-                .vocab = c->vocab, .pos = b->pos[b->out_row[r + i]], .softcap = c->softcap,
-                .temperature = p->temperature, .top_p = p->top_p, .min_p = p->min_p,
-                .top_k = p->top_k, .seed = p->seed };
+            row[i] = sample_row(s, o, r + i);
+            row[i].logits = f->logits + (size_t) i * (size_t) c->vocab;
         }
         op_sample(f->be, row, rows.n_tok);
     }
@@ -222,6 +240,7 @@ static void bring_inputs(struct step *s)
     s->in.pos = be_input(be, b->pos, b->n_tok);
     s->in.seq = be_input(be, b->seq, b->n_tok);
     s->in.out_row = be_input(be, b->out_row, b->n_out);
+    s->in.steer = be_input(be, b->steer, steer_round(b->n_steer, b->steer_max));
     s->in.copy = be_input(be, (const int32_t *) b->copy,
                           b->n_copy * (int32_t) (sizeof(*b->copy) / sizeof(int32_t)));
     for (int full = 0; full < 2; full++) {
@@ -235,7 +254,8 @@ static void bring_inputs(struct step *s)
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
 {
     struct step s = { .f = f, .b = b, .n_tok = b->n_tok, .ctx = longest(f, b) };
-    struct step_key key = { b->n_tok, b->n_seq, b->n_out, s.ctx };
+    struct step_key key = { b->n_tok, b->n_seq, b->n_out, s.ctx,
+                            steer_round(b->n_steer, b->steer_max) };
 
     f->be->ops->step_begin(f->be, b->n_copy == 0 && o->logits == NULL ? &key : NULL);
     bring_inputs(&s);

@@ -2,6 +2,7 @@
 #include "model.h"
 #include "forward.h"
 #include "runner.h"
+#include "steer.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -54,6 +55,11 @@ static int32_t cols_max(const struct model_conf *c)
     return max;
 }
 
+int64_t model_steer_words(const struct model_conf *c, const struct model_limits *lim)
+{
+    return steer_words(c->vocab, lim->seq_max, (int64_t) lim->kv.n_page_full * lim->kv.page_tok);
+}
+
 static struct backend_limits backend_limits(const struct model_conf *c,
                                             const struct model_limits *lim)
 {
@@ -66,6 +72,7 @@ static struct backend_limits backend_limits(const struct model_conf *c,
         .n_thread = lim->n_thread, .vocab = c->vocab,
         .attn_scratch = full > sliding ? full : sliding, .moe = forward_moe(c),
         .step_tok_max = lim->step_tok_max, .seq_max = lim->seq_max, .page_max = lim->page_max,
+        .steer_words = model_steer_words(c, lim),
         .cols_max = cols_max(c), .n_head = c->n_head,
         .n_kv = { c->n_kv_sliding, c->n_kv_full }, .head_dim = { c->head_sliding, c->head_full } };
 }
@@ -186,6 +193,9 @@ static int check_rows(const struct model *m, const struct batch *b, struct err *
             return err_set(e, E_INVALID, "batch: out_row %d is not a token", (int) r);
         if (b->target != NULL && b->target[r] >= m->conf.vocab)
             return err_set(e, E_INVALID, "batch: target %d is not an id", (int) r);
+        if (b->n_top != NULL && (b->n_top[r] > MODEL_TOP_MAX || b->n_top[r] > m->conf.vocab))
+            return err_set(e, E_INVALID, "batch: %d logprobs of row %d", (int) b->n_top[r],
+                           (int) r);
         if (!(s->temperature >= 0) || isinf(s->temperature) || !(s->top_p > 0 && s->top_p <= 1)
             || !(s->min_p >= 0 && s->min_p <= 1) || s->top_k < 0)
             return err_set(e, E_INVALID, "batch: sampling of row %d is out of range", (int) r);
@@ -214,7 +224,8 @@ static int check_batch(const struct model *m, const struct batch *b, struct err 
             return err_set(e, E_INVALID, "batch: copy %d: a page is out of range", (int) i);
     if (b->n_tok < 1 || b->n_tok > lim->step_tok_max || b->n_seq < 1 || b->n_seq > lim->seq_max
         || b->page_max < 1 || b->page_max > lim->page_max || b->n_out < 0
-        || b->n_out > lim->step_tok_max)
+        || b->n_out > lim->step_tok_max || b->n_steer < 0 || b->n_steer > b->steer_max
+        || b->steer_max > model_steer_words(&m->conf, lim))
         return err_set(e, E_INVALID, "batch: %d tokens of %d sequences: beyond the limits",
                        (int) b->n_tok, (int) b->n_seq);
 

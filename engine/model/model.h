@@ -12,6 +12,7 @@
 #define MODEL_LAYER_MAX     128
 #define MODEL_EOS_MAX       16
 #define MODEL_SUPPRESS_MAX  64
+#define MODEL_TOP_MAX       20            /* logprobs of a row beside its own */
 
 struct model_conf {                       /* config.json + generation_config.json, checked */
     int32_t n_layer, hidden, vocab;
@@ -68,6 +69,9 @@ struct model_limits {
     int32_t n_thread;
 };
 
+/* Words of struct batch.steer that a model with these limits takes. */
+int64_t model_steer_words(const struct model_conf *c, const struct model_limits *lim);
+
 /* What model_open reserves besides weights and KV pages. */
 uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limits *lim);
 
@@ -108,14 +112,20 @@ struct batch {
     const int32_t *out_row;               /* [n_out] index into tok: rows whose logits are wanted */
     const struct sample *sample;          /* [n_out] */
     const bool    *ban_eos;               /* [n_out] mask the stop ids (min_tokens), NULL: none */
-    const int32_t *target;                /* [n_out] id whose logprob is wanted or -1; NULL: none */
+    const int32_t *n_top;                 /* [n_out] logprobs wanted: of one id and of so many best,
+                                             0 .. MODEL_TOP_MAX; -1: none. NULL: of no row */
+    const int32_t *target;                /* [n_out] that id, -1: the sampled one; NULL: all -1 */
+    const int32_t *steer;                 /* [n_steer] words of steer.h; room for steer_round() */
+    const int32_t *steer_at;              /* [n_out] where a row's begin or -1; NULL: all -1 */
+    int32_t        n_steer, steer_max;
     const struct page_copy *copy;         /* [n_copy] pages copied before all else */
     int32_t        n_copy;
 };
 
 struct step_out {                         /* the caller's memory */
     int32_t *tok;                         /* [n_out] sampled; RNG keyed (seed, pos of the row) */
-    float   *target_logprob;              /* [n_out] where batch.target >= 0; NULL: none wanted */
+    int32_t *lp_id;                       /* [n_out, 1 + MODEL_TOP_MAX] for n_top >= 0: a rank */
+    float   *lp;                          /* and logprob, then the best. NULL: none wanted */
     float  **logits;                      /* [n_out] rows of vocab floats (after softcap, before
                                              suppression) or NULL each; NULL: none wanted */
 };
