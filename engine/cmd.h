@@ -10,7 +10,8 @@ int cmd_serve(const struct conf *c);
 int cmd_plan(const struct conf *c);
 int cmd_inspect(const struct conf *c);
 int cmd_chat(const struct conf *c);
-int cmd_bench(const struct conf *c);
+int cmd_bench_engine(const struct conf *c);
+int cmd_bench_serve(const struct conf *c);
 
 /* One line on stderr, "inferd: ...", and 1. */
 int cmd_fail(const struct err *e);

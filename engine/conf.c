@@ -12,7 +12,7 @@ struct conf_opt;
 typedef int conf_set(struct conf *c, const struct conf_opt *o, const char *v, struct err *e);
 
 static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_off, set_double, set_word,
-                set_name;
+                set_name, set_rate, set_good, set_cell;
 
 #define AT(field)  offsetof(struct conf, field)
 #define SEQS       256           /* that run at once, if nobody says otherwise */
@@ -93,14 +93,60 @@ static const struct conf_opt {
   { "--system", set_str, AT(system), 0, 65536, NULL, NULL, CONF_CHAT, "system prompt" },
   { "--thinking", set_flag, AT(thinking), 0, 0, NULL, NULL, CONF_CHAT,
     "let the model think first" },
-  { "--temperature", set_double, AT(temperature), 0, 2, NULL, NULL, CONF_CHAT,
-    "0 is greedy [the model's default]" },
+  { "--temperature", set_double, AT(temperature), 0, 2, NULL, NULL,
+    CONF_CHAT | CONF_BENCH_SERVE, "0 is greedy [the model's default]" },
   { "--max-tokens", set_i32, AT(max_tokens), 1, 1 << 24, "1024", NULL, CONF_CHAT,
     "longest answer" },
   { "--batches", set_str, AT(batches), 0, 200, "1,8,64", NULL, CONF_BENCH,
     "numbers of requests that decode together" },
   { "--contexts", set_str, AT(contexts), 0, 200, "128,1024,8192", NULL, CONF_BENCH,
     "tokens of a prompt, and before a decoded token" },
+  { "--url", set_str, AT(url), 0, 2000, NULL, NULL, CONF_BENCH_SERVE,
+    "http://HOST:PORT/v1/completions (prompts are ids) or .../v1/chat/completions (words)" },
+  { "--model", set_str, AT(model), 0, 200, NULL, NULL, CONF_BENCH_SERVE,
+    "its name in requests [the server's first]" },
+  { "--header", set_str, AT(header), 0, 2000, NULL, NULL, CONF_BENCH_SERVE,
+    "one more header, e.g. \"Authorization: Bearer ...\"" },
+  { "--num-prompts", set_i32, AT(num_prompts), 1, 1000000, "1000", NULL, CONF_BENCH_SERVE,
+    "requests in all" },
+  { "--num-warmups", set_i32, AT(num_warmups), 0, 10000, "1", NULL, CONF_BENCH_SERVE,
+    "requests before, with other prompts, that do not count" },
+  { "--max-concurrency", set_i32, AT(max_concurrency), 0, 65536, "0", NULL, CONF_BENCH_SERVE,
+    "requests under way at once: a closed loop. 0: no limit" },
+  { "--request-rate", set_rate, AT(request_rate), 1e-3, 1e6, "inf", NULL, CONF_BENCH_SERVE,
+    "requests a second, a Poisson process: an open loop. inf: all at once" },
+  { "--random-input-len", set_i32, AT(random_input_len), 1, 1 << 20, "1024", NULL,
+    CONF_BENCH_SERVE, "tokens of a prompt; for chat, words" },
+  { "--random-output-len", set_i32, AT(random_output_len), 1, 1 << 20, "128", NULL,
+    CONF_BENCH_SERVE, "tokens of an answer" },
+  { "--random-range-ratio", set_double, AT(random_range_ratio), 0, 0.999, "0", NULL,
+    CONF_BENCH_SERVE, "both are uniform in len * (1 - ratio) .. len * (1 + ratio)" },
+  { "--random-prefix-len", set_i32, AT(random_prefix_len), 0, 1 << 20, "0", NULL,
+    CONF_BENCH_SERVE, "tokens before these that all prompts share" },
+  { "--random-vocab", set_i32, AT(random_vocab), 32, 1 << 22, "200000", NULL, CONF_BENCH_SERVE,
+    "ids of prompts are below this, and not in its first 16th" },
+  { "--seed", set_i32, AT(seed), 0, INT32_MAX, "0", NULL, CONF_BENCH_SERVE,
+    "of prompts, lengths and times; the same again finds its prompts in a prefix cache" },
+  { "--ignore-eos", set_off, AT(no_ignore_eos), 0, 0, NULL, NULL, CONF_BENCH_SERVE,
+    "answers are as long as asked [on]" },
+  { "--no-ignore-eos", set_flag, AT(no_ignore_eos), 0, 0, NULL, NULL, CONF_BENCH_SERVE,
+    "they end where the model ends them" },
+  { "--top-p", set_double, AT(top_p), 1e-6, 1, NULL, NULL, CONF_BENCH_SERVE,
+    "[the model's default]" },
+  { "--top-k", set_i32, AT(top_k), 0, 1 << 22, NULL, NULL, CONF_BENCH_SERVE,
+    "0 is off [the model's default]" },
+  { "--goodput", set_good, AT(good_ms), 0, 0, NULL, NULL, CONF_BENCH_SERVE,
+    "ttft:MS tpot:MS e2el:MS, some of them: count the requests a second that keep to these" },
+  { "--result-file", set_str, AT(result_file), 0, 4000, NULL, NULL, CONF_BENCH_SERVE,
+    "write the result there as JSON" },
+  { "--csv", set_str, AT(csv), 0, 4000, NULL, NULL, CONF_BENCH_SERVE,
+    "append it there as a row, as in bench/results/serve.csv" },
+  { "--commit", set_cell, AT(commit), 0, 200, NULL, NULL, CONF_BENCH_SERVE,
+    "for the row: of the server" },
+  { "--device", set_cell, AT(device), 0, 200, NULL, NULL, CONF_BENCH_SERVE,
+    "for the row: what it ran on" },
+  { "--shape", set_cell, AT(shape), 0, 200, NULL, NULL, CONF_BENCH_SERVE,
+    "for the row: of the model, e.g. 26B-A4B-bf16-dummy" },
   { "--help", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "this list" },
   { "-h", set_flag, AT(help), 0, 0, NULL, NULL, ~0, "the same" },
 };
@@ -115,7 +161,8 @@ static const struct { int cmd, n; const char *name, *args; } commands[] = {
     { CONF_SCORE,   2, "score",   "DIR FILE" },
     { CONF_RENDER,  1, "render",  "FILE" },
     { CONF_CHAT,    1, "chat",    "DIR" },
-    { CONF_BENCH,   2, "bench",   "engine DIR" },
+    { CONF_BENCH,   1, "bench engine", "DIR" },
+    { CONF_BENCH_SERVE, 0, "bench serve", "--url URL" },
 };
 
 static int bad_range(const struct conf_opt *o, const char *v, struct err *e)
@@ -254,6 +301,37 @@ static int set_name(struct conf *c, const struct conf_opt *o, const char *v, str
     return 0;
 }
 
+/* "inf", or a number. */
+static int set_rate(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    FIELD(c, o, double) = 0;
+    return strcmp(v, "inf") == 0 ? 0 : set_double(c, o, v, e);
+}
+
+static int set_good(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    static const char *const name[] = { "ttft:", "tpot:", "e2el:" };
+    char *end;
+
+    for (int i = 0; i < 3; i++) {
+        double ms = strncmp(v, name[i], 5) == 0 ? strtod(v + 5, &end) : 0;
+
+        if (ms > 0 && isfinite(ms) && *end == '\0') {
+            (&FIELD(c, o, double))[i] = ms;
+            return 0;
+        }
+    }
+    return err_set(e, E_INVALID, "%s: \"%.40s\" is not ttft:MS, tpot:MS or e2el:MS", o->name, v);
+}
+
+/* One field of a CSV row: nothing that would have to be quoted. */
+static int set_cell(struct conf *c, const struct conf_opt *o, const char *v, struct err *e)
+{
+    if (strpbrk(v, ",\"\r\n") != NULL)
+        return err_set(e, E_INVALID, "%s: no commas, quotes or line ends", o->name);
+    return set_str(c, o, v, e);
+}
+
 /* "--name value" and "--name=value"; *used counts the arguments eaten. */
 static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used, struct err *e)
 {
@@ -281,12 +359,33 @@ static int one_option(struct conf *c, int cmd, int n_arg, char **arg, int *used,
         return err_set(e, E_INVALID, "%s: needs a value", o->name);
 
     *used = 2;
-    return o->set(c, o, arg[1], e);
+    while (o->set == set_good && *used < n_arg && arg[*used][0] != '-') {
+        int rc = o->set(c, o, arg[*used - 1], e);      /* vLLM takes several values */
+
+        if (rc != 0)
+            return rc;
+        ++*used;
+    }
+    return o->set(c, o, arg[*used - 1], e);
+}
+
+static int check_url(const struct conf *c, struct err *e)
+{
+    const char *end = "/completions";
+    size_t n = c->url != NULL ? strlen(c->url) : 0, k = strlen(end);
+
+    if (n < k || strcmp(c->url + n - k, end) != 0
+        || (strncmp(c->url, "http://", 7) != 0 && strncmp(c->url, "https://", 8) != 0))
+        return err_set(e, E_INVALID, "--url: must be http://HOST:PORT/v1/completions or"
+                       " .../v1/chat/completions");
+    return 0;
 }
 
 /* What no single option can say. */
 static int check_together(struct conf *c, int cmd, struct err *e)
 {
+    if (cmd == CONF_BENCH_SERVE && !c->help)
+        return check_url(c, e);
     if (c->max_num_seqs == 0)
         c->max_num_seqs = c->max_num_batched_tokens < SEQS ? c->max_num_batched_tokens : SEQS;
     if (cmd == CONF_SERVE && c->max_num_seqs > c->max_num_batched_tokens)
@@ -308,7 +407,7 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
     int rc, used, n_pos = 0;
 
     memset(c, 0, sizeof(*c));
-    c->temperature = -1;
+    c->temperature = c->top_p = c->top_k = -1;
     for (size_t i = 0; i < N_OPT; i++) {
         if (opts[i].def != NULL && (opts[i].cmds & cmd) != 0
             && (rc = opts[i].set(c, &opts[i], opts[i].def, e)) != 0)
@@ -334,7 +433,7 @@ int conf_parse(struct conf *c, int cmd, int n_arg, char **arg, struct err *e)
     if (!c->help && c->n_pos < n_pos)
         return err_set(e, E_INVALID, "%s is missing (--help shows the usage)",
                        cmd == CONF_RENDER || (cmd == CONF_SCORE && c->n_pos == 1) ? "FILE"
-                       : cmd == CONF_BENCH && c->n_pos == 0 ? "\"engine\"" : "DIR");
+                       : "DIR");
     return check_together(c, cmd, e);
 }
 

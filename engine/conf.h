@@ -53,12 +53,26 @@ struct conf {
     bool        thinking;
     double      temperature;                /* < 0: the model's default */
     int32_t     max_tokens;
-    const char *batches, *contexts;         /* bench: lists of numbers */
+    const char *batches, *contexts;         /* bench engine: lists of numbers */
+
+    const char *url, *model, *header;       /* bench serve */
+    int32_t     num_prompts, num_warmups;
+    int32_t     max_concurrency;            /* 0: no limit */
+    double      request_rate;               /* 0: all at once */
+    int32_t     random_input_len, random_output_len, random_prefix_len, random_vocab;
+    double      random_range_ratio;
+    int32_t     seed;
+    bool        no_ignore_eos;
+    double      top_p;                      /* < 0: not sent */
+    int32_t     top_k;                      /* likewise */
+    double      good_ms[3];                 /* ttft, tpot, e2el; 0: any */
+    const char *result_file, *csv;
+    const char *commit, *device, *shape;    /* words for the row of csv */
 };
 
 enum conf_cmd_bit {
     CONF_SERVE = 1, CONF_PLAN = 2, CONF_INSPECT = 4, CONF_SCORE = 8, CONF_RENDER = 16,
-    CONF_CHAT = 32, CONF_BENCH = 64,
+    CONF_CHAT = 32, CONF_BENCH = 64, CONF_BENCH_SERVE = 128,
 };
 
 /* argv after the subcommand. E_INVALID: e names the option and what it takes. */

@@ -48,7 +48,8 @@ static const struct {
     { "plan",    CONF_PLAN,    cmd_plan,    "print the memory budget; loads no weights" },
     { "inspect", CONF_INSPECT, cmd_inspect, "print what a model directory holds" },
     { "score",   CONF_SCORE,   cmd_score,   "log-probabilities and greedy tokens of prompts" },
-    { "bench",   CONF_BENCH,   cmd_bench,   "speed of prefill and decode, without nginx" },
+    { "bench engine", CONF_BENCH, cmd_bench_engine, "speed of prefill and decode, without nginx" },
+    { "bench serve", CONF_BENCH_SERVE, cmd_bench_serve, "speed of a server over HTTP, any server" },
     { "render",  CONF_RENDER,  cmd_render,  "print the prompt text of chat requests" },
 };
 
@@ -58,14 +59,28 @@ static int usage(FILE *to)
 {
     fprintf(to, "usage: inferd COMMAND ... (inferd COMMAND --help)\n\n");
     for (size_t i = 0; i < N_COMMAND; i++)
-        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].help);
+        fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].help);
     return to == stdout ? 0 : 2;
+}
+
+/* How many arguments name this command: 1, 2 for "bench engine"; 0: they name another. */
+static int named(const char *name, int argc, char **argv)
+{
+    const char *second = strchr(name, ' ');
+    size_t n = second != NULL ? (size_t) (second - name) : strlen(name);
+
+    if (strncmp(argv[1], name, n) != 0 || argv[1][n] != '\0')
+        return 0;
+    if (second == NULL)
+        return 1;
+    return argc > 2 && strcmp(argv[2], second + 1) == 0 ? 2 : 0;
 }
 
 int main(int argc, char **argv)
 {
     struct conf c;
     struct err e;
+    bool bench;
 
     /* glibc's own threshold follows the largest block that was ever freed: after a few long bodies
      * they would live on the heap, which does not shrink. */
@@ -79,9 +94,11 @@ int main(int argc, char **argv)
         return printf("inferd %s\n", INFERD_VERSION) < 0;
 
     for (size_t i = 0; i < N_COMMAND; i++) {
-        if (strcmp(argv[1], commands[i].name) != 0)
+        int used = named(commands[i].name, argc, argv);
+
+        if (used == 0)
             continue;
-        if (conf_parse(&c, commands[i].cmd, argc - 2, argv + 2, &e) != 0)
+        if (conf_parse(&c, commands[i].cmd, argc - 1 - used, argv + 1 + used, &e) != 0)
             return cmd_fail(&e);
         if (c.help) {
             conf_help(commands[i].cmd);
@@ -91,6 +108,9 @@ int main(int argc, char **argv)
         return commands[i].run(&c);
     }
 
-    fprintf(stderr, "inferd: unknown command %.40s\n", argv[1]);
+    bench = argc > 2 && strcmp(argv[1], "bench") == 0;
+    if (bench && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0))
+        return usage(stdout);
+    fprintf(stderr, "inferd: unknown command %.40s %.40s\n", argv[1], bench ? argv[2] : "");
     return usage(stderr);
 }

@@ -29,8 +29,10 @@ same(run().returncode, 2, "no command: usage")
 same(run("--help").returncode, 0, "--help")
 same((run("-h").stdout, run("plan", "-h").stdout), (run("--help").stdout,
      run("plan", "--help").stdout), "-h")
-for cmd in "serve plan inspect score render bench chat".split():
-    ok("usage" in run(cmd, "--help").stdout, f"{cmd} --help")
+for cmd in "serve", "plan", "inspect", "score", "render", "chat", "bench engine", "bench serve":
+    ok(f"usage: inferd {cmd} " in run(*cmd.split(), "--help").stdout, f"{cmd} --help")
+same(run("bench", "--help").stdout, run("--help").stdout, "bench --help")
+same([run("bench").returncode, run("bench", "tea").returncode], [2, 2], "bench what?")
 same(run("brew").returncode, 2, "an unknown command")
 
 p = run("plan", BIG, "--memory-bytes", "141g", "--backend", "cuda", "--max-model-len", "32768")

@@ -97,6 +97,30 @@ static void sizes(void)
     }
 }
 
+static void bench_serve(void)
+{
+    char *url = "--url=http://h:1/v1/completions";
+
+    is_int(parse(CONF_BENCH_SERVE, 1, url), 0, "bench serve");
+    ok(c.request_rate == 0 && c.max_concurrency == 0 && c.num_prompts == 1000 && !c.no_ignore_eos
+       && c.temperature < 0 && c.top_p < 0 && c.top_k < 0, "the defaults");
+    is_int(parse(CONF_BENCH_SERVE, 0), E_INVALID, "no url: %s", e.msg);
+    is_int(parse(CONF_BENCH_SERVE, 1, "--url=http://h/v1/models"), E_INVALID, "another: %s", e.msg);
+    is_int(parse(CONF_BENCH_SERVE, 1, "--url=ftp://h/v1/completions"), E_INVALID, "no http: %s",
+           e.msg);
+    is_int(parse(CONF_BENCH_SERVE, 5, url, "--goodput", "ttft:5", "tpot:0.5", "--seed=1"), 0,
+           "several values");
+    ok(c.good_ms[0] == 5 && c.good_ms[1] == 0.5 && c.good_ms[2] == 0 && c.seed == 1, "are taken");
+    is_int(parse(CONF_BENCH_SERVE, 3, url, "--goodput=e2el:1", "ttft:1"), E_INVALID,
+           "not after a =: %s", e.msg);
+    is_int(parse(CONF_BENCH_SERVE, 3, url, "--goodput", "ttft:0"), E_INVALID, "0: %s", e.msg);
+    is_int(parse(CONF_BENCH_SERVE, 3, url, "--goodput", "ttft:inf"), E_INVALID, "inf: %s", e.msg);
+    is_int(parse(CONF_BENCH_SERVE, 2, url, "--request-rate=inf"), 0, "--request-rate inf");
+    is_int(parse(CONF_BENCH_SERVE, 2, url, "--request-rate=2.5"), 0, "--request-rate 2.5");
+    ok(c.request_rate == 2.5, "is a number");
+    is_int(parse(CONF_BENCH_SERVE, 2, url, "--request-rate=0"), E_INVALID, "0: %s", e.msg);
+}
+
 int main(void)
 {
     is_int(parse(CONF_SERVE, 1, "dir"), 0, "only the directory");
@@ -135,6 +159,7 @@ int main(void)
     is_int(parse(CONF_CHAT, 3, "a", "--temperature", "2.01"), E_INVALID, "2.01: %s", e.msg);
     sizes();
     queue_and_cache();
+    bench_serve();
 
     return done_testing();
 }

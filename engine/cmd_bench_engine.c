@@ -1,4 +1,5 @@
-/* cmd_bench.c - the speed of the model alone: steps straight through model_launch and model_wait.
+/* cmd_bench_engine.c - the speed of the model alone: steps straight through model_launch and
+ * model_wait.
  *
  * Decode: `batch` requests with `context` tokens each take one token a step. Prefill: one prompt of
  * `context` tokens in chunks of --max-num-batched-tokens. Times are of the host's clock, medians.
@@ -301,16 +302,14 @@ static int run(struct bench *b, struct conf *c, struct err *e)
     return 0;
 }
 
-int cmd_bench(const struct conf *c)
+int cmd_bench_engine(const struct conf *c)
 {
     struct conf own = *c;
     struct bench b = { .c = &own, .en.kick_fd = -1 };
     struct err e;
     int rc;
 
-    own.pos[0] = c->pos[1];
-    rc = strcmp(c->pos[0], "engine") == 0 ? run(&b, &own, &e)
-         : err_set(&e, E_INVALID, "bench %.40s: unknown, there is: engine", c->pos[0]);
+    rc = run(&b, &own, &e);
     engine_close(&b.en);
     free(b.page_full);
     free(b.page_sliding);
