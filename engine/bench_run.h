@@ -24,7 +24,7 @@ struct bench_run {
     int32_t                   max_concurrency;         /* 0: no limit */
     bool                      quiet;       /* no progress on stderr */
 
-    struct bench_req         *req;         /* [n], zeroed by the caller; their itl is bench_free's */
+    struct bench_req         *req;         /* [n], zeroed by the caller; bench_free frees itl */
     double                    duration_s;
     struct bench_fail         fail[BENCH_FAIL_MAX];    /* the last one: all others */
     int32_t                   n_fail;

@@ -16,7 +16,7 @@ struct bench_shape {
     const char *model;
     int32_t     input_len, output_len;
     int32_t     prefix_len;                /* tokens before these that all prompts share */
-    double      range;                     /* lengths are uniform in len * (1 - range .. 1 + range) */
+    double      range;                     /* lengths are uniform in len * (1 -+ range) */
     int32_t     vocab;                     /* ids are from vocab / 16 up to this */
     double      rate;                      /* requests a second on average; 0: all at once */
     uint64_t    seed;

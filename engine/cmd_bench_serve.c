@@ -12,8 +12,8 @@
 #include "cmd.h"
 
 #define CSV_HEAD                                                                                  \
-    "commit,device,shape,endpoint,concurrency,request_rate,prompts,isl,osl,range,prefix,completed,"  \
-    "failed,duration_s,req_per_s,good_per_s,out_tok_per_s,tok_per_s,"                             \
+    "commit,device,shape,endpoint,concurrency,request_rate,prompts,isl,osl,range,prefix,"         \
+    "completed,failed,duration_s,req_per_s,good_per_s,out_tok_per_s,tok_per_s,"                   \
     "ttft_mean_ms,ttft_p50_ms,ttft_p90_ms,ttft_p99_ms,tpot_mean_ms,tpot_p50_ms,tpot_p90_ms,"      \
     "tpot_p99_ms,itl_mean_ms,itl_p50_ms,itl_p90_ms,itl_p99_ms,e2el_mean_ms,e2el_p50_ms,"          \
     "e2el_p90_ms,e2el_p99_ms"

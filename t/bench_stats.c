@@ -97,8 +97,8 @@ static void lengths_and_times(void)
     ok(low == 75 && high == 125 && fabs(mean - 100) < 1, "75 to 125 tokens, both ends met");
     is_int(bad, 0, "answers have a token at least, times rise");
     near(a[N_ITEM - 1].due_s, N_ITEM / 50.0, "the last one is due at n / rate");
-    ok(fabs(over / (double) N_ITEM - exp(-1)) < 0.03, "gaps are exponential: %d of %d over the mean",
-       over, N_ITEM);
+    ok(fabs(over / (double) N_ITEM - exp(-1)) < 0.03, "gaps are exponential: %d of %d over the"
+       " mean", over, N_ITEM);
 
     s.rate = 0;
     s.range = 0;
@@ -147,10 +147,11 @@ static void bodies(void)
     bench_body(&c, &item[1], &s);
     is_int(prompt_of(&b, false, x), 12, "prefix and prompt, all ids in their range");
     is_int(prompt_of(&c, false, y), 12, "so has the next");
-    ok(memcmp(x, y, 16) == 0 && memcmp(x + 4, y + 4, 32) != 0, "the prefix is shared, the rest not");
+    ok(memcmp(x, y, 16) == 0 && memcmp(x + 4, y + 4, 32) != 0, "the prefix is shared, the rest"
+       " not");
     buf_put(&b, "", 1);
-    ok(strstr(b.p, "\"max_tokens\":5,\"ignore_eos\":true,") != NULL && !strstr(b.p, "temperature"),
-       "what was not asked for is not sent");
+    ok(strstr(b.p, "\"max_tokens\":5,\"ignore_eos\":true,") != NULL
+       && !strstr(b.p, "temperature"), "what was not asked for is not sent");
 
     s.chat = true;
     s.temperature = 0;
@@ -160,7 +161,8 @@ static void bodies(void)
     bench_body(&b, &item[0], &s);
     is_int(prompt_of(&b, true, x), 12, "words of a chat");
     buf_put(&b, "", 1);
-    ok(strstr(b.p, "\"max_completion_tokens\":5,\"temperature\":0,\"top_k\":0,") != NULL, "its fields");
+    ok(strstr(b.p, "\"max_completion_tokens\":5,\"temperature\":0,\"top_k\":0,") != NULL,
+       "its fields");
     ok(!strstr(b.p, "ignore_eos") && !strstr(b.p, "top_p"), "and no others");
     buf_free(&b);
     buf_free(&c);

@@ -29,7 +29,8 @@ static int feed(struct sse *s, const char *p, size_t n, size_t a, size_t b)
     got[0] = '\0';
     n_got = 0;
     sse_open(s);
-    if ((rc = sse_feed(s, p, a, note, NULL)) == 0 && (rc = sse_feed(s, p + a, b - a, note, NULL)) == 0)
+    if ((rc = sse_feed(s, p, a, note, NULL)) == 0
+        && (rc = sse_feed(s, p + a, b - a, note, NULL)) == 0)
         rc = sse_feed(s, p + b, n - b, note, NULL);
     return rc;
 }
@@ -55,7 +56,8 @@ static void stopping(void)
     struct sse s;
 
     stop_at = 2;
-    is_int(feed(&s, "data:a\n\ndata:b\n\ndata:c\n\n", 24, 24, 24), E_INVALID, "the reader stops it");
+    is_int(feed(&s, "data:a\n\ndata:b\n\ndata:c\n\n", 24, 24, 24), E_INVALID,
+           "the reader stops it");
     is_str(got, "<a><b>", "there");
     stop_at = 0;
     sse_close(&s);
