@@ -42,7 +42,7 @@ INC_engine/core     = engine/core engine/model engine wire
 INC_engine/api      = engine/api engine/core engine/model engine/text engine wire
 INC_engine          = $(INC_engine/api)
 INC_t               = t $(INC_engine/api) engine/backend kernels
-INC_bench           = $(INC_t)
+INC_bench           = $(INC_t) $(if $(NVCC),$(CUDA_DIR)/include)
 
 DIRS   = wire kernels engine engine/text engine/backend engine/model engine/core engine/api
 SRCS   = $(filter-out engine/main.c,$(foreach d,$(DIRS),$(wildcard $(d)/*.c)))
@@ -53,7 +53,8 @@ OBJS   = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(NO_GPU),$(SRCS))) \
 LIB    = $(BUILD)/libinferd.a
 FUZZERS = $(patsubst t/fuzz/%.c,build/fuzz/%,$(wildcard t/fuzz/*.c))
 TESTS  = $(patsubst t/%.c,$(BUILD)/t/%,$(wildcard t/*.c))
-BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(filter-out $(if $(NVCC),,bench/kernels.c), \
+         $(wildcard bench/*.c)))
 
 # libFuzzer is clang's, which may lack the kernels' _Float16; no fuzzer runs one.
 ifeq ($(SAN),fuzz)

@@ -55,10 +55,15 @@ void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s
 
 void   moe_route_cuda(const struct moe_route *a, gpu_stream s);
 
-/* a->n_tok at most MOE_CUDA_TOK, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. */
+/* What the GPU in use has of compute capability 9.0; n_sm 0: nothing, the base path is taken. */
+struct hopper { int32_t n_sm; void *encode; };
+void hopper_open(struct hopper *h);
+
+/* a->n_tok at most MOE_CUDA_TOK, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. Bound by
+ * the reading of the weights up to about 128 tokens an expert. */
 #define MOE_CUDA_TOK 2048
 size_t moe_cuda_scratch(const struct moe *a);            /* of a->n_tok tokens */
-void   moe_cuda(const struct moe *a, void *scratch, gpu_stream s);
+void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, gpu_stream s);
 
 /* A row of sample_row whose pointers are the device's. bad: 0, or why there is no token. */
 enum { SAMPLE_OK, SAMPLE_NOT_FINITE, SAMPLE_ALL_BANNED };

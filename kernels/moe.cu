@@ -2,10 +2,12 @@
  *
  * Nothing here waits for the host: as many blocks are launched as the worst routing needs, and
  * those without a tile leave at once. */
-#include "cuda.h"
 #include "gemm.cuh"
+#include "moe.cuh"
 
 #define EXPERT_MAX 1024
+#define GROUP_DEPTH 16                     /* pairs that a thread has in flight */
+#define MANY_COPY (EXPERT_MAX * 8)         /* elements of x that a block makes bf16 */
 
 /* One warp a token. The next best is the best of those after the last one in the order of logits,
  * lower ids first, so nobody keeps a list of who is taken. */
@@ -61,17 +63,6 @@ void moe_route_cuda(const struct moe_route *a, gpu_stream s)
     route_kernel<<<(unsigned) ceil_div(a->n_tok, 4), 128, 0, s>>>(*a);
 }
 
-/* What one call of the experts works on; all but m lies in the scratch. */
-struct work {
-    struct moe m;
-    int32_t   *n_tile;
-    int32_t   *expert, *first;     /* [n_tile] of each tile: its expert, its first place in order */
-    bf16      *xb;                 /* [n_tok, hidden] */
-    float     *act;                /* [n_tok * top_k, ffn], bf16 if many */
-    int32_t    tile_max, tile_tok;
-    bool       many;               /* tiles of TILE_TOK tokens instead of SKINNY_TOK */
-};
-
 /* Sum of v over threads 0 .. this one; tmp: 32 ints. */
 __device__ static inline int scan(int v, int *tmp)
 {
@@ -99,44 +90,76 @@ __device__ static inline int scan(int v, int *tmp)
     return v;
 }
 
-/* One block of EXPERT_MAX threads, thread e for expert e. The order within an expert is left to
- * chance: each pair is computed for itself. */
-static __global__ void __launch_bounds__(EXPERT_MAX) group_kernel(struct work w)
+/* f(pair, its expert) for all pairs, by EXPERT_MAX threads. */
+template <typename fn> __device__ static inline void each_pair(const struct moe &m, const fn &f)
+{
+    int n = m.n_tok * m.top_k;
+
+    for (int i = threadIdx.x; i < n; i += EXPERT_MAX * GROUP_DEPTH) {
+        int e[GROUP_DEPTH];
+
+        #pragma unroll
+        for (int d = 0; d < GROUP_DEPTH; d++)
+            e[d] = i + d * EXPERT_MAX < n ? m.idx[i + d * EXPERT_MAX] : -1;
+        #pragma unroll
+        for (int d = 0; d < GROUP_DEPTH; d++)
+            if (e[d] >= 0)
+                f(i + d * EXPERT_MAX, e[d]);
+    }
+}
+
+/* EXPERT_MAX threads, thread e for expert e. The order within an expert is left to chance: each
+ * pair is computed for itself. An expert's tiles are of one size, give or take. */
+__device__ static inline void group(const struct moe_work &w)
 {
     __shared__ int count[EXPERT_MAX], at[EXPERT_MAX], tmp[32];
-    int e = threadIdx.x, n = w.m.n_tok * w.m.top_k, end, tiles, tile;
+    int e = threadIdx.x, n, end, tiles, tile;
 
     count[e] = 0;
     __syncthreads();
-    for (int i = e; i < n; i += EXPERT_MAX)
-        atomicAdd(&count[w.m.idx[i]], 1);
+    each_pair(w.m, [&](int, int expert) { atomicAdd(&count[expert], 1); });
     __syncthreads();
 
-    end = scan(count[e], tmp);
-    at[e] = end - count[e];
-    if (e < w.m.n_expert)
-        w.m.start[e + 1] = end;
-    if (e == 0)
-        w.m.start[0] = 0;
-
-    tiles = (count[e] + w.tile_tok - 1) / w.tile_tok;
+    n = count[e];
+    end = scan(n, tmp);
+    at[e] = end - n;
+    tiles = (n + w.tile_tok - 1) / w.tile_tok;
     tile = scan(tiles, tmp) - tiles;
     for (int i = 0; i < tiles; i++) {
-        w.expert[tile + i] = e;
-        w.first[tile + i] = at[e] + i * w.tile_tok;
+        int lo = i * n / tiles, hi = (i + 1) * n / tiles;
+
+        w.tile[tile + i] = { e, end - n + lo, hi - lo, 0 };
     }
     if (e == EXPERT_MAX - 1)
         *w.n_tile = tile + tiles;
     __syncthreads();
+    each_pair(w.m, [&](int pair, int expert) { w.m.order[atomicAdd(&at[expert], 1)] = pair; });
+}
 
-    for (int i = e; i < n; i += EXPERT_MAX)
-        w.m.order[atomicAdd(&at[w.m.idx[i]], 1)] = i;
+/* Block 0 groups; the others, if there are any, make x bf16. */
+static __global__ void __launch_bounds__(EXPERT_MAX) prepare_kernel(struct moe_work w)
+{
+    int64_t n = (int64_t) w.m.n_tok * w.m.hidden;
+    int64_t i = ((int64_t) blockIdx.x - 1) * MANY_COPY + threadIdx.x * 8;
+    const float *x = w.m.x + i;
+
+    if (blockIdx.x == 0) {
+        group(w);
+    } else if (i + 8 <= n) {
+        float4 u = *(const float4 *) x, v = *(const float4 *) (x + 4);
+
+        *(uint4 *) (w.xb + i) = make_uint4(pack_bf16(u.x, u.y), pack_bf16(u.z, u.w),
+                                           pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+    } else {
+        for (; i < n; i++)
+            w.xb[i] = __float2bfloat16(w.m.x[i]);
+    }
 }
 
 /* rows outputs of each expert. Pair p reads row p / div of x and writes row p of y. */
 struct product { const bf16 *w; const void *x; float *y; int32_t rows, cols, div; };
 
-static __global__ void __launch_bounds__(GEMM_THREADS) skinny_kernel(struct work w,
+static __global__ void __launch_bounds__(GEMM_THREADS) skinny_kernel(struct moe_work w,
                                                                      struct product p)
 {
     __shared__ struct skinny_smem sm;
@@ -147,10 +170,9 @@ static __global__ void __launch_bounds__(GEMM_THREADS) skinny_kernel(struct work
 
     if ((int) blockIdx.y >= *w.n_tile)
         return;
-    e = w.expert[blockIdx.y];
-    first = w.first[blockIdx.y];
-    n = w.m.start[e + 1] - first;
-    n = n < SKINNY_TOK ? n : SKINNY_TOK;
+    e = w.tile[blockIdx.y].expert;
+    first = w.tile[blockIdx.y].first;
+    n = w.tile[blockIdx.y].n;
     if (g < n)
         x = (const float *) p.x + (int64_t) (w.m.order[first + g] / p.div) * p.cols;
     sum = gemm_skinny(&sm, p.w + ((int64_t) e * p.rows + out) * p.cols,
@@ -159,7 +181,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS) skinny_kernel(struct work
         p.y[(int64_t) w.m.order[first + r] * p.rows + o] = sum;
 }
 
-static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct work w, struct product p)
+static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct moe_work w, struct product p)
 {
     __shared__ __align__(16) struct tile_smem sm;
     __shared__ int pair[TILE_TOK];
@@ -168,10 +190,9 @@ static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct work w
 
     if ((int) blockIdx.y >= *w.n_tile)
         return;
-    e = w.expert[blockIdx.y];
-    first = w.first[blockIdx.y];
-    n = w.m.start[e + 1] - first;
-    n = n < TILE_TOK ? n : TILE_TOK;
+    e = w.tile[blockIdx.y].expert;
+    first = w.tile[blockIdx.y].first;
+    n = w.tile[blockIdx.y].n;
     if ((int) threadIdx.x < n)
         pair[threadIdx.x] = w.m.order[first + threadIdx.x];
     __syncthreads();
@@ -186,7 +207,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct work w
 }
 
 /* Any row length: one warp an output, for shapes whose rows are not whole 16 bytes. */
-static __global__ void plain_kernel(struct work w, struct product p)
+static __global__ void plain_kernel(struct moe_work w, struct product p)
 {
     int o = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, pair = blockIdx.y;
     const bf16 *row = p.w + ((int64_t) w.m.idx[pair] * p.rows + o) * p.cols;
@@ -203,7 +224,7 @@ static __global__ void plain_kernel(struct work w, struct product p)
         p.y[(int64_t) pair * p.rows + o] = sum;
 }
 
-static void product(const struct work *w, const struct product *p, gpu_stream s)
+static void product(const struct moe_work *w, const struct product *p, gpu_stream s)
 {
     unsigned tiles = (unsigned) w->tile_max;
 
@@ -222,15 +243,13 @@ static void product(const struct work *w, const struct product *p, gpu_stream s)
     }
 }
 
-static __global__ void act_kernel(struct work w)
+static __global__ void act_kernel(struct moe_work w)
 {
     int64_t p = blockIdx.x;
     const float *gu = w.m.gu + p * 2 * w.m.ffn;
 
     for (int i = threadIdx.x; i < w.m.ffn; i += blockDim.x) {
-        float g = gu[i];
-        float v = g / (expf(g * (g * g * 0.044715f + 1.0f) * -1.5957691216f) + 1.0f)
-                  * gu[w.m.ffn + i];
+        float v = moe_geglu(gu[i], gu[w.m.ffn + i]);
 
         if (w.many)
             ((bf16 *) w.act)[p * w.m.ffn + i] = __float2bfloat16(v);
@@ -258,15 +277,14 @@ static size_t align256(size_t n)
 }
 
 /* p NULL: only counts. */
-static size_t lay_out(struct work *w, void *p)
+static size_t lay_out(struct moe_work *w, void *p)
 {
     size_t pairs = (size_t) w->m.n_tok * (size_t) w->m.top_k, n = 0;
     size_t tiles = (size_t) w->m.n_expert + pairs / SKINNY_TOK;
     char *c = (char *) p;
     struct { void **p; size_t bytes; } part[] = {
-        { (void **) &w->m.order, pairs * 4 },   { (void **) &w->m.start,
-                                                  ((size_t) w->m.n_expert + 1) * 4 },
-        { (void **) &w->expert, tiles * 4 },    { (void **) &w->first, tiles * 4 },
+        { (void **) &w->m.order, pairs * 4 },
+        { (void **) &w->tile, tiles * sizeof(*w->tile) },
         { (void **) &w->n_tile, 4 },
         { (void **) &w->xb, (size_t) w->m.n_tok * (size_t) w->m.hidden * 2 },
         { (void **) &w->m.gu, pairs * 2 * (size_t) w->m.ffn * 4 },
@@ -284,45 +302,54 @@ static size_t lay_out(struct work *w, void *p)
 
 size_t moe_cuda_scratch(const struct moe *a)
 {
-    struct work w = {};
+    struct moe_work w = {};
 
     w.m = *a;
     return lay_out(&w, NULL);
 }
 
-/* Few tokens an expert: the weights are read at full speed by 8 tokens at a time. Many: tiles. */
-void moe_cuda(const struct moe *a, void *scratch, gpu_stream s)
+static void base_path(const struct moe_work *w, gpu_stream s)
 {
-    struct work w = {};
+    const struct moe *m = &w->m;
     struct product up, down;
+
+    up.w = (const bf16 *) m->gate_up.p;
+    up.x = w->many ? (const void *) w->xb : m->x;
+    up.y = m->gu;
+    up.rows = 2 * m->ffn;
+    up.cols = m->hidden;
+    up.div = m->top_k;
+    down.w = (const bf16 *) m->down.p;
+    down.x = w->act;
+    down.y = m->out;
+    down.rows = m->hidden;
+    down.cols = m->ffn;
+    down.div = 1;
+
+    product(w, &up, s);
+    act_kernel<<<(unsigned) (m->n_tok * m->top_k), 256, 0, s>>>(*w);
+    product(w, &down, s);
+    sum_kernel<<<dim3((unsigned) ceil_div(m->hidden, 256), (unsigned) m->n_tok), 256, 0, s>>>(*m);
+}
+
+/* Few tokens an expert: the weights are read at full speed by 8 tokens at a time. Many: tiles. */
+void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, gpu_stream s)
+{
+    struct moe_work w = {};
     int32_t pairs = a->n_tok * a->top_k;
+    bool hopper = h->n_sm > 0 && a->hidden % 8 == 0 && a->ffn % 8 == 0;
+    unsigned blocks;
 
     w.m = *a;
     lay_out(&w, scratch);
     w.many = pairs > SKINNY_TOK * a->n_expert;
-    w.tile_tok = w.many ? TILE_TOK : SKINNY_TOK;
+    w.tile_tok = !w.many ? SKINNY_TOK : hopper ? MOE_HOPPER_TOK : TILE_TOK;
     w.tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w.tile_tok;
 
-    up.w = (const bf16 *) a->gate_up.p;
-    up.x = a->x;
-    up.y = w.m.gu;
-    up.rows = 2 * a->ffn;
-    up.cols = a->hidden;
-    up.div = a->top_k;
-    down.w = (const bf16 *) a->down.p;
-    down.x = w.act;
-    down.y = w.m.out;
-    down.rows = a->hidden;
-    down.cols = a->ffn;
-    down.div = 1;
-
-    if (w.many) {
-        to_bf16_cuda(w.xb, a->x, (int64_t) a->n_tok * a->hidden, s);
-        up.x = w.xb;
-    }
-    group_kernel<<<1, EXPERT_MAX, 0, s>>>(w);
-    product(&w, &up, s);
-    act_kernel<<<(unsigned) pairs, 256, 0, s>>>(w);
-    product(&w, &down, s);
-    sum_kernel<<<dim3((unsigned) ceil_div(a->hidden, 256), (unsigned) a->n_tok), 256, 0, s>>>(w.m);
+    blocks = w.many ? (unsigned) ceil_div((int64_t) a->n_tok * a->hidden, MANY_COPY) : 0;
+    prepare_kernel<<<1 + blocks, EXPERT_MAX, 0, s>>>(w);
+    if (w.many && hopper)
+        moe_hopper(&w, h, s);
+    else
+        base_path(&w, s);
 }

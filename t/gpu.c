@@ -223,35 +223,121 @@ static void test_gemm(int32_t n_row, int64_t rows, int32_t cols)
     compare(&y, y.n, split ? 1e-4 : 5e-3, say("gemm %d x %d -> %d", n_row, cols, (int) rows));
 }
 
+struct experts {
+    struct two x, w, id, y;
+    int32_t    n_tok, n_expert, top_k, hidden, ffn;
+    bool       many;                       /* x and the inner activations are rounded to bf16 */
+    struct mat gate_up[2], down[2];
+};
+
+static struct moe moe_of(const struct experts *m, int i)
+{
+    return (struct moe) {
+        .y = m->y.p[i], .x = m->x.p[i], .idx = (int32_t *) m->id.p[i], .w = m->w.p[i],
+        .n_tok = m->n_tok, .gate_up = m->gate_up[i], .down = m->down[i], .n_expert = m->n_expert,
+        .top_k = m->top_k, .hidden = m->hidden, .ffn = m->ffn };
+}
+
+static void moe_compare(struct experts *m, const char *name)
+{
+    two_poison(&m->y);
+    for (int i = 0; i < 2; i++) {
+        struct moe a;
+
+        m->gate_up[i] = mat_random(i, (int64_t) m->n_expert * 2 * m->ffn, m->hidden, 5);
+        m->down[i] = mat_random(i, (int64_t) m->n_expert * m->hidden, m->ffn, 6);
+        a = moe_of(m, i);
+        op_moe(be[i], &a);
+    }
+    compare(&m->y, m->y.n, m->many ? 1e-2 : 2e-4, say("moe: %s", name));
+}
+
 static void test_moe(int32_t n_tok, int32_t n_expert, int32_t top_k, int32_t hidden, int32_t ffn)
 {
     struct two z = two_random((size_t) (n_tok * n_expert), 4, 0);
     struct two scale = two_random((size_t) n_expert, 1, 0);
-    struct two x = two_random((size_t) (n_tok * hidden), 1, 0);
-    struct two w = two_new((size_t) (n_tok * top_k)), id = two_new(w.n), y = two_new(x.n);
-    int32_t *got = malloc(w.n * 4);
-    bool many = n_tok * top_k > 8 * n_expert;
+    size_t pairs = (size_t) (n_tok * top_k);
+    struct experts moe = { two_random((size_t) (n_tok * hidden), 1, 0), two_new(pairs),
+                           two_new(pairs), two_new((size_t) (n_tok * hidden)),
+                           n_tok, n_expert, top_k, hidden, ffn, n_tok * top_k > 8 * n_expert,
+                           { { 0 } }, { { 0 } } };
+    int32_t *got = malloc(pairs * 4);
     char name[100];
 
     snprintf(name, sizeof(name), "%d tokens, %d of %d experts %d x %d", n_tok, top_k, n_expert,
              hidden, ffn);
-    two_poison(&w);
-    two_poison(&y);
+    two_poison(&moe.w);
     for (int i = 0; i < 2; i++)
-        op_moe_route(be[i], &(struct moe_route) { z.p[i], scale.p[i], (int32_t *) id.p[i], w.p[i],
-                                                  n_tok, n_expert, top_k });
-    compare(&w, w.n, 1e-5, say("moe_route: %s", name));
-    be[1]->ops->get(be[1], got, id.p[1], w.n * 4);
-    ok(memcmp(got, id.p[0], w.n * 4) == 0, "moe_route: %s: the same experts", name);
+        op_moe_route(be[i], &(struct moe_route) { z.p[i], scale.p[i], (int32_t *) moe.id.p[i],
+                                                  moe.w.p[i], n_tok, n_expert, top_k });
+    compare(&moe.w, pairs, 1e-5, say("moe_route: %s", name));
+    be[1]->ops->get(be[1], got, moe.id.p[1], pairs * 4);
+    ok(memcmp(got, moe.id.p[0], pairs * 4) == 0, "moe_route: %s: the same experts", name);
 
-    for (int i = 0; i < 2; i++)
-        op_moe(be[i], &(struct moe) {
-            .y = y.p[i], .x = x.p[i], .idx = (int32_t *) id.p[i], .w = w.p[i], .n_tok = n_tok,
-            .gate_up = mat_random(i, (int64_t) n_expert * 2 * ffn, hidden, 5),
-            .down = mat_random(i, (int64_t) n_expert * hidden, ffn, 6),
-            .n_expert = n_expert, .top_k = top_k, .hidden = hidden, .ffn = ffn });
-    compare(&y, y.n, many ? 1e-2 : 2e-4, say("moe: %s", name));
+    moe_compare(&moe, name);
     free(got);
+}
+
+/* count[e] tokens go to expert e, in any order; top_k is 1. Whatever is beside a token must not
+ * change a bit of its result: not the order of those of its expert, which is left to chance, and
+ * not their number. */
+static void test_moe_counts(const int32_t *count, int32_t n_expert, int32_t hidden, int32_t ffn)
+{
+    struct experts moe = { .n_expert = n_expert, .top_k = 1, .hidden = hidden, .ffn = ffn,
+                           .many = true };
+    int32_t id[TOK];
+    float *once, *again;
+    struct moe part;
+    char name[100];
+    size_t n;
+
+    for (int32_t e = 0; e < n_expert; e++)
+        for (int32_t i = 0; i < count[e]; i++)
+            id[moe.n_tok++] = e;
+    for (int32_t i = moe.n_tok - 1; i > 0; i--) {
+        int32_t k = below(i + 1), e = id[i];
+
+        id[i] = id[k];
+        id[k] = e;
+    }
+    snprintf(name, sizeof(name), "%d tokens, %d experts of chosen load, %d x %d", moe.n_tok,
+             n_expert, hidden, ffn);
+    moe.x = two_random((size_t) (moe.n_tok * hidden), 1, 0);
+    moe.w = two_random((size_t) moe.n_tok, 1, 0);
+    moe.id = two_new((size_t) moe.n_tok);
+    moe.y = two_new(moe.x.n);
+    for (int i = 0; i < 2; i++)
+        be[i]->ops->put(be[i], moe.id.p[i], id, (size_t) moe.n_tok * 4);
+    moe_compare(&moe, name);
+
+    once = malloc(moe.y.n * 4);
+    again = malloc(moe.y.n * 4);
+    be[1]->ops->get(be[1], once, moe.y.p[1], moe.y.n * 4);
+    two_poison(&moe.y);
+    moe.n_tok -= moe.n_tok / 4;
+    n = (size_t) moe.n_tok * (size_t) hidden * 4;
+    part = moe_of(&moe, 1);
+    op_moe(be[1], &part);
+    done();
+    be[1]->ops->get(be[1], again, moe.y.p[1], n);
+    ok(memcmp(once, again, n) == 0, "moe: %s: the first %d alone, bit for bit", name, moe.n_tok);
+    free(once);
+    free(again);
+}
+
+static void test_moe_loads(void)
+{
+    static const int32_t edges[16] = { 0, 1, 31, 32, 33, 63, 64, 65, 95, 97, 128, 129, 159, 160,
+                                       161, 321 };
+    static const int32_t one[8] = { 0, 0, 0, 777 }, few[5] = { 2, 0, 60, 0, 3 };
+
+    test_moe_counts(edges, 16, 256, 704);
+    test_moe_counts(edges, 16, 200, 136);          /* no multiples of a tile, */
+    test_moe_counts(edges, 16, 264, 8);            /* less than one, */
+    test_moe_counts(edges, 16, 8, 72);
+    test_moe_counts(edges, 16, 36, 20);            /* rows that are not whole 16 bytes */
+    test_moe_counts(one, 8, 256, 704);
+    test_moe_counts(few, 5, 136, 200);
 }
 
 /* The pages of one layer, of the same numbers on both sides: all of them fit bf16. */
@@ -580,6 +666,7 @@ static void test_all(void)
     test_moe(64, 128, 8, 256, 64);
     test_moe(2048, 128, 8, 64, 32);
     test_moe(5, 8, 2, 64, 20);
+    test_moe_loads();
     test_attns();
     for (int steered = 0; steered < 2; steered++) {
         test_sample(512, 8, steered);

@@ -60,6 +60,7 @@ struct cuda {
     uint64_t              n_step;
 
     struct gemm_lt       *lt;
+    struct hopper         hopper;
     void                 *xb;              /* bf16 [step_tok_max, cols_max] */
     void                 *attn, *moe;
     void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of SAMPLE_CUDA_SCRATCH */
@@ -334,7 +335,7 @@ static void cuda_moe(struct backend *be, const struct moe *a)
         m.x += (int64_t) t * a->hidden;
         m.idx += (int64_t) t * a->top_k;
         m.w += (int64_t) t * a->top_k;
-        moe_cuda(&m, c->moe, c->stream);
+        moe_cuda(&m, &c->hopper, c->moe, c->stream);
         latch(c, "moe", cudaGetLastError());
     }
 }
@@ -609,6 +610,7 @@ int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct 
     c->be.device = true;
     c->lim = *lim;
     c->smem_max = prop.sharedMemPerBlockOptin;
+    hopper_open(&c->hopper);
     if ((rc = open_buffers(c, e)) != 0) {
         cuda_close(&c->be);
         return rc;

@@ -1,0 +1,287 @@
+/* kernels.c - the GPU's launchers at the shapes of Gemma 4 26B-A4B: each is compared with its twin,
+ * then timed with a cold L2, the median of ROUNDS.
+ *
+ * usage: build/bench/kernels [NAME [TOKENS]]
+ * Prints CSV. bytes: read once and written once; floor_pct: of the larger of bytes over 4.39 TB/s and
+ * operations over 790 TFLOP/s, an H200's measured speeds. deviation: the largest from the twin,
+ * relative to the twin's largest number. The exit code is 1 if one is over its limit. */
+#include "backend.h"
+#include "cuda.h"
+
+#include <cuda_runtime_api.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROUNDS     15
+#define READ_SPEED 4.39e12
+#define MATH_SPEED 790e12
+#define FLUSH      (256u << 20)            /* bytes written between rounds: more than any L2 */
+
+static struct backend *twin;
+static struct hopper   hopper, base;       /* base: has nothing */
+static cudaStream_t    stream;
+static void           *flush;
+static uint64_t        rng = 0x9e3779b97f4a7c15ull;
+static int             n_bad, only;       /* only: rows of so many tokens, 0: all */
+
+static void check(cudaError_t rc)
+{
+    if (rc != cudaSuccess) {
+        fprintf(stderr, "kernels: %s\n", cudaGetErrorString(rc));
+        exit(1);
+    }
+}
+
+static uint32_t next(void)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return (uint32_t) (rng >> 32);
+}
+
+static float uniform(void)                 /* -1 .. 1 */
+{
+    return (float) next() * 0x1p-31f - 1;
+}
+
+static void *dev(size_t bytes)
+{
+    void *p;
+
+    check(cudaMalloc(&p, bytes));
+    check(cudaMemset(p, 0xff, bytes));     /* NaN */
+    return p;
+}
+
+static void *dev_copy(const void *p, size_t bytes)
+{
+    void *d = dev(bytes);
+
+    check(cudaMemcpy(d, p, bytes, cudaMemcpyHostToDevice));
+    return d;
+}
+
+/* n rows of cols on the host and on the device, the same. */
+struct weights { struct mat host, dev; };
+
+static struct weights weights_new(int64_t rows, int32_t cols, uint64_t seed)
+{
+    size_t bytes = (size_t) rows * (size_t) cols * 2;
+    struct weights w = { { be_alloc(twin, bytes), MAT_BF16, rows, cols },
+                         { dev(bytes), MAT_BF16, rows, cols } };
+    struct err e;
+
+    if (w.host.p == NULL)
+        check(cudaErrorMemoryAllocation);
+    op_fill(twin, &(struct fill) { (void *) (uintptr_t) w.host.p, rows * cols, seed });
+    be_step_end(twin, &e);
+    fill_cuda(&(struct fill) { (void *) (uintptr_t) w.dev.p, rows * cols, seed }, stream);
+    return w;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    return (*(const float *) a > *(const float *) b) - (*(const float *) a < *(const float *) b);
+}
+
+static double time_us(void (*launch)(const void *), const void *arg)
+{
+    cudaEvent_t from, to;
+    float ms[ROUNDS];
+
+    check(cudaEventCreate(&from));
+    check(cudaEventCreate(&to));
+    for (int i = 0; i < ROUNDS; i++) {
+        check(cudaMemsetAsync(flush, i, FLUSH, stream));
+        check(cudaEventRecord(from, stream));
+        launch(arg);
+        check(cudaEventRecord(to, stream));
+        check(cudaEventSynchronize(to));
+        check(cudaGetLastError());
+        check(cudaEventElapsedTime(&ms[i], from, to));
+    }
+    cudaEventDestroy(from);
+    cudaEventDestroy(to);
+    qsort(ms, ROUNDS, sizeof(ms[0]), by_size);
+    return ms[ROUNDS / 2] * 1e3;
+}
+
+/* One row of the table. */
+struct row { const char *name, *shape; double us, bytes, flops, deviation, limit; };
+
+static void report(const struct row *r)
+{
+    double floor = fmax(r->bytes / READ_SPEED, r->flops / MATH_SPEED) * 1e6;
+
+    printf("%s,%s,%.1f,%.0f,%.1f,%.1f,%.2g\n", r->name, r->shape, r->us, r->bytes / r->us / 1e3,
+           r->flops / r->us / 1e6, 100 * floor / r->us, r->deviation);
+    fflush(stdout);
+    if (!(r->deviation <= r->limit)) {
+        fprintf(stderr, "kernels: %s %s: deviation %.2g, allowed %.2g\n", r->name, r->shape,
+                r->deviation, r->limit);
+        n_bad++;
+    }
+}
+
+/* --- the experts --- */
+
+enum { EXPERTS = 128, TOP_K = 8, HIDDEN = 2816, FFN = 704, TOK_MAX = 2048, CHECKED = 48 };
+
+struct moe_case { struct moe m; const struct hopper *h; void *scratch; };
+
+static void launch_moe(const void *p)
+{
+    const struct moe_case *c = p;
+
+    moe_cuda(&c->m, c->h, c->scratch, stream);
+}
+
+static struct weights gate_up, down;
+static float          x[TOK_MAX * HIDDEN], w[TOK_MAX * TOP_K], y[TOK_MAX * HIDDEN];
+static int32_t        idx[TOK_MAX * TOP_K];
+
+/* Each token picks at random: 8 different ones. Returns the bytes of the weights that are met. */
+static double moe_inputs(int32_t n_tok)
+{
+    bool met[EXPERTS] = { false };
+    int n = 0;
+
+    for (int32_t t = 0; t < n_tok; t++) {
+        bool taken[EXPERTS] = { false };
+
+        for (int j = 0; j < TOP_K; j++) {
+            int e;
+
+            do
+                e = (int) (next() % EXPERTS);
+            while (taken[e]);
+            taken[e] = met[e] = true;
+            idx[t * TOP_K + j] = e;
+            w[t * TOP_K + j] = uniform();
+        }
+        for (int i = 0; i < HIDDEN; i++)
+            x[t * HIDDEN + i] = uniform();
+    }
+    for (int e = 0; e < EXPERTS; e++)
+        n += met[e];
+    return (double) n * 3 * FFN * HIDDEN * 2;
+}
+
+/* The twin takes a sample of the tokens: each is computed for itself. */
+static double moe_deviation(const struct moe *shape, int32_t n_tok, const float *got)
+{
+    static float sx[CHECKED * HIDDEN], sw[CHECKED * TOP_K], sy[CHECKED * HIDDEN];
+    static int32_t si[CHECKED * TOP_K];
+    int32_t n = n_tok < CHECKED ? n_tok : CHECKED;
+    struct moe m = *shape;
+    double d = 0, max = 0;
+    struct err e;
+
+    for (int32_t i = 0; i < n; i++) {
+        int32_t t = (int32_t) ((int64_t) i * n_tok / n);
+
+        memcpy(sx + i * HIDDEN, x + t * HIDDEN, HIDDEN * sizeof(float));
+        memcpy(sw + i * TOP_K, w + t * TOP_K, TOP_K * sizeof(float));
+        memcpy(si + i * TOP_K, idx + t * TOP_K, TOP_K * sizeof(int32_t));
+    }
+    m.x = sx;
+    m.y = sy;
+    m.w = sw;
+    m.idx = si;
+    m.n_tok = n;
+    m.gate_up = gate_up.host;
+    m.down = down.host;
+    op_moe(twin, &m);
+    if (be_step_end(twin, &e) < 0)
+        return INFINITY;
+    for (int32_t i = 0; i < n * HIDDEN; i++) {
+        int32_t t = (int32_t) ((int64_t) (i / HIDDEN) * n_tok / n);
+        double v = got[t * HIDDEN + i % HIDDEN];
+
+        if (!isfinite(v))
+            return INFINITY;
+        d = fmax(d, fabs(v - (double) sy[i]));
+        max = fmax(max, fabs((double) sy[i]));
+    }
+    return max > 0 ? d / max : INFINITY;
+}
+
+static void bench_moe(const char *name, const struct hopper *h, int32_t n_tok)
+{
+    struct moe_case c = { .h = h };
+    double weights = moe_inputs(n_tok);
+    size_t bytes = (size_t) n_tok * HIDDEN * sizeof(float), pairs = (size_t) n_tok * TOP_K;
+    char shape[32];
+    struct row r = { .name = name, .shape = shape, .limit = 1e-2 };
+
+    c.m = (struct moe) { .gate_up = gate_up.dev, .down = down.dev, .n_tok = n_tok,
+                         .n_expert = EXPERTS, .top_k = TOP_K, .hidden = HIDDEN, .ffn = FFN };
+    c.m.x = dev_copy(x, bytes);
+    c.m.w = dev_copy(w, pairs * sizeof(float));
+    c.m.idx = dev_copy(idx, pairs * sizeof(int32_t));
+    c.m.y = dev(bytes);
+    c.scratch = dev(moe_cuda_scratch(&c.m));
+
+    launch_moe(&c);
+    check(cudaStreamSynchronize(stream));
+    check(cudaMemcpy(y, c.m.y, bytes, cudaMemcpyDeviceToHost));
+    r.deviation = moe_deviation(&c.m, n_tok, y);
+    r.us = time_us(launch_moe, &c);
+    r.bytes = weights + 2.0 * (double) bytes;
+    r.flops = 2.0 * 3 * FFN * HIDDEN * (double) pairs;
+    snprintf(shape, sizeof(shape), "%d tokens", n_tok);
+    report(&r);
+    cudaFree((void *) (uintptr_t) c.m.x);
+    cudaFree((void *) (uintptr_t) c.m.w);
+    cudaFree((void *) (uintptr_t) c.m.idx);
+    cudaFree(c.m.y);
+    cudaFree(c.scratch);
+}
+
+static void bench_experts(void)
+{
+    static const int32_t n_tok[] = { 1, 8, 32, 64, 128, 129, 256, 512, 1024, 2048 };
+
+    gate_up = weights_new((int64_t) EXPERTS * 2 * FFN, HIDDEN, 5);
+    down = weights_new((int64_t) EXPERTS * HIDDEN, FFN, 6);
+    for (size_t i = 0; i < sizeof(n_tok) / sizeof(n_tok[0]); i++) {
+        if (only != 0 && only != n_tok[i])
+            continue;
+        if (hopper.n_sm > 0)
+            bench_moe("moe", &hopper, n_tok[i]);
+        bench_moe("moe (base path)", &base, n_tok[i]);
+    }
+}
+
+static const struct { const char *name; void (*run)(void); } table[] = {
+    { "moe", bench_experts },
+};
+
+int main(int argc, char **argv)
+{
+    struct backend_limits lim = { .n_thread = 16, .vocab = 8, .step_tok_max = TOK_MAX,
+                                  .attn_scratch = 64, .seq_max = 1, .page_max = 1,
+                                  .cols_max = HIDDEN, .n_head = 1, .n_kv = { 1, 1 },
+                                  .head_dim = { 16, 16 },
+                                  .moe = { .n_expert = EXPERTS, .top_k = TOP_K,
+                                           .hidden = HIDDEN, .ffn = FFN } };
+    struct err e;
+
+    check(cudaStreamCreate(&stream));
+    if (be_open_cpu(&twin, &lim, &e) < 0) {
+        fprintf(stderr, "kernels: %s\n", e.msg);
+        return 1;
+    }
+    flush = dev(FLUSH);
+    hopper_open(&hopper);
+    printf("kernel,shape,us,GB_s,TFLOP_s,floor_pct,deviation\n");
+    only = argc > 2 ? atoi(argv[2]) : 0;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (argc == 1 || strcmp(argv[1], table[i].name) == 0)
+            table[i].run();
+    be_close(twin);
+    return n_bad > 0;
+}

@@ -1,0 +1,344 @@
+/* moe_hopper.cu - the experts' two products on compute capability 9.0, for steps of many tokens.
+ *
+ * Weights are the M side of the matrix units, the tokens of one expert the N side: N follows their
+ * number, so few tokens waste little, and the weights, which bind, are read once. One block an SM
+ * takes an item (256 rows of weights of one expert x up to 160 of its tokens) after the other. One
+ * warpgroup fills a ring of stages of 64 columns: the copy engine brings weights, its threads
+ * gather the rows of tokens. Two warpgroups multiply, 128 rows each, while the ring fills for the
+ * next item. */
+#include "hopper.cuh"
+#include "moe.cuh"
+
+#define GROUP    128                       /* threads of a warpgroup */
+#define THREADS  (3 * GROUP)
+#define STAGES   4
+#define K        64                        /* columns of a stage: 128 bytes of a row */
+#define BOX      64                        /* rows of weights that come in one copy */
+#define BOXES    4
+#define TOK      MOE_HOPPER_TOK            /* tokens of an item: its N is a multiple of 32 */
+#define PUT_TOK  32                        /* tokens that are put at a time */
+
+struct smem {
+    bf16     w[STAGES][BOXES][BOX][K];
+    bf16     x[STAGES][TOK][K];
+    bf16     put[2][2][PUT_TOK][BOX];      /* [group, turn]: outputs on their way, swizzled */
+    uint64_t full[STAGES], empty[STAGES];
+};
+
+/* One of the two products. up: rows of gate and of up, ffn apart, alternate by boxes, and what is
+ * put is gelu(gate) * up. down: pairs lie in order. */
+struct product {
+    CUtensorMap            w;              /* [n_expert * (up ? 2 : 1) * rows, cols] */
+    const bf16            *x;              /* up: [n_tok, cols], down: [pair in order, cols] */
+    bf16                  *y;              /* up: [pair in order, rows], down: [pair, rows] */
+    const int32_t         *order, *n_tile;
+    const struct moe_tile *tile;
+    int32_t                rows, cols, top_k;
+};
+
+struct item { int expert, first, n, row; };
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/* Outputs of an item and of one of its warpgroups. */
+template <bool up> __device__ static constexpr int rows_of_item()
+{
+    return up ? BOXES * BOX / 2 : BOXES * BOX;
+}
+
+/* Item i; false: there is none. The items of an expert's tokens are neighbours, so that only the
+ * first of them reads weights from memory; the last rows, which may be few, come last. */
+template <bool up>
+__device__ static inline bool item_at(const struct product &p, int i, struct item *it)
+{
+    int n_tile = *p.n_tile;
+    int4 t;
+
+    if (i >= (p.rows + rows_of_item<up>() - 1) / rows_of_item<up>() * n_tile)
+        return false;
+    t = *(const int4 *) &p.tile[i % n_tile];
+    it->expert = t.x;
+    it->first = t.y;
+    it->n = t.z;
+    it->row = i / n_tile * rows_of_item<up>();
+    return true;
+}
+
+template <bool up>
+__device__ static inline void load_weights(const struct product &p, struct smem *sm, int stage,
+                                           const struct item *it, int k)
+{
+    int n_box = (p.rows - it->row + BOX - 1) / BOX * (up ? 2 : 1);
+
+    n_box = n_box < BOXES ? n_box : BOXES;
+    barrier_arrive_expect(&sm->full[stage], n_box * (int) sizeof(sm->w[0][0]));
+    for (int i = 0; i < n_box; i++) {
+        int row = up ? (2 * it->expert + i % 2) * p.rows + it->row + i / 2 * BOX
+                     : it->expert * p.rows + it->row + i * BOX;
+
+        box_copy(sm->w[stage][i], &p.w, &sm->full[stage], row, k);
+    }
+}
+
+/* The producer. A thread gathers one piece of 16 bytes of every 16th token. */
+template <bool up> __device__ static inline void produce(const struct product &p, struct smem *sm)
+{
+    int piece = threadIdx.x % 8, row = threadIdx.x % GROUP / 8;
+    uint32_t use = 0;                      /* stages so far */
+    struct item it;
+
+    for (int i = blockIdx.x; item_at<up>(p, i, &it); i += gridDim.x) {
+        uint32_t at[TOK / 16];             /* in pieces */
+
+        #pragma unroll
+        for (int j = 0; j < TOK / 16; j++) {
+            int pos = it.first + row + 16 * j;
+
+            if (row + 16 * j < it.n)
+                at[j] = (uint32_t) (up ? p.order[pos] / p.top_k : pos) * (uint32_t) (p.cols / 8);
+        }
+        for (int k = 0; k < p.cols; k += K, use++) {
+            int stage = use % STAGES, col = k + piece * 8;
+            bool in = col < p.cols;
+
+            barrier_wait(&sm->empty[stage], use / STAGES % 2 ^ 1);
+            if (threadIdx.x == 0)
+                load_weights<up>(p, sm, stage, &it, k);
+            #pragma unroll
+            for (int j = 0; j < TOK / 16; j++)
+                if (row + 16 * j < it.n)
+                    copy_async(&sm->x[stage][row + 16 * j][(piece ^ row % 8) * 8],
+                               p.x + (int64_t) at[j] * 8 + (in ? col : 0), in);
+            barrier_arrive_copies(&sm->full[stage]);
+        }
+    }
+}
+
+/* This warp's 16 outputs of PUT_TOK tokens, turned so that a token is a row; v: of each 8 tokens
+ * the first 8 outputs, then the others. */
+__device__ static inline void turn(bf16 (*put)[BOX], const uint32_t *v)
+{
+    int warp = threadIdx.x % GROUP / 32, lane = threadIdx.x % 32;
+
+    for (int i = 0; i < PUT_TOK; i += 16) {
+        int tok = i + lane / 16 * 8 + lane % 8, piece = 2 * warp + lane / 8 % 2;
+
+        stmatrix_x4_trans(&put[tok][(piece ^ lane % 8) * 8], v + i / 4);
+    }
+}
+
+/* One item's products and outputs, for up to n tokens; group 0 or 1 of the consumers. */
+template <bool up, int n>
+__device__ static inline void consume(const struct product &p, struct smem *sm,
+                                      const struct item *it, int group, uint32_t use,
+                                      uint32_t *turns)
+{
+    int lane = threadIdx.x % 32, me = threadIdx.x % GROUP, n_k = (p.cols + K - 1) / K;
+    int out = it->row + group * (up ? BOX : 2 * BOX) + me % 8 * 8;     /* of what this one puts */
+    float c[2][n / 2] = {};
+    bf16 *y[n / 16];
+
+    #pragma unroll
+    for (int j = 0; j < n / 16; j++) {
+        int tok = me / 8 + 16 * j, pos = it->first + tok;
+
+        y[j] = tok < it->n ? p.y + (int64_t) (up ? pos : p.order[pos]) * p.rows + out : NULL;
+    }
+
+    for (int k = 0; k < n_k; k++, use++) {
+        int stage = use % STAGES;
+        uint64_t a0 = wgmma_tile(sm->w[stage][2 * group]);
+        uint64_t a1 = wgmma_tile(sm->w[stage][2 * group + 1]), b = wgmma_tile(sm->x[stage]);
+
+        barrier_wait(&sm->full[stage], use / STAGES % 2);
+        fence_async();                     /* tokens came by ordinary copies */
+        wgmma_begin();
+        #pragma unroll
+        for (int i = 0; i < K / 16; i++) {
+            wgmma<n>(c[0], a0 + 2 * i, b + 2 * i);
+            wgmma<n>(c[1], a1 + 2 * i, b + 2 * i);
+        }
+        wgmma_commit();
+        wgmma_wait<1>();
+        if (k > 0 && lane == 0)
+            barrier_arrive(&sm->empty[(use - 1) % STAGES]);
+    }
+    wgmma_wait<0>();
+    if (lane == 0)
+        barrier_arrive(&sm->empty[(use - 1) % STAGES]);
+
+    #pragma unroll
+    for (int m = 0; m < (up ? 1 : 2); m++) {
+        #pragma unroll
+        for (int j = 0; j < n / PUT_TOK; j++, ++*turns) {
+            bf16 (*put)[BOX] = sm->put[group][*turns % 2];
+            uint32_t v[PUT_TOK / 4];
+
+            #pragma unroll
+            for (int i = 0; i < PUT_TOK / 4; i++) {
+                int o = j * PUT_TOK / 2 + 2 * i;
+
+                v[i] = up ? pack_bf16(moe_geglu(c[0][o], c[1][o]),
+                                      moe_geglu(c[0][o + 1], c[1][o + 1]))
+                          : pack_bf16(c[m][o], c[m][o + 1]);
+            }
+            turn(put, v);
+            group_sync(1 + group, GROUP);  /* the other half of put is free after the next one */
+            #pragma unroll
+            for (int i = 0; i < 2; i++)
+                if (y[2 * j + i] != NULL && out + m * BOX < p.rows)
+                    *(uint4 *) (y[2 * j + i] + m * BOX) =
+                        *(const uint4 *) &put[me / 8 + 16 * i][(me % 8 ^ me / 8 % 8) * 8];
+        }
+    }
+}
+
+/* A warpgroup without rows in this item: gives its stages back. */
+__device__ static inline void pass(struct smem *sm, int n_k, uint32_t use)
+{
+    for (int k = 0; k < n_k; k++, use++) {
+        barrier_wait(&sm->full[use % STAGES], use / STAGES % 2);
+        if (threadIdx.x % 32 == 0)
+            barrier_arrive(&sm->empty[use % STAGES]);
+    }
+}
+
+template <bool up>
+__device__ static inline void consume_all(const struct product &p, struct smem *sm, int group)
+{
+    int n_k = (p.cols + K - 1) / K;
+    uint32_t use = 0, turns = 0;
+    struct item it;
+
+    for (int i = blockIdx.x; item_at<up>(p, i, &it); i += gridDim.x, use += n_k) {
+        if (it.row + group * rows_of_item<up>() / 2 >= p.rows)
+            pass(sm, n_k, use);
+        else if (it.n <= 32)
+            consume<up, 32>(p, sm, &it, group, use, &turns);
+        else if (it.n <= 64)
+            consume<up, 64>(p, sm, &it, group, use, &turns);
+        else if (it.n <= 96)
+            consume<up, 96>(p, sm, &it, group, use, &turns);
+        else if (it.n <= 128)
+            consume<up, 128>(p, sm, &it, group, use, &turns);
+        else
+            consume<up, 160>(p, sm, &it, group, use, &turns);
+    }
+}
+
+#endif
+
+template <bool up>
+static __global__ void __launch_bounds__(THREADS, 1)
+product_kernel(const __grid_constant__ struct product p)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ __align__(1024) unsigned char raw[];
+    struct smem *sm = (struct smem *) raw;
+
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(&sm->full[i], GROUP + 1);         /* gatherers, and the weights */
+            barrier_init(&sm->empty[i], 2 * GROUP / 32);   /* warps that multiply */
+        }
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (threadIdx.x < GROUP) {
+        regs_give<40>();
+        produce<up>(p, sm);
+    } else {
+        regs_take<232>();
+        consume_all<up>(p, sm, threadIdx.x / GROUP - 1);
+    }
+#endif
+}
+
+/* y = sum over the slots of w * out, in their order; 8 columns a thread. */
+static __global__ void __launch_bounds__(128) sum_kernel(struct moe m, const bf16 *out)
+{
+    int64_t t = blockIdx.y, pair = t * m.top_k;
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
+    float sum[8] = {};
+
+    if (i >= m.hidden)
+        return;
+    #pragma unroll 8
+    for (int j = 0; j < m.top_k; j++) {
+        uint4 v = *(const uint4 *) (out + (pair + j) * m.hidden + i);
+        const uint32_t two[4] = { v.x, v.y, v.z, v.w };
+        float w = m.w[pair + j];
+
+        for (int k = 0; k < 4; k++) {
+            sum[2 * k] += w * __uint_as_float(two[k] << 16);
+            sum[2 * k + 1] += w * __uint_as_float(two[k] & 0xffff0000u);
+        }
+    }
+    for (int k = 0; k < 8; k += 4)
+        *(float4 *) (m.y + t * m.hidden + i + k) = make_float4(sum[k], sum[k + 1], sum[k + 2],
+                                                               sum[k + 3]);
+}
+
+typedef decltype(&cuTensorMapEncodeTiled) encode_fn;
+
+/* No launch can fail by its arguments here: moe_hopper() was asked for shapes that fit. */
+static void map_weights(CUtensorMap *map, const struct hopper *h, const void *w, int64_t rows,
+                        int32_t cols)
+{
+    cuuint64_t size[2] = { (cuuint64_t) cols, (cuuint64_t) rows }, stride = size[0] * 2;
+    cuuint32_t box[2] = { K, BOX }, step[2] = { 1, 1 };
+
+    ((encode_fn) h->encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *) w, size, &stride,
+                            box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
+void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
+{
+    const struct moe *m = &w->m;
+    struct product up = {}, down = {};
+    dim3 sums((unsigned) ceil_div(m->hidden, 128 * 8), (unsigned) m->n_tok);
+
+    map_weights(&up.w, h, m->gate_up.p, (int64_t) m->n_expert * 2 * m->ffn, m->hidden);
+    up.x = w->xb;
+    up.y = (bf16 *) w->act;
+    up.order = m->order;
+    up.n_tile = w->n_tile;
+    up.tile = w->tile;
+    up.rows = m->ffn;
+    up.cols = m->hidden;
+    up.top_k = m->top_k;
+
+    down = up;
+    map_weights(&down.w, h, m->down.p, (int64_t) m->n_expert * m->hidden, m->ffn);
+    down.x = up.y;
+    down.y = (bf16 *) m->out;
+    down.rows = m->hidden;
+    down.cols = m->ffn;
+
+    product_kernel<true><<<(unsigned) h->n_sm, THREADS, sizeof(struct smem), s>>>(up);
+    product_kernel<false><<<(unsigned) h->n_sm, THREADS, sizeof(struct smem), s>>>(down);
+    sum_kernel<<<sums, 128, 0, s>>>(*m, (const bf16 *) m->out);
+}
+
+/* The code that was loaded says what it can: of 9.0a's own, or compiled from what is for all. */
+void hopper_open(struct hopper *h)
+{
+    cudaDriverEntryPointQueryResult found;
+    cudaFuncAttributes code;
+    int n_sm = 0;
+
+    h->n_sm = 0;
+    if (cudaFuncGetAttributes(&code, product_kernel<true>) == cudaSuccess && code.ptxVersion == 90
+        && cudaFuncSetAttribute(product_kernel<true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                sizeof(struct smem)) == cudaSuccess
+        && cudaFuncSetAttribute(product_kernel<false>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                sizeof(struct smem)) == cudaSuccess
+        && cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &h->encode, 12000,
+                                            cudaEnableDefault, &found) == cudaSuccess
+        && found == cudaDriverEntryPointSuccess
+        && cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess)
+        h->n_sm = n_sm;
+    (void) cudaGetLastError();             /* the base path it is */
+}
