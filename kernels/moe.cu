@@ -181,7 +181,8 @@ static __global__ void __launch_bounds__(GEMM_THREADS) skinny_kernel(struct moe_
         p.y[(int64_t) w.m.order[first + r] * p.rows + o] = sum;
 }
 
-static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct moe_work w, struct product p)
+static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct moe_work w,
+                                                                   struct product p)
 {
     __shared__ __align__(16) struct tile_smem sm;
     __shared__ int pair[TILE_TOK];
