@@ -2,11 +2,9 @@
  * then timed with a cold L2, the median of ROUNDS.
  *
  * usage: build/bench/kernels [NAME [TOKENS]]
- * Prints CSV. bytes: read once and written once; floor_pct: of the larger of bytes over 4.39 TB/s and
- * operations over 790 TFLOP/s, an H200's measured speeds. deviation: the largest from the twin,
- * relative to the twin's largest number. The exit code is 1 if one is over its limit. */
-#include "backend.h"
-#include "cuda.h"
+ * Prints CSV. bytes: read once and written once; floor_pct: of the larger of bytes over 4.39 TB/s
+ * and operations over 790 TFLOP/s, an H200's measured speeds. deviation: the largest from the
+ * twin, relative to the twin's largest number. The exit code is 1 if one is over its limit. */
 
 #include <cuda_runtime_api.h>
 #include <math.h>
