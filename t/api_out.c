@@ -97,7 +97,7 @@ static void errors(void)
     struct api_err e;
 
     api_err_400(&e, "invalid_value", "top_p", "'%s' is \"wrong\".", "top_p");
-    is_int(d->error(&b, &e), 400, "its status");
+    is_int(d->error(&b, &e, "r"), 400, "its status");
     is_str(text(), "{\"error\":{\"message\":\"'top_p' is \\\"wrong\\\".\",\"type\":"
            "\"invalid_request_error\",\"param\":\"top_p\",\"code\":\"invalid_value\"}}",
            "an error");

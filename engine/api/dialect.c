@@ -2,5 +2,6 @@
 
 const struct dialect *dialect_of(enum ask_kind kind)
 {
-    return kind == ASK_TEXT ? &dialect_text : &dialect_chat;
+    return kind == ASK_TEXT ? &dialect_text
+           : (kind & (ASK_MESSAGES | ASK_COUNT)) != 0 ? &dialect_messages : &dialect_chat;
 }

@@ -17,6 +17,9 @@ struct out_id {                     /* of one answer */
     const char *fingerprint;
     const char *tier;               /* the service tier that it got; NULL: it named none */
     int64_t     created;            /* seconds */
+
+    /* of a stream: where its writer is */
+    struct { int32_t n; enum said_kind kind; bool open; } block;
 };
 
 struct out_usage { int64_t prompt, cached, completion, reasoning; };
@@ -38,7 +41,7 @@ struct out_choice {                 /* one delta, or one whole choice */
 };
 
 struct dialect {
-    const char *id_prefix;          /* "chatcmpl" */
+    const char *id_prefix;          /* "chatcmpl-"; the request id follows */
     const char *prompt_field;       /* to blame for a prompt that is too long */
     bool        usage_on_delta;     /* delta is told the usage so far, whoever asks */
 
@@ -55,12 +58,13 @@ struct dialect {
     void (*whole_end)(struct buf *b, struct out_id *id, const struct out_usage *usage);
 
     /* The body of an error reply; returns the status that goes with it. */
-    int  (*error)(struct buf *b, const struct api_err *e);
+    int  (*error)(struct buf *b, const struct api_err *e, const char *request_id);
 };
 
 /* Of a kind of body; 0, or one without a dialect of its own: OpenAI's chat. */
 const struct dialect *dialect_of(enum ask_kind kind);
 
 extern const struct dialect dialect_chat, dialect_text;   /* openai_out.c */
+extern const struct dialect dialect_messages;             /* messages_out.c */
 
 #endif

@@ -359,7 +359,7 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
         .tier = ask->service_tier.p == NULL ? NULL : is_batch(ask) ? "flex" : "default",
         .created = (int64_t) time(NULL),
     };
-    snprintf(g->id.id, sizeof(g->id.id), "%s-%s", g->dialect->id_prefix, st->request_id);
+    snprintf(g->id.id, sizeof(g->id.id), "%s%s", g->dialect->id_prefix, st->request_id);
 
     pthread_mutex_lock(&p->gens_lock);
     g->next = p->gens;
@@ -667,7 +667,7 @@ int gen_abort(struct api *a, const char *request_id)
         for (struct gen *g = p->gens; g != NULL; g = g->next) {
             /* with or without "chatcmpl-": answers have the one, headers the other */
             if (strcmp(g->id.id, request_id) != 0
-                && strcmp(strchr(g->id.id, '-') + 1, request_id) != 0)
+                && strcmp(g->id.id + strlen(g->dialect->id_prefix), request_id) != 0)
                 continue;
             atomic_store(&g->aborted, true);
             here++;

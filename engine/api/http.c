@@ -57,7 +57,7 @@ static void error_with(struct stream *st, const struct api_err *e, struct header
     if (e->final)
         extra[n++] = (struct header) { "x-should-retry", "false" };
 
-    status = dialect_of(st->route != NULL ? st->route->kind : 0)->error(&body, e);
+    status = dialect_of(st->route != NULL ? st->route->kind : 0)->error(&body, e, st->request_id);
     reply(st, status, "application/json", &body, extra);
 }
 
@@ -86,7 +86,7 @@ void http_finish(struct stream *st, struct work *w)
         st->request_id[w->ask.request_id.n] = '\0';
     }
 
-    if (rc == 0 && (w->kind & (ASK_CHAT | ASK_TEXT)) != 0) {
+    if (rc == 0 && (w->kind & ASK_GENERATE) != 0) {
         rc = gen_start(st, w, e);
     } else if (rc == 0) {
         reply_json(st, 200, &w->out);
@@ -110,6 +110,15 @@ static int work_generate(struct work *w)
                            "The model '%.*s' does not exist.", (int) (m.n < 200 ? m.n : 200),
                            m.p);
     return prompt_read(w->api, w->kind, &w->ask, &w->prompts, &w->e);
+}
+
+/* How long the prompt of a generation would be. */
+static int work_count(struct work *w)
+{
+    if (work_generate(w) != 0)
+        return E_INVALID;
+    buf_fmt(&w->out, "{\"input_tokens\":%zu}", w->prompts.ids.n);
+    return 0;
 }
 
 static void put_ids(struct buf *b, const struct ids *ids)
@@ -446,6 +455,8 @@ static void on_abort(struct stream *st)
 static const struct route routes[] = {
     { WIRE_METHOD_POST, "/v1/chat/completions", KEY, true, NULL, work_generate, ASK_CHAT },
     { WIRE_METHOD_POST, "/v1/completions",      KEY, true, NULL, work_generate, ASK_TEXT },
+    { WIRE_METHOD_POST, "/v1/messages",         KEY, true, NULL, work_generate, ASK_MESSAGES },
+    { WIRE_METHOD_POST, "/v1/messages/count_tokens", KEY, true, NULL, work_count, ASK_COUNT },
     { WIRE_METHOD_POST, "/tokenize",       KEY,   true,  NULL, work_tokenize, ASK_TOKENIZE },
     { WIRE_METHOD_POST, "/detokenize",     KEY,   true,  NULL, work_detokenize, ASK_DETOKENIZE },
     { WIRE_METHOD_POST, "/apply-template", KEY,   true,  NULL, work_apply_template, ASK_TEMPLATE },

@@ -13,8 +13,9 @@ static void put_text(struct buf *b, struct slice s)
     buf_json_str(b, s.p != NULL ? s.p : "", s.n);
 }
 
-static int out_error(struct buf *b, const struct api_err *e)
+static int out_error(struct buf *b, const struct api_err *e, const char *request_id)
 {
+    (void) request_id;                  /* a header tells it */
     buf_str(b, "{\"error\":{\"message\":");
     put_json(b, e->msg);
     buf_fmt(b, ",\"type\":\"%s\",\"param\":", e->type);
@@ -250,7 +251,7 @@ static void out_fail(struct buf *b, struct out_id *id, const struct api_err *e)
 {
     (void) id;
     buf_str(b, "data: ");
-    out_error(b, e);
+    out_error(b, e, NULL);
     buf_str(b, "\n\ndata: [DONE]\n\n");
 }
 
@@ -280,9 +281,9 @@ static void out_whole_end(struct buf *b, struct out_id *id, const struct out_usa
     .whole_choice = out_whole_choice, .whole_end = out_whole_end, .error = out_error
 
 const struct dialect dialect_chat = {
-    .id_prefix = "chatcmpl", .prompt_field = "messages", OPENAI
+    .id_prefix = "chatcmpl-", .prompt_field = "messages", OPENAI
 };
 
 const struct dialect dialect_text = {
-    .id_prefix = "cmpl", .prompt_field = "prompt", OPENAI
+    .id_prefix = "cmpl-", .prompt_field = "prompt", OPENAI
 };

@@ -129,7 +129,7 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
     bool       bos = ask->add_special != ASK_NO;
     int        rc;
 
-    *out = (struct prompt_set) { .for_context = (kind & (ASK_CHAT | ASK_TEXT)) != 0 };
+    *out = (struct prompt_set) { .for_context = (kind & ASK_GENERATE) != 0 };
 
     if (ask->messages != NULL) {
         if (a->tok == NULL)

@@ -2,6 +2,7 @@
  *
  * A short body is read where it arrives. A long one goes to the port's reader thread, because the
  * port's own thread writes the streams: they must not wait until 4 MiB of text are tokenised. */
+#include "translate.h"
 #include "work.h"
 
 #include <stdlib.h>
@@ -15,22 +16,48 @@ static void work_free(struct work *w)
     free(w);
 }
 
+/* The body says again what it says in the words of a chat; of that, not of the client's JSON, the
+ * ask borrows. A translation adds a level, and at most a node for each. */
+static int translate(struct work *w, const struct json **root, uint32_t *n_unknown)
+{
+    static const struct json_limits lim = {
+        .bytes = 2 * API_BODY_BYTES_MAX, .depth = API_JSON_DEPTH_MAX + 2,
+        .nodes = 2 * API_JSON_NODES_MAX,
+    };
+    struct buf text = { 0 };
+    struct err err;
+    int        rc = tr_body(*root, w->kind, &text, n_unknown, &w->e);
+
+    json_free(w->doc);
+    w->doc = NULL;
+    if (rc == 0 && json_parse(&w->doc, root, text.p, text.n, &lim, &err) != 0)
+        rc = api_err_set(&w->e, 500, "server_error", "internal_error", NULL,
+                         "The translated request is not valid %s", err.msg);
+    buf_free(&text);
+    return rc;
+}
+
 static int read_ask(struct work *w)
 {
     static const struct json_limits lim = {
         .bytes = API_BODY_BYTES_MAX, .depth = API_JSON_DEPTH_MAX, .nodes = API_JSON_NODES_MAX,
     };
+    bool               chat = (w->kind & ASK_TRANSLATED) != 0;
     const struct json *root;
     struct err         err;
+    uint32_t           n_unknown = 0;
 
     /* its words begin with "JSON: " */
     if (json_parse(&w->doc, &root, w->body.p, w->body.n, &lim, &err) != 0)
         return api_err_400(&w->e, "invalid_json", NULL, "The request body is not valid %s",
                            err.msg);
-    if (ask_read(&w->ask, w->kind, root, &w->e) != 0) {
+    if (chat && translate(w, &root, &n_unknown) != 0)
+        return E_INVALID;
+    if (ask_read(&w->ask, chat ? ASK_CHAT : w->kind, root, &w->e) != 0) {
         w->ask = (struct ask) { 0 };       /* half read: nothing of it counts */
         return E_INVALID;
     }
+    w->ask.n_unknown += n_unknown;
     atomic_fetch_add(&w->api->n_unknown_field, w->ask.n_unknown);
     return 0;
 }

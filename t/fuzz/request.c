@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
         return 0;
 
     if (ask_read(&a, 1 << p[0] % 5, root, &e) != 0) {
-        dialect_of(1 << p[0] % 5)->error(&b, &e);
+        dialect_of(1 << p[0] % 5)->error(&b, &e, "r");
         if (e.status < 400 || json_parse(&d2, &root, b.p, b.n, &lim, &err) != 0)
             abort();
     } else if (a.n < 1 || a.n > API_N_MAX || a.n_stop > API_STOP_MAX

@@ -1,0 +1,71 @@
+/* translate.h - a body in another API's words, said again as the body of a chat request.
+ *
+ * So everything behind it (ask_read, the tools, the template, the sampler) knows one kind of
+ * request. A table has a row for each field of the client's API; a row checks the field under the
+ * client's own name and appends what it means to the chat body. null means absent, unknown fields
+ * are counted. No recursion; the output is bounded by the input. */
+#ifndef API_TRANSLATE_H
+#define API_TRANSLATE_H
+
+#include "openai_in.h"
+
+#define TR_PATH_BYTES 64             /* "messages[3].content[1].text": longer ones are cut */
+
+struct tr {
+    const struct json *root;         /* the client's body */
+    struct buf        *out;          /* the chat's, an object under way; sticky full */
+    struct api_err    *e;
+    uint32_t           n_unknown;
+    uint32_t           n_member;     /* of out */
+    uint32_t           n_message;    /* of its messages */
+};
+
+struct tr_field {
+    const char *name;
+    int       (*put)(struct tr *t, const struct tr_field *f, const struct json *v,
+                     const char *path);
+    const char *to;                  /* the chat's field; NULL: checked, and without effect */
+    double      min, max;            /* of a number; bytes of a string */
+    const char *only;                /* tr_refuse: the JSON text that passes, or NULL: nothing */
+    const char *help;
+};
+
+/* Every member of obj through its row. 0, or E_INVALID and *t->e. */
+int  tr_fields(struct tr *t, const struct tr_field *table, const char *prefix,
+               const struct json *obj);
+__attribute__((format(printf, 2, 3)))
+void tr_path(char *path, const char *fmt, ...);     /* [TR_PATH_BYTES] */
+/* NULL where it is absent or null. */
+const struct json *tr_get(const struct json *obj, const char *key);
+
+/* Begin a member of the chat body: its value has to follow. */
+void tr_member(struct tr *t, const char *name);
+/* Begin an element of its messages: {"role":..., without an end. */
+void tr_message(struct tr *t, const char *role);
+/* {"type":"text","text":...} */
+void tr_text_part(struct tr *t, struct slice text);
+
+int  tr_bad_type(struct tr *t, const char *path, const char *want, const struct json *v);
+int  tr_missing(struct tr *t, const char *path);
+/* The string at key of obj, which has to be there; path is the object's. */
+int  tr_need_str(struct tr *t, const struct json *obj, const char *path, const char *key,
+                 struct slice *s);
+
+/* Rows that many fields share. */
+int  tr_int(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
+int  tr_num(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
+int  tr_bool(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
+int  tr_str(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
+int  tr_object(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
+int  tr_copy(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
+int  tr_refuse(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
+
+/* The APIs. kind ASK_MESSAGES or ASK_COUNT. Members of out are complete, its braces are not there:
+ * tr_body adds them. */
+int  messages_in(struct tr *t, enum ask_kind kind);
+
+/* out: a whole chat body for ask_read(.., ASK_CHAT, ..). E_FULL: memory ran out. */
+int  tr_body(const struct json *root, enum ask_kind kind, struct buf *out, uint32_t *n_unknown,
+             struct api_err *e);
+
+#endif
