@@ -318,8 +318,8 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
         return tr_bad_type(t, path, "an object", v);
     tr_path(at, "%s.type", path);
     if (type != NULL && !slice_is(type->text, "custom"))
-        return api_err_400(t->e, "unsupported_parameter", at, "'%s' must be \"custom\": this server "
-                           "has no tools of its own.", at);
+        return api_err_400(t->e, "unsupported_parameter", at, "'%s' must be \"custom\": this "
+                           "server has no tools of its own.", at);
     if (tr_need_str(t, v, path, "name", &name) != 0)
         return E_INVALID;
     tr_path(at, "%s.input_schema", path);

@@ -77,6 +77,17 @@ static int message_error(struct buf *b, const struct api_err *e, const char *req
 
 /* Streams */
 
+static void put_piece(struct buf *b, struct out_id *id, const char *type, const char *key,
+                      struct slice piece)
+{
+    if (piece.n == 0)
+        return;
+    buf_fmt(b, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":%d,"
+            "\"delta\":{\"type\":\"%s\",\"%s\":", id->block.n, type, key);
+    put_str(b, piece);
+    buf_str(b, "}}\n\n");
+}
+
 static void close_block(struct buf *b, struct out_id *id)
 {
     if (!id->block.open)
@@ -84,13 +95,10 @@ static void close_block(struct buf *b, struct out_id *id)
 
     /* It stands for "these are my own thoughts"; nobody checks it when they come back. */
     if (id->block.kind == SAID_REASONING) {
-        buf_fmt(b, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":%d,"
-                "\"delta\":{\"type\":\"signature_delta\",\"signature\":", id->block.n);
-        put_words(b, id->id);
-        buf_str(b, "}}\n\n");
+        put_piece(b, id, "signature_delta", "signature", (struct slice) { id->id, strlen(id->id) });
     }
-    buf_fmt(b, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":%d}\n\n",
-            id->block.n++);
+    buf_fmt(b, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\","
+            "\"index\":%d}\n\n", id->block.n++);
     id->block.open = false;
 }
 
@@ -115,17 +123,6 @@ static void open_block(struct buf *b, struct out_id *id, enum said_kind kind,
         buf_str(b, ",\"input\":{}}");
     }
     buf_str(b, "}\n\n");
-}
-
-static void put_piece(struct buf *b, struct out_id *id, const char *type, const char *key,
-                      struct slice piece)
-{
-    if (piece.n == 0)
-        return;
-    buf_fmt(b, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":%d,"
-            "\"delta\":{\"type\":\"%s\",\"%s\":", id->block.n, type, key);
-    put_str(b, piece);
-    buf_str(b, "}}\n\n");
 }
 
 static void message_delta(struct buf *b, struct out_id *id, const struct out_choice *c,

@@ -1,35 +1,61 @@
 /* fuzz/request.c - any body for any route: an ask within its limits, or an error in valid JSON. */
 #include "dialect.h"
+#include "translate.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
+static const struct json_limits lim = { .bytes = 1 << 16, .depth = 64, .nodes = 5000 };
+static const struct json_limits more = { .bytes = 1 << 20, .depth = 66, .nodes = 10000 };
+
+/* The words of a refusal are JSON themselves. */
+static void check_error(enum ask_kind kind, const struct api_err *e)
+{
+    struct json_doc   *d = NULL;
+    const struct json *root;
+    struct err         err;
+    struct buf         b = { 0 };
+
+    if (e->status < 400 || dialect_of(kind)->error(&b, e, "r") < 400
+        || json_parse(&d, &root, b.p, b.n, &lim, &err) != 0)
+        abort();
+    json_free(d);
+    buf_free(&b);
+}
+
 /* The first byte chooses the kind of body, the rest is the body. */
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
-    static const struct json_limits lim = { .bytes = 1 << 16, .depth = 64, .nodes = 5000 };
-    struct json_doc   *d = NULL, *d2 = NULL;
+    enum ask_kind      kind = n > 0 ? 1 << p[0] % 7 : 0;
+    struct json_doc   *d = NULL, *chat = NULL;
     const struct json *root;
     struct api_err     e;
     struct ask         a;
     struct err         err;
     struct buf         b = { 0 };
+    uint32_t           n_unknown;
+    int                rc = 0;
 
     if (n == 0 || json_parse(&d, &root, (const char *) p + 1, n - 1, &lim, &err) != 0)
         return 0;
 
-    if (ask_read(&a, 1 << p[0] % 5, root, &e) != 0) {
-        dialect_of(1 << p[0] % 5)->error(&b, &e, "r");
-        if (e.status < 400 || json_parse(&d2, &root, b.p, b.n, &lim, &err) != 0)
+    if ((kind & ASK_TRANSLATED) != 0) {
+        rc = tr_body(root, kind, &b, &n_unknown, &e);
+        if (rc == 0 && json_parse(&chat, &root, b.p, b.n, &more, &err) != 0)
             abort();
-    } else if (a.n < 1 || a.n > API_N_MAX || a.n_stop > API_STOP_MAX
-               || a.n_stop_id > API_STOP_ID_MAX || a.temperature > 2 || a.top_p > 1) {
-        abort();
     }
+    if (rc == 0)
+        rc = ask_read(&a, chat != NULL ? ASK_CHAT : kind, root, &e);
+
+    if (rc != 0)
+        check_error(kind, &e);
+    else if (a.n < 1 || a.n > API_N_MAX || a.n_stop > API_STOP_MAX
+             || a.n_stop_id > API_STOP_ID_MAX || a.temperature > 2 || a.top_p > 1)
+        abort();
 
     json_free(d);
-    json_free(d2);
+    json_free(chat);
     buf_free(&b);
     return 0;
 }
