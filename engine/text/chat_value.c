@@ -9,13 +9,19 @@
 
 #define DIGITS_MAX 17                   /* a double needs no more */
 
-/* The next code point of s, lower-cased; s has one. */
-static uint32_t next_lower(struct slice *s)
+struct key { struct slice left; uint32_t more; };
+
+/* One more than the next code point of a key in lower case, or 0 at its end. */
+static uint32_t next_lower(struct key *k)
 {
+    struct slice        *s = &k->left;
     const unsigned char *p = (const unsigned char *) s->p;
     int                  len = utf8_len(s->p, s->n);
-    uint32_t             c = p[0];
+    uint32_t             c = s->n > 0 ? p[0] : 0, more = k->more;
 
+    k->more = 0;
+    if (more != 0 || s->n == 0)
+        return more != 0 ? more + 1 : 0;
     if (len > 1) {
         c &= 0x7Fu >> len;
         for (int i = 1; i < len; i++)
@@ -23,18 +29,20 @@ static uint32_t next_lower(struct slice *s)
     }
     s->p += len;
     s->n -= (size_t) len;
-    return lower(c);
+    k->more = c == 0x130 ? 0x307 : 0;   /* a capital I with a dot is an i and the dot */
+    return lower(c) + 1;
 }
 
 static int key_cmp(struct slice a, struct slice b)
 {
-    while (a.n > 0 && b.n > 0) {
-        uint32_t x = next_lower(&a), y = next_lower(&b);
+    struct key ka = { .left = a }, kb = { .left = b };
+    uint32_t   x, y;
 
-        if (x != y)
-            return x < y ? -1 : 1;
-    }
-    return (a.n > 0) - (b.n > 0);
+    do {
+        x = next_lower(&ka);
+        y = next_lower(&kb);
+    } while (x == y && x != 0);
+    return x < y ? -1 : x > y;
 }
 
 /* A merge sort from the bottom up, because it is stable: v[n] with room for n more behind it. */
@@ -64,6 +72,8 @@ int chat_sort(struct render *r, const struct json *o)
     struct chat_kids *k = &r->kids;
     size_t            base = k->n, want = base + 2 * (size_t) o->n;
 
+    if (o->n == 0)
+        return 0;
     if (want > k->cap) {
         size_t              cap = want < 2 * k->cap ? 2 * k->cap : want + 64;
         const struct json **v = realloc(k->v, cap * sizeof(*v));

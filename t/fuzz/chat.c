@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     if (n == 0 || json_parse(&d, &j, (const char *) p + 1, n - 1, &lim, &e) < 0)
         return 0;
     o = (struct chat_opts) { p[0] & 1 ? CHAT_SMALL : CHAT_LARGE, p[0] & 2, p[0] & 4, p[0] & 8,
-                             p[0] & 16 };
+                             p[0] & 16, p[0] & 32 };
     rc = j->type == JSON_OBJECT
          ? chat_render(json_get(j, "messages"), json_get(j, "tools"), &o, &out, param, &e)
          : chat_render(j, NULL, &o, &out, param, &e);
