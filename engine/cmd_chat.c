@@ -111,7 +111,7 @@ static void follow(struct talk *t, struct req *r, struct channel *ch, struct buf
 
     channel_end(ch, &said);
     show(t, &said, answer);
-    printf("\n");
+    printf(fin == FIN_CORRUPT ? "\nThe model's numbers are not finite.\n" : "\n");
     if (t->tty) {
         double s = (double) (r->done_ns - r->first_ns) / 1e9;
         printf("\033[2m%d tokens%s", n, fin == FIN_LENGTH ? ", cut at the limit" : "");

@@ -182,12 +182,19 @@ static bool put_floats(struct buf *b, const char *name, const float *v, int32_t 
     return true;
 }
 
+static int not_finite(const struct score *s, const struct job *j, struct err *e)
+{
+    return err_set(e, E_INVALID, "%s:%d: the model's numbers are not finite", s->file, j->line);
+}
+
 static int write_job(struct score *s, const struct job *j, FILE *out, struct err *e)
 {
     const struct req *r = &j->r;
     struct buf b = { 0 };
     bool finite, written;
 
+    if (atomic_load(&r->finish) == FIN_CORRUPT)
+        return not_finite(s, j, e);
     buf_str(&b, "{");
     finite = put_floats(&b, "logprob_of_next", r->prompt_lp.p, r->n_prompt - 1)
              && put_floats(&b, "last_logits", r->last_logits, s->en.mc.vocab);
@@ -199,8 +206,7 @@ static int write_job(struct score *s, const struct job *j, FILE *out, struct err
     buf_free(&b);
 
     if (!finite)
-        return err_set(e, E_INVALID, "%s:%d: the model's numbers are not finite", s->file,
-                       j->line);
+        return not_finite(s, j, e);
     return written ? 0 : err_set(e, E_IO, "standard output: %s", strerror(errno));
 }
 

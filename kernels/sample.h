@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #define SAMPLE_ROW_MAX 32         /* rows of one call of the op */
+#define SAMPLE_NONE    (-1)       /* the op's result where no token can be drawn */
 #define SAMPLE_TOP_MAX 20
 #define SAMPLE_SCRATCH 3          /* [vocab] int32 of a row */
 

@@ -3,6 +3,8 @@ come again, classes, the admin routes, /load, and a dashboard of metrics that ex
 import json
 import os
 import re
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -218,6 +220,46 @@ def engine():
             p.wait()
 
 
+def corrupt():
+    """A row of weights that is not a number: who uses it ends, others do not notice."""
+    global SOCK
+    with tempfile.TemporaryDirectory() as d:
+        SOCK = f"{d}/s"
+        shutil.copytree("t/golden/ple", f"{d}/model")
+        with open(f"{d}/model/model.safetensors", "r+b") as f:
+            n, = struct.unpack("<Q", f.read(8))
+            t = json.loads(f.read(n))["model.language_model.embed_tokens_per_layer.weight"]
+            f.seek(8 + n + t["data_offsets"][0] + 2 * 77 * t["shape"][1])
+            f.write(b"\xc0\x7f" * t["shape"][1])
+        p = subprocess.Popen([f"{BUILD}/inferd", "serve", f"{d}/model", "--uds", SOCK,
+                              "--kv-cache-memory-bytes", "16m", "--max-model-len", "2048"],
+                             stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(400):
+                if os.path.exists(SOCK) and Call("GET", "/ready").read().status == 200:
+                    break
+                time.sleep(0.05)
+            good = {"prompt": [2, 5, 9, 30], "max_tokens": 60, "temperature": 0, "ignore_eos": True,
+                    "return_token_ids": True}
+            alone = post(TEXT, **good).json["choices"][0]["token_ids"]
+            beside = post(TEXT, **{**good, "max_tokens": 1000})
+            until("running", 1)
+            for stream in (False, True):
+                bad = post(TEXT, prompt=[2] * 40 + [77], max_tokens=9, stream=stream)
+                same(bad.error, (500, "server_error", "internal_error", None), "NaN: an error")
+                ok("not a finite number" in bad.text, "that says why")
+                same(bad.headers["x-should-retry"], "false", "and that it would be so again")
+            same(post(TEXT, prompt=[2, 77], max_tokens=9, n=3).error[0], 500, "n = 3")
+            same(beside.json["choices"][0]["token_ids"][:60], alone, "the one beside goes on")
+            same(post(TEXT, **good).json["choices"][0]["token_ids"], alone, "and the next")
+            n = metric("vllm:corrupted_requests_total")
+            ok(n >= 3, f"counted: {n}")
+            same(p.poll(), None, "the engine lives")
+        finally:
+            p.kill()
+            p.wait()
+
+
 def fetch(url, body=None, key=None, **more):
     h = {"Content-Type": "application/json", **more}
     if key is not None:
@@ -338,6 +380,7 @@ def patience():
 
 
 engine()
+corrupt()
 through_nginx()
 ids()
 patience()

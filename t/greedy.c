@@ -235,9 +235,9 @@ static void spoiled(const char *name, const char *bf16)
         serve_submit(b.serve, &r[i], &e);
     while (serve_once(b.serve, &e) && e.code == 0)
         ;
-    is_int(e.code, E_GPU, "%s in the weights: %s", name, e.code != 0 ? e.msg : "nobody noticed");
+    is_int(e.code, 0, "%s in the weights is no failure of the engine", name);
     for (int i = 0; i < N_REQ; i++)
-        n += r[i].finish == FIN_ERROR && r[i].n_pub == 0;
+        n += r[i].finish == FIN_CORRUPT && r[i].n_pub == 0;
     is_int(n, N_REQ, "%s: every request ends in an error, without a token", name);
     ok(pages_are_free(b.serve), "%s: and their pages are free", name);
 

@@ -70,6 +70,7 @@ static void check_names(const struct buf *b)
         { "request_max_num_generation_tokens", "histogram" },
         { "request_prefill_kv_computed_tokens", "histogram" },
         { "iteration_tokens_total", "histogram" },
+        { "num_requests_waiting_by_reason", "gauge" }, { "corrupted_requests_total", "counter" },
     };
     char line[200];
 
@@ -99,6 +100,15 @@ static void check_cache(const struct buf *b)
        && has(b, "inferd_refused_total{reason=\"quota\"} 5"), "refusals by their reason");
     ok(has(b, "inferd_reuse_points 6") && has(b, "inferd_prefix_evictions_total 7"),
        "reuse points");
+    ok(has(b, "vllm:num_requests_waiting_by_reason" L ",reason=\"capacity\"} 3")
+       && has(b, "vllm:num_requests_waiting_by_reason" L ",reason=\"deferred\"} 2")
+       && has(b, "vllm:num_requests_waiting" L "} 5"), "those who wait, by reason");
+    ok(has(b, "vllm:corrupted_requests_total" L "} 8"), "those who are not finite");
+    ok(has(b, "inferd_step_seconds_bucket{phase=\"plan\",le=\"2e-05\"} 0")
+       && has(b, "inferd_step_seconds_bucket{phase=\"plan\",le=\"5e-05\"} 1")
+       && has(b, "inferd_step_seconds_bucket{phase=\"plan\",le=\"+Inf\"} 1")
+       && has(b, "inferd_step_seconds_sum{phase=\"plan\"} 0.000030000")
+       && has(b, "inferd_step_seconds_count{phase=\"forward\"} 0"), "a step's phases");
     ok(has(b, "inferd_queue_tokens 80") && has(b, "inferd_queue_wait_seconds 1.500"), "the queue");
     ok(has(b, "vllm:request_params_n_bucket" L ",le=\"2.0\"} 0")
        && has(b, "vllm:request_params_n_bucket" L ",le=\"5.0\"} 1"), "n has bounds of its own");
@@ -134,6 +144,10 @@ int main(void)
     m.evicted = 7;
     m.waiting_tok = 80;
     m.wait_ns = 1500000000;
+    m.waiting = 5;
+    m.deferred = 2;
+    m.corrupt = 8;
+    histogram_add(&m.phase[PHASE_PLAN], HIST_PHASE, 30000);
     histogram_add(&three, HIST_N, 3);
 
     metrics_write(&m, "m", &b);

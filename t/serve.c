@@ -24,6 +24,7 @@ struct model {
     struct kv_shape   kv;
     int32_t full[PAGE_CAP][TOK_CAP][2], sliding[PAGE_CAP][TOK_CAP][2];    /* id, position */
     int     n_step, n_tok, fail_at;
+    int32_t poison;              /* whoever has seen this id gets no token; 0: none */
     const char *wrong;
     struct { struct batch *b; struct step_out *o; struct err e; bool done; }
             flight[MODEL_FLIGHT_MAX];    /* the first n_flight are under way */
@@ -80,7 +81,7 @@ const struct model_conf *model_config(const struct model *m)
     return &m->c;
 }
 
-static uint64_t look(struct model *m, const struct batch *b, int32_t t)
+static uint64_t look(struct model *m, const struct batch *b, int32_t t, bool *poisoned)
 {
     const int32_t *full = b->page_full + b->seq[t] * b->page_max;
     const int32_t *sliding = b->page_sliding + b->seq[t] * b->page_max;
@@ -93,6 +94,7 @@ static uint64_t look(struct model *m, const struct batch *b, int32_t t)
         if (f[1] != p)
             m->wrong = "a full page holds something else";
         h = mix(h, (uint64_t) f[0]);
+        *poisoned = *poisoned || (m->poison != 0 && f[0] == m->poison);
         if (p <= b->pos[t] - m->c.window)
             continue;
         if (sliding[p / pt] < 0 || m->sliding[sliding[p / pt]][p % pt][1] != p
@@ -123,7 +125,7 @@ static int step(struct model *m, struct batch *b, struct step_out *o, struct err
         int32_t *s = m->sliding[b->page_sliding[at]][b->pos[t] % pt];
 
         if (b->from != NULL && b->from[t] >= 0)
-            b->tok[t] = m->sampled[b->from[t]];
+            b->tok[t] = m->sampled[b->from[t]] >= 0 ? m->sampled[b->from[t]] : 0;
         if (b->tok[t] < 0 || b->tok[t] >= VOCAB)
             m->wrong = "an id that is not known";
         if (t > 0 && b->seq[t] == b->seq[t - 1] && b->pos[t] != b->pos[t - 1] + 1)
@@ -136,7 +138,8 @@ static int step(struct model *m, struct batch *b, struct step_out *o, struct err
 
     for (int32_t i = 0; i < b->n_out; i++) {
         int32_t t = b->out_row[i];
-        uint64_t h = look(m, b, t);
+        bool poisoned = false;
+        uint64_t h = look(m, b, t, &poisoned);
 
         bool ban = b->ban_eos != NULL && b->ban_eos[i];
 
@@ -149,6 +152,8 @@ static int step(struct model *m, struct batch *b, struct step_out *o, struct err
                                                         ? b->target[i] : o->tok[i]);
         for (int v = 0; o->logits != NULL && o->logits[i] != NULL && v < VOCAB; v++)
             o->logits[i][v] = logprob(h, v);
+        if (poisoned)
+            o->tok[i] = -1;
     }
     m->sampled = o->tok;
     return 0;
@@ -435,6 +440,106 @@ static void random_req(struct req *r)
         r->prompt_lp.p = calloc((size_t) n_prompt, sizeof(float));
     if (rnd(3) == 0)
         r->last_logits = calloc(VOCAB, sizeof(float));
+}
+
+/* --- who waits for another's prompt --- */
+
+static void deferred(void)
+{
+    struct serve_conf c = usual();
+    struct req r[3];
+    struct serve *s;
+
+    c.cache = true;
+    c.seq_max = 2;
+    s = open_serve(&c);
+    make(&r[0], 100, 9);
+    make(&r[1], 100, 9);
+    memcpy(r[1].tok, r[0].tok, 100 * sizeof(int32_t));
+    r[1].twin = &r[0];
+    for (int i = 0; i < 2; i++)
+        serve_submit(s, &r[i], NULL);
+    serve_once(s, NULL);
+    ok(serve_metrics(s)->waiting == 1 && serve_metrics(s)->deferred == 1,
+       "the second answer to a prompt waits until it is computed");
+    for (int i = 0; i < 4; i++)
+        serve_once(s, NULL);
+    ok(serve_metrics(s)->running == 2 && serve_metrics(s)->deferred == 0, "and no longer");
+    make(&r[2], 10, 2);
+    serve_submit(s, &r[2], NULL);
+    serve_once(s, NULL);
+    ok(serve_metrics(s)->waiting == 1 && serve_metrics(s)->deferred == 0, "a third has no room");
+    while (serve_once(s, NULL))
+        ;
+    ok(as_expected(&r[0]) && as_expected(&r[1]) && as_expected(&r[2]), "all have their answers");
+    ok(serve_metrics(s)->phase[PHASE_PLAN].count == serve_metrics(s)->steps
+       && serve_metrics(s)->phase[PHASE_FORWARD].count == serve_metrics(s)->steps
+       && serve_metrics(s)->phase[PHASE_OUTPUT].count == serve_metrics(s)->steps
+       && serve_metrics(s)->phase[PHASE_FORWARD].sum_ns > 0, "each step has three phases");
+    serve_close(s);
+    for (int i = 0; i < 3; i++)
+        drop(&r[i]);
+}
+
+/* --- numbers that are none --- */
+
+/* The requests with the id end, and nobody else does. */
+static void corrupt(bool overlap)
+{
+    enum { N = 12, POISON = 96 };
+    struct serve_conf c = usual();
+    struct req r[N];
+    struct serve *s;
+    int n_bad = 0, n_right = 0, n_wrong = 0;
+
+    c.overlap = overlap;
+    c.cache = true;
+    s = open_serve(&c);
+    fake.poison = POISON;
+    fake.late = overlap;
+    for (int i = 0; i < N; i++) {
+        int32_t n_prompt = 20 + i;
+
+        make(&r[i], n_prompt, i == 7 ? 0 : 40);
+        for (int32_t k = 0; k < n_prompt; k++)
+            r[i].tok[k] = k == 9 && i % 3 == 1 ? POISON : (k * 5 + i) % 96;
+        r[i].prompt_lp.p = i == 4 ? calloc((size_t) n_prompt, sizeof(float)) : NULL;
+        serve_submit(s, &r[i], NULL);
+    }
+    while (serve_once(s, NULL))
+        ;
+
+    for (int i = 0; i < N; i++) {
+        bool bad = false;
+        int32_t n = atomic_load(&r[i].n_pub);
+
+        for (int32_t k = 0; k < r[i].n_prompt + n; k++)
+            bad = bad || r[i].tok[k] == POISON;
+        if (fin_of(&r[i]) == FIN_CORRUPT && bad)
+            n_bad++;
+        else if (fin_of(&r[i]) != FIN_CORRUPT && as_expected(&r[i]))
+            n_right++;
+        else
+            n_wrong++;
+    }
+    ok(n_bad >= 4 && n_right > 0 && n_wrong == 0, "not a number: %d requests end, %d go on", n_bad,
+       n_right);
+    is_int((int) serve_metrics(s)->corrupt, n_bad, "they are counted");
+    is_int((int) serve_metrics(s)->done_error, n_bad, "as errors");
+    ok(pages_are_free(s) && fake.wrong == NULL, "their pages are free");
+    ok(serve_metrics(s)->pages_full_cached > 0, "what the others left is cached");
+    drop(&r[0]);
+    make(&r[0], 30, 3);
+    r[0].tok[29] = POISON;
+    serve_submit(s, &r[0], NULL);
+    while (serve_once(s, NULL))
+        ;
+    is_int(fin_of(&r[0]), FIN_CORRUPT, "one more");
+    is_int((int) serve_metrics(s)->pages_full_cached, 0, "after it no prefix is trusted");
+
+    serve_close(s);
+    for (int i = 0; i < N; i++)
+        drop(&r[i]);
 }
 
 /* --- the allocator --- */
@@ -1058,6 +1163,9 @@ int main(void)
     stops();
     failure(false);
     failure(true);
+    deferred();
+    corrupt(false);
+    corrupt(true);
     pace_of_the_queue();
     quota();
     long_queue();

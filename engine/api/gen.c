@@ -506,6 +506,14 @@ static void tell_refusal(const struct gen *g, const struct req *r, struct api_er
     e->retry_ms = r->retry_ms;
 }
 
+static bool is_corrupt(const struct gen *g)
+{
+    for (int32_t i = 0; i < g->n_choice; i++)
+        if (atomic_load(&g->choice[i].req.finish) == FIN_CORRUPT)
+            return true;
+    return false;
+}
+
 static void tell_loss(const struct gen *g, bool closing, struct api_err *e)
 {
     if (atomic_load(&g->aborted)) {
@@ -515,6 +523,11 @@ static void tell_loss(const struct gen *g, bool closing, struct api_err *e)
     } else if (closing) {
         api_err_set(e, 503, "service_unavailable_error", "draining", NULL,
                     "The server is shutting down.");
+    } else if (is_corrupt(g)) {
+        api_err_set(e, 500, "server_error", "internal_error", NULL,
+                    "What the model computed for this request is not a finite number (%s).",
+                    g->st->request_id);
+        e->final = true;
     } else {
         api_err_set(e, 500, "server_error", "internal_error", NULL,
                     "The engine lost this request (%s).", g->st->request_id);

@@ -188,7 +188,7 @@ static void cpu_moe(struct backend *be, const struct moe *a)
     }
 }
 
-struct sample_arg { const struct sample_row *rows; const char **bad; struct cpu *c; };
+struct sample_arg { const struct sample_row *rows; struct cpu *c; };
 
 static void sample_part(void *arg, int64_t lo, int64_t hi, int thread)
 {
@@ -197,20 +197,16 @@ static void sample_part(void *arg, int64_t lo, int64_t hi, int thread)
                        + (size_t) thread * SAMPLE_SCRATCH * (size_t) x->c->lim.vocab;
 
     for (int64_t r = lo; r < hi; r++)
-        x->bad[r] = sample_ref(&x->rows[r], scratch);
+        if (sample_ref(&x->rows[r], scratch) != NULL)
+            *x->rows[r].tok = SAMPLE_NONE;
 }
 
 static void cpu_sample(struct backend *be, const struct sample_row *rows, int32_t n_row)
 {
-    const char *bad[SAMPLE_ROW_MAX] = {NULL};
-    struct sample_arg x = { rows, bad, (struct cpu *) be };
+    struct sample_arg x = { rows, (struct cpu *) be };
 
     assert(n_row <= SAMPLE_ROW_MAX);
     pool_run(x.c->pool, sample_part, &x, n_row, 1);
-
-    for (int32_t r = 0; r < n_row && be->err.code == 0; r++)
-        if (bad[r] != NULL)
-            err_set(&be->err, E_GPU, "sampling at position %d: %s", (int) rows[r].pos, bad[r]);
 }
 
 static const struct backend_ops cpu_ops = {

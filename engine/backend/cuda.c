@@ -18,7 +18,7 @@
 #define MIB          (1024.0 * 1024.0)
 
 /* Where the caller wants it. */
-struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top, pos; };
+struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top; };
 
 #define TOP  ((size_t) (1 + SAMPLE_TOP_MAX))
 
@@ -350,8 +350,7 @@ static void place_rows(struct cuda *c, struct sample_row *to, const struct sampl
         size_t k = (size_t) (c->n_result + i);
         bool lp = rows[i].lp != NULL;
 
-        c->result[k] = (struct result) { rows[i].tok, rows[i].lp_id, rows[i].lp, rows[i].n_top,
-                                         rows[i].pos };
+        c->result[k] = (struct result) { rows[i].tok, rows[i].lp_id, rows[i].lp, rows[i].n_top };
         to[i] = rows[i];
         to[i].tok = c->down_dev + k;
         to[i].lp_id = lp ? c->down_dev + 2 * max + k * 2 * TOP : NULL;
@@ -389,22 +388,18 @@ static void cuda_sample(struct backend *be, const struct sample_row *rows, int32
 
 static void take_results(struct cuda *c)
 {
-    static const char *why[] = { "", "a logit is not a finite number", "every id is suppressed" };
     size_t max = (size_t) c->lim.step_tok_max;
 
     for (size_t i = 0; i < (size_t) c->n_result; i++) {
         const struct result *r = &c->result[i];
         const int32_t *lp = c->down + 2 * max + i * 2 * TOP;
         size_t bytes = (size_t) (1 + r->n_top) * sizeof(int32_t);
-        int32_t bad = c->down[max + i];
 
-        *r->tok = c->down[i];
+        *r->tok = c->down[max + i] == SAMPLE_OK ? c->down[i] : SAMPLE_NONE;
         if (r->lp != NULL) {
             memcpy(r->lp_id, lp, bytes);
             memcpy(r->lp, lp + TOP, bytes);
         }
-        if (bad != SAMPLE_OK && c->be.err.code == 0)
-            err_set(&c->be.err, E_GPU, "sampling at position %d: %s", (int) r->pos, why[bad]);
     }
 }
 

@@ -22,6 +22,10 @@ static const uint64_t e2e_ns[] = {
     MS(300), MS(500), MS(800), S(1), S(1.5), S(2), S(2.5), S(5), S(10), S(15), S(20), S(30), S(40),
     S(50), S(60), S(120), S(240), S(480), S(960), S(1920), S(7680),
 };
+static const uint64_t phase_ns[] = {
+    MS(.01), MS(.02), MS(.05), MS(.1), MS(.2), MS(.5), MS(1), MS(2), MS(3), MS(4), MS(5), MS(7.5),
+    MS(10), MS(15), MS(20), MS(30), MS(50), MS(100), MS(200), MS(500), S(1), S(5), S(20),
+};
 static const uint64_t len_tok[] = {
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000,
     500000, 1000000,
@@ -36,6 +40,7 @@ static const struct { const uint64_t *bound; int n; } kinds[] = {
     [HIST_TTFT]   = { ttft_ns, N(ttft_ns) },
     [HIST_ITL]    = { itl_ns, N(itl_ns) },
     [HIST_E2E]    = { e2e_ns, N(e2e_ns) },
+    [HIST_PHASE]  = { phase_ns, N(phase_ns) },
     [HIST_TOKENS] = { len_tok, N(len_tok) },
     [HIST_STEP]   = { step_tok, N(step_tok) },
     [HIST_N]      = { n_choice, N(n_choice) },
@@ -43,6 +48,7 @@ static const struct { const uint64_t *bound; int n; } kinds[] = {
 
 _Static_assert(sizeof(itl_ns) / sizeof(itl_ns[0]) < METRICS_BUCKET_MAX, "and one for +Inf");
 _Static_assert(sizeof(ttft_ns) / sizeof(ttft_ns[0]) < METRICS_BUCKET_MAX, "and one for +Inf");
+_Static_assert(sizeof(phase_ns) / sizeof(phase_ns[0]) < METRICS_BUCKET_MAX, "and one for +Inf");
 
 const uint64_t *histogram_bounds(enum histogram_kind kind, int *n)
 {
@@ -205,6 +211,24 @@ static void pages(struct writer *w, const struct metrics *m)
     }
 }
 
+/* vLLM's reasons: for room, or, with room or without, for something else to be done. */
+static void waiting(struct writer *w, const struct metrics *m)
+{
+    uint64_t deferred = get(&m->deferred), all = get(&m->waiting);
+    const struct { const char *reason; uint64_t n; } rows[] = {
+        { "capacity", all > deferred ? all - deferred : 0 }, { "deferred", deferred },
+    };
+
+    number(w, "num_requests_waiting", "gauge", "Requests that wait to run.", all);
+    head(w, "num_requests_waiting_by_reason", "gauge", "Of these: for room, or for a result that"
+         " they build on.");
+    for (int i = 0; i < N(rows); i++) {
+        buf_str(w->out, "vllm:num_requests_waiting_by_reason");
+        labels(w);
+        buf_fmt(w->out, ",reason=\"%s\"} %" PRIu64 "\n", rows[i].reason, rows[i].n);
+    }
+}
+
 /* What vLLM has no name for. */
 static void ours(struct writer *w, const struct metrics *m)
 {
@@ -224,6 +248,16 @@ static void ours(struct writer *w, const struct metrics *m)
     own(w, "steps_total", "counter", "Steps computed.", get(&m->steps));
 }
 
+/* Name and labels of a line of a histogram, but for the closing brace. */
+static void start(struct writer *w, const char *name, const char *suffix, const char *phase)
+{
+    buf_fmt(w->out, "%s%s%s", phase != NULL ? "inferd_" : "vllm:", name, suffix);
+    if (phase != NULL)
+        buf_fmt(w->out, "{phase=\"%s\"", phase);
+    else
+        labels(w);
+}
+
 /* Written as Prometheus' Python client does, whose series vLLM's users have stored: 1.0, 1e+06. */
 static void bound(struct writer *w, uint64_t v, bool is_time)
 {
@@ -237,33 +271,47 @@ static void bound(struct writer *w, uint64_t v, bool is_time)
     buf_str(w->out, "\"} ");
 }
 
-/* The core adds while we read: the count is the sum of what we saw, so +Inf and _count agree. */
-static void histogram(struct writer *w, const char *name, const char *help,
-                      const struct histogram *h, enum histogram_kind kind)
+/* The lines of one histogram; phase: the label that it has instead of vLLM's, or NULL. The core
+ * adds while we read: the count is the sum of what we saw, so +Inf and _count agree. */
+static void series(struct writer *w, const char *name, const char *phase,
+                   const struct histogram *h, enum histogram_kind kind)
 {
     bool is_time = kind < HIST_TOKENS;
     uint64_t below = 0, sum = get(&h->sum_ns);
 
-    head(w, name, "histogram", help);
-    for (int i = 0; i < kinds[kind].n; i++) {
+    for (int i = 0; i <= kinds[kind].n; i++) {
         below += get(&h->bucket[i]);
-        buf_fmt(w->out, "vllm:%s_bucket", name);
-        labels(w);
-        bound(w, kinds[kind].bound[i], is_time);
+        start(w, name, "_bucket", phase);
+        if (i < kinds[kind].n)
+            bound(w, kinds[kind].bound[i], is_time);
+        else
+            buf_str(w->out, ",le=\"+Inf\"} ");
         buf_fmt(w->out, "%" PRIu64 "\n", below);
     }
-    below += get(&h->bucket[kinds[kind].n]);
-    buf_fmt(w->out, "vllm:%s_bucket", name);
-    labels(w);
-    buf_fmt(w->out, ",le=\"+Inf\"} %" PRIu64 "\nvllm:%s_sum", below, name);
-    labels(w);
+    start(w, name, "_sum", phase);
     if (is_time)
         buf_fmt(w->out, "} %" PRIu64 ".%09" PRIu64 "\n", sum / 1000000000u, sum % 1000000000u);
     else
         buf_fmt(w->out, "} %" PRIu64 "\n", sum);
-    buf_fmt(w->out, "vllm:%s_count", name);
-    labels(w);
+    start(w, name, "_count", phase);
     buf_fmt(w->out, "} %" PRIu64 "\n", below);
+}
+
+static void histogram(struct writer *w, const char *name, const char *help,
+                      const struct histogram *h, enum histogram_kind kind)
+{
+    head(w, name, "histogram", help);
+    series(w, name, NULL, h, kind);
+}
+
+static void phases(struct writer *w, const struct metrics *m)
+{
+    static const char *const name[PHASE_N] = { "plan", "forward", "output" };
+
+    own_head(w, "step_seconds", "histogram", "Time of a step by phase: planned and launched,"
+             " computed, its results taken. With overlap the second hides the others.");
+    for (int i = 0; i < PHASE_N; i++)
+        series(w, "step_seconds", name[i], &m->phase[i], HIST_PHASE);
 }
 
 void metrics_histogram(const char *name, const char *help, const struct histogram *h,
@@ -280,7 +328,7 @@ void metrics_write(const struct metrics *m, const char *model_name, struct buf *
 
     number(&w, "num_requests_running", "gauge", "Requests in the running batch.",
            get(&m->running));
-    number(&w, "num_requests_waiting", "gauge", "Requests that wait to run.", get(&m->waiting));
+    waiting(&w, m);
     usage(&w, m);
     prompts(&w, m);
     number(&w, "generation_tokens_total", "counter", "Tokens generated.",
@@ -288,6 +336,8 @@ void metrics_write(const struct metrics *m, const char *model_name, struct buf *
     number(&w, "num_preemptions_total", "counter", "Requests set back to be computed again.",
            get(&m->preempted));
     finished(&w, m);
+    number(&w, "corrupted_requests_total", "counter", "Requests ended because their logits were not"
+           " finite.", get(&m->corrupt));
 
     histogram(&w, "time_to_first_token_seconds", "Submitted to first token.", &m->ttft, HIST_TTFT);
     histogram(&w, "inter_token_latency_seconds", "Token to next token.", &m->itl, HIST_ITL);
@@ -312,4 +362,5 @@ void metrics_write(const struct metrics *m, const char *model_name, struct buf *
               &m->max_tok, HIST_TOKENS);
     histogram(&w, "iteration_tokens_total", "Tokens computed in a step.", &m->step_tok, HIST_STEP);
     ours(&w, m);
+    phases(&w, m);
 }

@@ -13,8 +13,13 @@ struct histogram {               /* upper bounds are in the table of metrics.c *
     _Atomic uint64_t count;
 };
 
+/* Planned and launched; under way, alone; its results taken. With overlap the second hides the
+ * others. */
+enum step_phase { PHASE_PLAN, PHASE_FORWARD, PHASE_OUTPUT, PHASE_N };
+
 struct metrics {
     _Atomic uint64_t running, waiting;             /* gauges */
+    _Atomic uint64_t deferred;                     /* of waiting: for another's result */
     _Atomic uint64_t waiting_tok, wait_ns;         /* prompt tokens that wait; for how long yet */
     _Atomic uint64_t page_tok;                     /* constant */
     _Atomic uint64_t pages_full_used, pages_full_total;
@@ -26,13 +31,17 @@ struct metrics {
     _Atomic uint64_t pages_full_cached, pages_sliding_cached;    /* gauges: kept and not used */
     _Atomic uint64_t points;                       /* gauge: reuse points */
     _Atomic uint64_t done_stop, done_length, done_abort, done_error;
+    _Atomic uint64_t corrupt;                      /* of done_error: not finite */
     _Atomic uint64_t steps;
     struct histogram ttft, itl, tpot, e2e, queue, prefill, decode, inference;
     struct histogram prompt_len, prefill_len, generation_len, max_tok, step_tok;
+    struct histogram phase[PHASE_N];               /* of each step */
 };
 
 /* times first */
-enum histogram_kind { HIST_TTFT, HIST_ITL, HIST_E2E, HIST_TOKENS, HIST_STEP, HIST_N };
+enum histogram_kind {
+    HIST_TTFT, HIST_ITL, HIST_E2E, HIST_PHASE, HIST_TOKENS, HIST_STEP, HIST_N,
+};
 
 void histogram_add(struct histogram *h, enum histogram_kind kind, uint64_t value);
 /* Upper bounds of a kind, ns for times, else plain numbers; *n excludes +Inf. */

@@ -17,6 +17,7 @@
 
 enum req_finish {
     FIN_NONE, FIN_STOP, FIN_LENGTH, FIN_CANCEL, FIN_ERROR,
+    FIN_CORRUPT,                 /* what the model made of it is not finite */
     FIN_BUSY,                    /* never started: it would have waited too long; see retry_ms */
     FIN_QUOTA,                   /* never started: its tenant has too many */
 };

@@ -331,7 +331,8 @@ int32_t sched_deferred(const struct sched *s)
     int32_t n = 0;
 
     for (const struct flow *f = s->queue.turn; f != NULL; f = f->next)
-        n += f->filling == NULL && f->head != NULL && must_wait(f->head);
+        for (const struct req *r = f->head; r != NULL && must_wait(r); r = r->next)
+            n++;
     return n;
 }
 

@@ -335,6 +335,7 @@ static void count_done(struct metrics *m, const struct req *r, int fin, uint64_t
     }
     count(fin == FIN_STOP ? &m->done_stop : fin == FIN_LENGTH ? &m->done_length
           : fin == FIN_CANCEL ? &m->done_abort : &m->done_error, 1);
+    count(&m->corrupt, fin == FIN_CORRUPT);
     histogram_add(&m->e2e, HIST_E2E, now - r->submit_ns);
     histogram_add(&m->prompt_len, HIST_TOKENS, (uint64_t) r->n_prompt);
     histogram_add(&m->generation_len, HIST_TOKENS, (uint64_t) n_new);
@@ -435,6 +436,7 @@ static void report(struct serve *s)
 
     gauge(&m->running, (uint64_t) s->sched.n_run);
     gauge(&m->waiting, (uint64_t) q->n_wait);
+    gauge(&m->deferred, (uint64_t) sched_deferred(&s->sched));
     gauge(&m->waiting_tok, (uint64_t) q->wait_tok);
     gauge(&m->wait_ns, rate_wait_ns(&s->rate, q->wait_tok));
     gauge(&m->points, (uint64_t) cached.n_point);
@@ -570,7 +572,10 @@ static void take_row(struct serve *s, struct batch_mem *b, int32_t i, uint64_t n
 
     if (r == NULL || r->leaving != FIN_NONE)
         return;
-    if (b->target[i] >= 0) {
+    if (b->sampled[i] < 0) {
+        end(s, r, FIN_CORRUPT, now);
+        kv_reset_cache(s->kv);             /* what it has stored may be the reason */
+    } else if (b->target[i] >= 0) {
         take_logprobs(&r->prompt_lp, b, i, b->out[i].pos);
     } else if (b->out[i].samples) {
         take_logprobs(&r->lp, b, i, b->out[i].pos + 1 - r->n_prompt);
@@ -605,6 +610,7 @@ static void take_step(struct serve *s, uint64_t now)
     uint64_t since = b->launch_ns > s->done_ns ? b->launch_ns : s->done_ns;
 
     count(&s->metrics.steps, 1);
+    histogram_add(&s->metrics.phase[PHASE_FORWARD], HIST_PHASE, now - since);
     histogram_add(&s->metrics.step_tok, HIST_STEP, (uint64_t) b->b.n_tok);
     tune(s, b, (double) (now - since));
     s->done_ns = now;
@@ -618,6 +624,7 @@ static void take_step(struct serve *s, uint64_t now)
         if (r != NULL && r->max_new == 0 && b->item[i].ends_prompt)
             end(s, r, FIN_LENGTH, now);
     }
+    histogram_add(&s->metrics.phase[PHASE_OUTPUT], HIST_PHASE, s->c.now_ns(s->c.arg) - now);
 }
 
 static void launch(struct serve *s)
@@ -650,6 +657,7 @@ static bool arrivals(struct serve *s)
 static bool next_step(struct serve *s)
 {
     int64_t before = s->sched.admitted_tok;
+    uint64_t start = s->c.now_ns(s->c.arg);
 
     s->sched.behind_tok = s->n_flight > 0 ? s->batch[s->first_flight].n_fill_tok : 0;
     if (sched_is_long(&s->sched))
@@ -657,9 +665,11 @@ static bool next_step(struct serve *s)
     sched_plan(&s->sched);
     rate_note(&s->rate, s->c.now_ns(s->c.arg), s->sched.queue.n_wait > 0,
               s->sched.admitted_tok - before);
-    if (s->sched.plan.n_item > 0)
-        launch(s);
-    return s->sched.plan.n_item > 0;
+    if (s->sched.plan.n_item == 0)
+        return false;
+    launch(s);
+    histogram_add(&s->metrics.phase[PHASE_PLAN], HIST_PHASE, s->c.now_ns(s->c.arg) - start);
+    return true;
 }
 
 bool serve_once(struct serve *s, struct err *e)

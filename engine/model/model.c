@@ -251,7 +251,7 @@ static int fill_in(const struct model *m, struct batch *b, struct err *e)
         if (b->from[i] >= m->n_sampled)
             return err_set(e, E_INVALID, "batch: row %d of the step before: it had %d",
                            (int) b->from[i], (int) m->n_sampled);
-        b->tok[i] = m->sampled[b->from[i]];
+        b->tok[i] = m->sampled[b->from[i]] >= 0 ? m->sampled[b->from[i]] : 0;
     }
     return 0;
 }

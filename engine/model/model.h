@@ -103,7 +103,8 @@ struct batch {
     int32_t        n_tok, n_seq, n_out;
     int32_t       *tok;                   /* [n_tok] ids */
     const int32_t *from;                  /* [n_tok] or -1: tok is what row from[i] of the step
-                                             launched before sampled, filled in here; NULL: none */
+                                             launched before sampled, filled in here; NULL: none.
+                                             Where that is -1, id 0 */
     const int32_t *pos;                   /* [n_tok] absolute position in the sequence */
     const int32_t *seq;                   /* [n_tok] row in the page tables */
     const int32_t *page_full;             /* [n_seq, page_max] page of pos is at pos/page_tok */
@@ -123,7 +124,8 @@ struct batch {
 };
 
 struct step_out {                         /* the caller's memory */
-    int32_t *tok;                         /* [n_out] sampled; RNG keyed (seed, pos of the row) */
+    int32_t *tok;                         /* [n_out] sampled; RNG keyed (seed, pos of the row). -1:
+                                             the row's logits are not finite, or all ids banned */
     int32_t *lp_id;                       /* [n_out, 1 + MODEL_TOP_MAX] for n_top >= 0: a rank */
     float   *lp;                          /* and logprob, then the best. NULL: none wanted */
     float  **logits;                      /* [n_out] rows of vocab floats (after softcap, before
