@@ -77,12 +77,11 @@ void buf_fmt(struct buf *b, const char *fmt, ...)
     va_end(again);
 }
 
-void buf_json_str(struct buf *b, const char *p, size_t n)
+void buf_json_text(struct buf *b, const char *p, size_t n)
 {
     static const char plain[] = "\"\\\b\f\n\r\t";
     size_t            done = 0;
 
-    buf_put(b, "\"", 1);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char) p[i];
         const char   *at;
@@ -99,6 +98,12 @@ void buf_json_str(struct buf *b, const char *p, size_t n)
             buf_fmt(b, "\\u%04x", c);
     }
     buf_put(b, p + done, n - done);
+}
+
+void buf_json_str(struct buf *b, const char *p, size_t n)
+{
+    buf_put(b, "\"", 1);
+    buf_json_text(b, p, n);
     buf_put(b, "\"", 1);
 }
 

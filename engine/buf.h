@@ -25,6 +25,7 @@ void buf_str(struct buf *b, const char *s);
 __attribute__((format(printf, 2, 3)))
 void buf_fmt(struct buf *b, const char *fmt, ...);
 void buf_json_str(struct buf *b, const char *p, size_t n);  /* quoted, escaped; p: UTF-8 */
+void buf_json_text(struct buf *b, const char *p, size_t n); /* the same without the quotes */
 void buf_cut(struct buf *b, size_t n);               /* drop the first n bytes */
 void buf_free(struct buf *b);
 

@@ -109,7 +109,7 @@ static void follow(struct talk *t, struct req *r, struct channel *ch, struct buf
         show(t, &said, answer);
     } while (fin == FIN_NONE);
 
-    channel_end(ch, &said);
+    channel_end(ch, fin == FIN_LENGTH, &said);
     show(t, &said, answer);
     printf(fin == FIN_CORRUPT ? "\nThe model's numbers are not finite.\n" : "\n");
     if (t->tty) {
@@ -164,7 +164,7 @@ static int turn(struct talk *t, const char *line, size_t n, struct err *e)
         rc = serve_submit(t->en.serve, &r, e);
     if (rc == 0) {
         interrupted = 0;
-        channel_open(&ch, t->en.tok, &t->ids, prompt.p, prompt.n);
+        channel_open(&ch, t->en.tok, &t->ids, NULL, prompt.p, prompt.n);
         follow(t, &r, &ch, &answer);
         channel_close(&ch);
         add_message(t, "assistant", answer.p, answer.n);

@@ -94,12 +94,12 @@ static bool run(const struct row *r, bool fine, bool drain)
 
     to_ids(r->prompt, fine, &prompt);
     to_ids(r->raw, fine, &raw);
-    channel_open(&c, tok, &ids, prompt.p, prompt.n);
+    channel_open(&c, tok, &ids, NULL, prompt.p, prompt.n);
     for (size_t i = 0; i <= raw.n; i++) {
         if (i < raw.n)
             channel_put(&c, raw.p[i], &said);
         else
-            channel_end(&c, &said);
+            channel_end(&c, true, &said);
         if (drain || i == raw.n) {
             good &= utf8_valid(said.content.p, said.content.n)
                     && utf8_valid(said.reasoning.p, said.reasoning.n);
@@ -131,10 +131,10 @@ static void counts(void)
     struct channel c;
 
     to_ids("<|channel>thought\nHello Hello<channel|>Hello", false, &raw);
-    channel_open(&c, tok, &ids, NULL, 0);
+    channel_open(&c, tok, &ids, NULL, NULL, 0);
     for (size_t i = 0; i < raw.n; i++)
         channel_put(&c, raw.p[i], &said);
-    channel_end(&c, &said);
+    channel_end(&c, true, &said);
     is_int(c.n_reasoning_tok, 5,
            "text tokens in the channel: two of the label, Hello, space, Hello");
     channel_close(&c);

@@ -8,7 +8,7 @@ void choice_open(struct choice *c, const struct channel_ids *ids)
     c->stop_id = -1;
     c->req.stop_at = -1;
     if (c->tok != NULL && c->chat)
-        channel_open(&c->ch, c->tok, ids, c->req.tok, (size_t) c->req.n_prompt);
+        channel_open(&c->ch, c->tok, ids, c->tools, c->req.tok, (size_t) c->req.n_prompt);
     c->ch.go_on = c->n_eos == 0;
 }
 
@@ -63,10 +63,11 @@ static void put(struct choice *c, int32_t id)
     }
 }
 
-static void put_end(struct choice *c)
+/* cut: by the limit of tokens. */
+static void put_end(struct choice *c, bool cut)
 {
     if (c->tok != NULL && c->chat) {
-        channel_end(&c->ch, &c->fresh);
+        channel_end(&c->ch, cut, &c->fresh);
         put_fresh(c);
     } else if (c->tok != NULL) {
         c->plain.n = 0;
@@ -88,7 +89,7 @@ static void settle(struct choice *c, enum req_finish fin)
         return;
     }
 
-    put_end(c);
+    put_end(c, fin == FIN_LENGTH);
     if (c->finish != NULL)
         return;                        /* the flushed text completed a stop string */
 

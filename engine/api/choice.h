@@ -14,6 +14,8 @@ struct choice {
     const struct tok *tok;             /* NULL: ids only, no text */
     bool              chat;
     bool              keep_reasoning;
+    const struct toolset *tools;       /* in force, or NULL; borrowed */
+    bool              one_call;        /* the first call ends it */
     bool              submitted;
     int32_t           n_seen;          /* generated tokens turned into text */
     int32_t           n_eos;           /* leading stop ids that are the model's own */

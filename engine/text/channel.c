@@ -7,7 +7,9 @@ enum {
     IN_REASONING = 1,
     WANT_MODEL   = 2,       /* "model\n" after a repeated <|turn> */
     WANT_THOUGHT = 4,       /* "thought\n" after <|channel> */
-    SKIP_SPACE   = 8,       /* white space directly after a thought is not content */
+    SKIP_SPACE   = 8,       /* white space directly after a thought or a call is not content */
+    IN_CALL      = 16,
+    MAY_CALL     = 32,      /* a call may begin here though its marker is missing */
 };
 
 static const char model_label[] = "model\n", thought_label[] = "thought\n";
@@ -34,9 +36,11 @@ void channel_ids_find(const struct tok *t, struct channel_ids *ids)
 }
 
 void channel_open(struct channel *c, const struct tok *t, const struct channel_ids *ids,
-                  const int32_t *prompt, size_t n_prompt)
+                  const struct toolset *tools, const int32_t *prompt, size_t n_prompt)
 {
-    *c = (struct channel) { .tok = t, .ids = ids, .ts = { .skip_special = true } };
+    *c = (struct channel) {
+        .tok = t, .ids = ids, .tools = tools, .ts = { .skip_special = true }, .state = MAY_CALL,
+    };
 
     for (size_t i = n_prompt; i > 0; i--) {
         int32_t id = prompt[i - 1];
@@ -56,31 +60,45 @@ static bool is_space(char ch)
     return ch == ' ' || (ch >= '\t' && ch <= '\r');
 }
 
-/* Text whose place is known. */
-static void emit(struct channel *c, const char *p, size_t n, struct said *out)
+/* All but the white space at the end, which waits in ws. True: that was something. */
+static bool put_solid(struct channel *c, enum said_kind kind, const char *p, size_t n,
+                      struct said *out)
 {
     size_t solid = n;
 
-    if ((c->state & IN_REASONING) != 0) {
-        while (solid > 0 && is_space(p[solid - 1]))
-            solid--;
-        if (solid > 0) {
-            said_put(out, SAID_REASONING, c->ws.p, c->ws.n);
-            c->ws.n = 0;
-            said_put(out, SAID_REASONING, p, solid);
-        }
-        buf_put(&c->ws, p + solid, n - solid);
-        out->content.full |= c->ws.full;
-    } else {
-        while ((c->state & SKIP_SPACE) != 0 && n > 0 && is_space(*p)) {
-            p++;
-            n--;
-        }
-        if (n > 0)
-            c->state &= ~SKIP_SPACE;
-        said_put(out, SAID_CONTENT, p, n);
+    if (n == 0)
+        return false;
+    while (solid > 0 && is_space(p[solid - 1]))
+        solid--;
+    if (solid > 0) {
+        said_put(out, kind, c->ws.p, c->ws.n);
+        c->ws.n = 0;
+        said_put(out, kind, p, solid);
     }
+    buf_put(&c->ws, p + solid, n - solid);
+    out->content.full |= c->ws.full;
+    return solid > 0;
+}
+
+/* Text whose place is known. */
+static void emit(struct channel *c, const char *p, size_t n, struct said *out)
+{
     c->seen_any |= n > 0;
+    if ((c->state & IN_REASONING) != 0) {
+        put_solid(c, SAID_REASONING, p, n, out);
+        return;
+    }
+
+    while ((c->state & SKIP_SPACE) != 0 && n > 0 && is_space(*p)) {
+        p++;
+        n--;
+    }
+    if (n > 0)
+        c->state &= ~SKIP_SPACE;
+    if (c->tools == NULL)
+        said_put(out, SAID_CONTENT, p, n);
+    else if (put_solid(c, SAID_CONTENT, p, n, out))
+        c->state &= ~MAY_CALL;
 }
 
 /* Take as much of a label as there is. True: it is decided, and *p, *n is what follows. */
@@ -104,17 +122,100 @@ static bool take_label(struct channel *c, int want, const char *label, const cha
     return true;
 }
 
+/* Calls */
+
+static void begin_call(struct channel *c)
+{
+    c->state = IN_CALL;
+    c->ws.n = 0;
+    c->seen_any = true;
+    toolcall_begin(&c->call, c->tools);
+}
+
+/* It was none: what came of it is content. */
+static void give_up_call(struct channel *c, struct said *out)
+{
+    c->state = 0;
+    emit(c, c->call.text.p, c->call.text.n, out);
+}
+
+static void end_call(struct channel *c, enum toolcall_end how, struct said *out)
+{
+    if ((c->state & IN_CALL) == 0)
+        return;
+    if (!toolcall_end(&c->call, how, out)) {
+        give_up_call(c, out);
+        return;
+    }
+    c->n_call += how != TOOLCALL_CUT;
+    c->state = SKIP_SPACE | MAY_CALL;
+}
+
+static void put_call_text(struct channel *c, const char *p, size_t n, struct said *out)
+{
+    if (!toolcall_text(&c->call, p, n, out))
+        give_up_call(c, out);
+}
+
+/* "call:" and the beginning of a declared name, or all of it and a '{'. */
+static bool may_be_head(const struct channel *c, bool *whole)
+{
+    struct slice name = { c->bare.p + 5, c->bare.n - 5 };
+
+    *whole = false;
+    if (c->bare.n <= 5)
+        return memcmp(c->bare.p, "call:", c->bare.n) == 0;
+    if (name.p[name.n - 1] != '{')
+        return toolset_begins(c->tools, name);
+    name.n--;
+    *whole = toolset_find(c->tools, name) >= 0;
+    return *whole;
+}
+
+/* Where a call may begin without its marker: hold text while it can be the head of a call. */
+static void put_bare(struct channel *c, const char *p, size_t n, struct said *out)
+{
+    bool possible = true, whole = false;
+
+    while (n > 0 && c->bare.n == 0 && is_space(*p)) {
+        emit(c, p++, 1, out);
+        n--;
+    }
+    while (n > 0 && possible && !whole) {
+        buf_put(&c->bare, p++, 1);
+        n--;
+        possible = may_be_head(c, &whole);
+    }
+    if (whole) {
+        begin_call(c);
+        put_call_text(c, c->bare.p, c->bare.n, out);
+        put_call_text(c, p, n, out);
+        c->bare.n = 0;
+    } else if (!possible) {
+        emit(c, c->bare.p, c->bare.n, out);
+        emit(c, p, n, out);
+        c->bare.n = 0;
+    }
+}
+
 static void put_text(struct channel *c, const char *p, size_t n, struct said *out)
 {
     if (n == 0)
         return;
+    if ((c->state & IN_CALL) != 0) {
+        put_call_text(c, p, n, out);
+        return;
+    }
     if ((c->state & WANT_MODEL) != 0
         && !take_label(c, WANT_MODEL, model_label, &p, &n, out))
         return;
     if ((c->state & WANT_THOUGHT) != 0
         && !take_label(c, WANT_THOUGHT, thought_label, &p, &n, out))
         return;
-    emit(c, p, n, out);
+    if (c->tools != NULL && (c->state & (IN_REASONING | MAY_CALL)) == MAY_CALL)
+        put_bare(c, p, n, out);
+    else
+        emit(c, p, n, out);
 }
 
 /* A marker ends the wait for a label. "thought" without its newline is still the label: the budget
@@ -137,34 +238,71 @@ static void flush(struct channel *c, struct said *out)
     put_text(c, c->text.p, c->text.n, out);
 }
 
+/* A marker or the end decides about what is held; white space waits on. */
+static void release(struct channel *c, struct said *out)
+{
+    release_label(c, out);
+    emit(c, c->bare.p, c->bare.n, out);
+    c->bare.n = 0;
+}
+
+static void enter_reasoning(struct channel *c, struct said *out)
+{
+    if ((c->state & IN_REASONING) == 0) {
+        said_put(out, SAID_CONTENT, c->ws.p, c->ws.n);
+        c->ws.n = 0;
+    }
+    c->state = IN_REASONING | WANT_THOUGHT;
+    c->seen_any = true;
+}
+
 static void leave_reasoning(struct channel *c)
 {
-    if ((c->state & IN_REASONING) != 0)
+    if ((c->state & IN_REASONING) != 0) {
         c->state = SKIP_SPACE;
-    c->ws.n = 0;
+        c->ws.n = 0;
+    }
+    c->state |= MAY_CALL;
+}
+
+static bool is_marker(const struct channel_ids *s, int32_t id)
+{
+    return id == s->turn_end || id == s->tool_response || id == s->eos || id == s->turn
+           || id == s->channel || id == s->channel_end || id == s->tool_call
+           || id == s->tool_call_end || id == s->quote;
 }
 
 static void put_special(struct channel *c, int32_t id, struct said *out)
 {
     const struct channel_ids *s = c->ids;
 
+    if (!is_marker(s, id))
+        return;                     /* every other control token is dropped */
+    release(c, out);
     if (id == s->turn_end || id == s->tool_response || id == s->eos) {
         c->ended = !c->go_on;
+        end_call(c, TOOLCALL_STOPPED, out);
     } else if (id == s->turn) {
-        release_label(c, out);
         if (c->seen_any)
             c->ended = !c->go_on;
         else
             c->state |= WANT_MODEL;
     } else if (id == s->channel) {
-        release_label(c, out);
-        c->state = IN_REASONING | WANT_THOUGHT;
-        c->seen_any = true;
-    } else if (id == s->channel_end || id == s->tool_call) {
-        release_label(c, out);
+        end_call(c, TOOLCALL_CLOSED, out);
+        enter_reasoning(c, out);
+    } else if (id == s->channel_end && (c->state & IN_CALL) == 0) {
         leave_reasoning(c);
+    } else if (id == s->tool_call) {
+        end_call(c, TOOLCALL_CLOSED, out);
+        leave_reasoning(c);
+        if (c->tools != NULL)
+            begin_call(c);
+    } else if (id == s->tool_call_end) {
+        end_call(c, TOOLCALL_CLOSED, out);
+        c->state |= (c->state & IN_REASONING) == 0 ? MAY_CALL : 0;
+    } else if (id == s->quote && (c->state & IN_CALL) != 0) {
+        toolcall_quote(&c->call, out);
     }
-    /* Every other control token is dropped. */
 }
 
 void channel_put(struct channel *c, int32_t id, struct said *out)
@@ -184,15 +322,21 @@ void channel_put(struct channel *c, int32_t id, struct said *out)
     put_text(c, c->text.p, c->text.n, out);
 }
 
-void channel_end(struct channel *c, struct said *out)
+void channel_end(struct channel *c, bool cut, struct said *out)
 {
     flush(c, out);
-    release_label(c, out);
+    release(c, out);
+    end_call(c, cut && !c->ended ? TOOLCALL_CUT : TOOLCALL_STOPPED, out);
     leave_reasoning(c);
+    if (c->n_call == 0)
+        said_put(out, SAID_CONTENT, c->ws.p, c->ws.n);
+    c->ws.n = 0;
 }
 
 void channel_close(struct channel *c)
 {
+    toolcall_free(&c->call);
+    buf_free(&c->bare);
     buf_free(&c->ws);
     buf_free(&c->text);
 }

@@ -1,13 +1,14 @@
-/* channel.h - generated token ids -> content and reasoning text, by id and never by text.
+/* channel.h - generated token ids -> content, reasoning and tool calls, by id and never by text.
  *
  * One machine per choice, the same for streams and whole answers, independent of how the tokens
- * are cut into steps. Tool-call tokens end in the issue of tools; until then 48/49/52 are dropped
- * and the text between them is content, as with tool_choice "none". */
+ * are cut into steps. Without tools in force the markers of calls are dropped and the text between
+ * them is content. What looks like a call and is none becomes content. */
 #ifndef TEXT_CHANNEL_H
 #define TEXT_CHANNEL_H
 
 #include "said.h"
 #include "tok.h"
+#include "toolcall.h"
 
 struct channel_ids {            /* looked up by text once per tokenizer; -1 if it lacks one */
     int32_t pad, eos, bos, unk, mask, tool, tool_end, tool_call, tool_call_end, tool_response,
@@ -24,18 +25,24 @@ struct channel {
     bool     go_on;             /* set after channel_open: stop ids end nothing (ignore_eos) */
     bool     seen_any;          /* text was produced, or a channel opened */
     uint32_t n_hold;            /* bytes of a label that are held until it is whole */
-    struct buf ws;              /* trailing white space of a thought: dropped at its end */
+    struct buf ws;              /* trailing white space of a thought, or of content that a call
+                                   may follow: dropped there */
+    struct buf bare;            /* text that may be the head of a call without its marker */
     struct buf text;            /* scratch: the text of one token */
     int32_t  n_reasoning_tok;   /* text tokens inside the thought channel */
+    int32_t  n_call;            /* calls that are complete */
+    const struct toolset *tools;         /* in force, or NULL */
+    struct toolcall call;
 };
 
-/* Start state from the prompt's last ids: inside an open channel or not. */
+/* Start state from the prompt's last ids: inside an open channel or not. tools are borrowed; NULL:
+ * none are in force. */
 void channel_open(struct channel *c, const struct tok *t, const struct channel_ids *ids,
-                  const int32_t *prompt, size_t n_prompt);
+                  const struct toolset *tools, const int32_t *prompt, size_t n_prompt);
 /* Feed one token; what it says is appended to out. */
 void channel_put(struct channel *c, int32_t id, struct said *out);
-/* No more tokens: flush what was held. */
-void channel_end(struct channel *c, struct said *out);
+/* No more tokens: flush what was held. cut: by a limit, not by the model. */
+void channel_end(struct channel *c, bool cut, struct said *out);
 void channel_close(struct channel *c);
 
 #endif

@@ -44,10 +44,10 @@ static void ids(const uint8_t *p, size_t n)
     struct said    said = { 0 };
     int32_t        prompt[] = { tok_id(tok, "<|channel>") };
 
-    channel_open(&c, tok, &channel_ids, prompt, n & 1);
+    channel_open(&c, tok, &channel_ids, NULL, prompt, n & 1);
     for (size_t i = 0; i + 1 < n; i += 2)
         channel_put(&c, (p[i] | p[i + 1] << 8) % (tok_n_vocab(tok) + 2), &said);
-    channel_end(&c, &said);
+    channel_end(&c, true, &said);
     if (!utf8_valid(said.content.p, said.content.n)
         || !utf8_valid(said.reasoning.p, said.reasoning.n))
         abort();
