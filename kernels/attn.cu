@@ -6,7 +6,7 @@
  * the tile's place: what a row sums in which order depends on its position alone.
  *
  * Bound by the reading of K and V when rows are few: then a context is cut into parts, each a
- * block, whose results merge_kernel adds up. */
+ * block, whose results merge_kernel adds up. Many rows go to attn_prefill.cu where that can. */
 #include "cuda.h"
 #include "dev.cuh"
 
@@ -378,6 +378,8 @@ void attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s)
     g.a = *a;
     g.group = a->n_head / a->kv.n_kv;
     if (a->map.n_tok > ATTN_SPLIT_TOK) {
+        if (attn_prefill_cuda(a, s))
+            return;
         if (a->map.n_tok >= 8 * a->n_seq && smem_bytes(64, a->kv.head_dim) <= smem_max)
             launch_dim<64>(&g, s);
         else

@@ -52,6 +52,9 @@ int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, const void *xb, gpu_
 #define ATTN_SPLIT_TOK 64                 /* up to so many tokens a context is split and merged */
 size_t attn_cuda_scratch(int32_t n_head, int32_t head_dim);
 void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s);
+/* On Hopper, heads of 256 and 512: bound by the matrix units, 45 % of their speed accepted. 0: not
+ * for this device or shape, nothing was launched. */
+int    attn_prefill_cuda(const struct attn *a, gpu_stream s);
 
 void   moe_route_cuda(const struct moe_route *a, gpu_stream s);
 

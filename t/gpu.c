@@ -416,6 +416,23 @@ static void place_runs(struct place *p, const struct run *r, int32_t n_seq, int3
     }
 }
 
+/* What lies behind a sequence's last token in its page is no number. */
+static void poison_tails(const struct kv_layer *kv, const struct place *p, const struct run *r)
+{
+    size_t width = (size_t) (kv->n_kv * kv->head_dim) * 2;
+    char *nan = malloc(PAGE_TOK * width);
+
+    memset(nan, 0xff, PAGE_TOK * width);
+    for (int32_t s = 0; s < p->n_seq; s++) {
+        int32_t page = p->page[s * p->n_page + r[s].last / PAGE_TOK], n = r[s].last % PAGE_TOK + 1;
+        size_t at = (size_t) (page * PAGE_TOK + n) * width, bytes = (size_t) (PAGE_TOK - n) * width;
+
+        be[1]->ops->put(be[1], (char *) kv->k + at, nan, bytes);
+        be[1]->ops->put(be[1], (char *) kv->v + at, nan, bytes);
+    }
+    free(nan);
+}
+
 static struct kv_map map_of(int i, const struct place *p)
 {
     return (struct kv_map) { be_input(be[i], p->pos, p->n_tok), be_input(be[i], p->seq, p->n_tok),
@@ -458,6 +475,7 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
 
     place_runs(&p, r, n_seq, h->window);
     kv_new(kv, n_seq * p.n_page, h->n_kv, h->dim);
+    poison_tails(&kv[1], &p, r);
     q = two_random((size_t) (p.n_tok * h->n_head * h->dim), 0.5f, 1);
     y = two_new(q.n);
     two_poison(&y);
@@ -481,6 +499,8 @@ static void test_attns(void)
     static const struct run chunk[] = { { 119, 20 } };
     static const struct run mixed[] = { { 90, 1 }, { 69, 70 }, { 5, 1 } };
     static const struct run prompt[] = { { 1299, 200 } }, two[] = { { 99, 100 }, { 1100, 77 } };
+    static const struct run beside[] = { { 1023, 1 }, { 1024, 1 }, { 1102, 99 }, { 31, 1 },
+                                         { 1025, 1 }, { 64, 65 } };
     static struct run many[64];
 
     for (int i = 0; i < 64; i++)
@@ -493,6 +513,11 @@ static void test_attns(void)
         test_attn(&heads[i], mixed, 3);
         test_attn(&heads[i], prompt, 1);
         test_attn(&heads[i], two, 2);
+        test_attn(&heads[i], beside, 6);
+        for (int32_t edge = 1022; edge < 1026; edge++) {       /* the first row's, the last row's */
+            test_attn(&heads[i], &(struct run) { edge + 64, 65 }, 1);
+            test_attn(&heads[i], &(struct run) { edge, 129 }, 1);
+        }
         test_attn(&heads[i], many, 64);
     }
     /* contexts whose parts are longer, beside one whose are not */
