@@ -5,6 +5,8 @@
  * Prints CSV. bytes: read once and written once; floor_pct: of the larger of bytes over 4.39 TB/s
  * and operations over 790 TFLOP/s, an H200's measured speeds. deviation: the largest from the
  * twin, relative to the twin's largest number. The exit code is 1 if one is over its limit. */
+#include "backend.h"
+#include "cuda.h"
 
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -241,7 +243,7 @@ static void bench_moe(const char *name, const struct hopper *h, int32_t n_tok)
 
 static void bench_experts(void)
 {
-    static const int32_t n_tok[] = { 1, 8, 32, 64, 128, 129, 256, 512, 1024, 2048 };
+    static const int32_t n_tok[] = { 1, 8, 16, 32, 48, 64, 128, 256, 512, 1024, 2048 };
 
     gate_up = weights_new((int64_t) EXPERTS * 2 * FFN, HIDDEN, 5);
     down = weights_new((int64_t) EXPERTS * HIDDEN, FFN, 6);

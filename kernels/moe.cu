@@ -6,7 +6,6 @@
 #include "moe.cuh"
 
 #define EXPERT_MAX 1024
-#define GROUP_DEPTH 16                     /* pairs that a thread has in flight */
 #define MANY_COPY (EXPERT_MAX * 8)         /* elements of x that a block makes bf16 */
 
 /* One warp a token. The next best is the best of those after the last one in the order of logits,
@@ -90,50 +89,42 @@ __device__ static inline int scan(int v, int *tmp)
     return v;
 }
 
-/* f(pair, its expert) for all pairs, by EXPERT_MAX threads. */
-template <typename fn> __device__ static inline void each_pair(const struct moe &m, const fn &f)
+__device__ static inline void place(const struct moe_work &w, int pair)
 {
-    int n = m.n_tok * m.top_k;
-
-    for (int i = threadIdx.x; i < n; i += EXPERT_MAX * GROUP_DEPTH) {
-        int e[GROUP_DEPTH];
-
-        #pragma unroll
-        for (int d = 0; d < GROUP_DEPTH; d++)
-            e[d] = i + d * EXPERT_MAX < n ? m.idx[i + d * EXPERT_MAX] : -1;
-        #pragma unroll
-        for (int d = 0; d < GROUP_DEPTH; d++)
-            if (e[d] >= 0)
-                f(i + d * EXPERT_MAX, e[d]);
-    }
+    w.m.order[w.m.start[w.m.idx[pair]] + w.rank[pair]] = pair;
 }
 
-/* EXPERT_MAX threads, thread e for expert e. The order within an expert is left to chance: each
- * pair is computed for itself. An expert's tiles are of one size, give or take. */
+/* EXPERT_MAX threads, thread e for expert e: counts, and lists the tiles. A pair's rank among those
+ * of its expert is left to chance: each pair is computed for itself. An expert's tiles are of one
+ * size, give or take. */
 __device__ static inline void group(const struct moe_work &w)
 {
-    __shared__ int count[EXPERT_MAX], at[EXPERT_MAX], tmp[32];
-    int e = threadIdx.x, n, end, tiles, tile;
+    __shared__ int count[EXPERT_MAX], tmp[32];
+    int e = threadIdx.x, n_pair = w.m.n_tok * w.m.top_k, n, start, tiles, tile;
 
     count[e] = 0;
     __syncthreads();
-    each_pair(w.m, [&](int, int expert) { atomicAdd(&count[expert], 1); });
+    #pragma unroll 8
+    for (int i = e; i < n_pair; i += EXPERT_MAX)
+        w.rank[i] = atomicAdd(&count[w.m.idx[i]], 1);
     __syncthreads();
 
     n = count[e];
-    end = scan(n, tmp);
-    at[e] = end - n;
+    start = scan(n, tmp) - n;
     tiles = (n + w.tile_tok - 1) / w.tile_tok;
     tile = scan(tiles, tmp) - tiles;
+    if (e < w.m.n_expert)
+        w.m.start[e] = start;
     for (int i = 0; i < tiles; i++) {
         int lo = i * n / tiles, hi = (i + 1) * n / tiles;
 
-        w.tile[tile + i] = { e, end - n + lo, hi - lo, 0 };
+        w.tile[tile + i] = { e, start + lo, hi - lo, 0 };
     }
     if (e == EXPERT_MAX - 1)
         *w.n_tile = tile + tiles;
     __syncthreads();
-    each_pair(w.m, [&](int pair, int expert) { w.m.order[atomicAdd(&at[expert], 1)] = pair; });
+    for (int i = e; !w.many && i < n_pair; i += EXPERT_MAX)
+        place(w, i);
 }
 
 /* Block 0 groups; the others, if there are any, make x bf16. */
@@ -154,6 +145,15 @@ static __global__ void __launch_bounds__(EXPERT_MAX) prepare_kernel(struct moe_w
         for (; i < n; i++)
             w.xb[i] = __float2bfloat16(w.m.x[i]);
     }
+}
+
+/* Many pairs: scattered words, so they take more than one SM. */
+static __global__ void order_kernel(struct moe_work w)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i < w.m.n_tok * w.m.top_k)
+        place(w, i);
 }
 
 /* rows outputs of each expert. Pair p reads row p / div of x and writes row p of y. */
@@ -284,7 +284,8 @@ static size_t lay_out(struct moe_work *w, void *p)
     size_t tiles = (size_t) w->m.n_expert + pairs / SKINNY_TOK;
     char *c = (char *) p;
     struct { void **p; size_t bytes; } part[] = {
-        { (void **) &w->m.order, pairs * 4 },
+        { (void **) &w->m.order, pairs * 4 },   { (void **) &w->rank, pairs * 4 },
+        { (void **) &w->m.start, (size_t) w->m.n_expert * 4 },
         { (void **) &w->tile, tiles * sizeof(*w->tile) },
         { (void **) &w->n_tile, 4 },
         { (void **) &w->xb, (size_t) w->m.n_tok * (size_t) w->m.hidden * 2 },
@@ -343,12 +344,14 @@ void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, gpu_st
 
     w.m = *a;
     lay_out(&w, scratch);
-    w.many = pairs > SKINNY_TOK * a->n_expert;
+    w.many = hopper ? pairs >= 2 * a->n_expert : pairs > SKINNY_TOK * a->n_expert;
     w.tile_tok = !w.many ? SKINNY_TOK : hopper ? MOE_HOPPER_TOK : TILE_TOK;
     w.tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w.tile_tok;
 
     blocks = w.many ? (unsigned) ceil_div((int64_t) a->n_tok * a->hidden, MANY_COPY) : 0;
     prepare_kernel<<<1 + blocks, EXPERT_MAX, 0, s>>>(w);
+    if (w.many)
+        order_kernel<<<(unsigned) ceil_div(pairs, 256), 256, 0, s>>>(w);
     if (w.many && hopper)
         moe_hopper(&w, h, s);
     else

@@ -12,6 +12,7 @@ struct __align__(16) moe_tile { int32_t expert, first, n, unused; };
 /* All but m lies in the scratch. */
 struct moe_work {
     struct moe       m;
+    int32_t         *rank;         /* [n_tok * top_k] of a pair among those of its expert */
     int32_t         *n_tile;
     struct moe_tile *tile;         /* [n_tile] */
     bf16            *xb;           /* [n_tok, hidden], if many */

@@ -46,22 +46,22 @@ template <bool up> __device__ static constexpr int rows_of_item()
     return up ? BOXES * BOX / 2 : BOXES * BOX;
 }
 
-/* Item i; false: there is none. The items of an expert's tokens are neighbours, so that only the
- * first of them reads weights from memory; the last rows, which may be few, come last. */
-template <bool up>
-__device__ static inline bool item_at(const struct product &p, int i, struct item *it)
+/* Item i; n 0: there is none. up: the last rows, which may be few, come last, and x fits the L2.
+ * down: an expert's rows are neighbours, as only its own tokens are sure to be in the L2. */
+template <bool up> __device__ static inline struct item item_at(const struct product &p, int i)
 {
-    int n_tile = *p.n_tile;
-    int4 t;
+    int n_tile = *p.n_tile, n_row = (p.rows + rows_of_item<up>() - 1) / rows_of_item<up>();
+    struct item it = {};
 
-    if (i >= (p.rows + rows_of_item<up>() - 1) / rows_of_item<up>() * n_tile)
-        return false;
-    t = *(const int4 *) &p.tile[i % n_tile];
-    it->expert = t.x;
-    it->first = t.y;
-    it->n = t.z;
-    it->row = i / n_tile * rows_of_item<up>();
-    return true;
+    if (i < n_row * n_tile) {
+        int4 t = *(const int4 *) &p.tile[up ? i % n_tile : i / n_row];
+
+        it.expert = t.x;
+        it.first = t.y;
+        it.n = t.z;
+        it.row = (up ? i / n_tile : i % n_row) * rows_of_item<up>();
+    }
+    return it;
 }
 
 template <bool up>
@@ -85,10 +85,12 @@ template <bool up> __device__ static inline void produce(const struct product &p
 {
     int piece = threadIdx.x % 8, row = threadIdx.x % GROUP / 8;
     uint32_t use = 0;                      /* stages so far */
-    struct item it;
+    struct item it, next = item_at<up>(p, blockIdx.x);
 
-    for (int i = blockIdx.x; item_at<up>(p, i, &it); i += gridDim.x) {
+    for (int i = blockIdx.x; (it = next).n > 0; i += gridDim.x) {
         uint32_t at[TOK / 16];             /* in pieces */
+
+        next = item_at<up>(p, i + gridDim.x);
 
         #pragma unroll
         for (int j = 0; j < TOK / 16; j++) {
@@ -208,9 +210,10 @@ __device__ static inline void consume_all(const struct product &p, struct smem *
 {
     int n_k = (p.cols + K - 1) / K;
     uint32_t use = 0, turns = 0;
-    struct item it;
+    struct item it, next = item_at<up>(p, blockIdx.x);
 
-    for (int i = blockIdx.x; item_at<up>(p, i, &it); i += gridDim.x, use += n_k) {
+    for (int i = blockIdx.x; (it = next).n > 0; i += gridDim.x, use += n_k) {
+        next = item_at<up>(p, i + gridDim.x);
         if (it.row + group * rows_of_item<up>() / 2 >= p.rows)
             pass(sm, n_k, use);
         else if (it.n <= 32)
@@ -290,7 +293,8 @@ static void map_weights(CUtensorMap *map, const struct hopper *h, const void *w,
 
     ((encode_fn) h->encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *) w, size, &stride,
                             box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                            cols % 128 == 0 ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B
+                                            : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 

@@ -259,7 +259,7 @@ static void test_moe(int32_t n_tok, int32_t n_expert, int32_t top_k, int32_t hid
     size_t pairs = (size_t) (n_tok * top_k);
     struct experts moe = { two_random((size_t) (n_tok * hidden), 1, 0), two_new(pairs),
                            two_new(pairs), two_new((size_t) (n_tok * hidden)),
-                           n_tok, n_expert, top_k, hidden, ffn, n_tok * top_k > 8 * n_expert,
+                           n_tok, n_expert, top_k, hidden, ffn, n_tok * top_k >= 2 * n_expert,
                            { { 0 } }, { { 0 } } };
     int32_t *got = malloc(pairs * 4);
     char name[100];
