@@ -23,14 +23,14 @@ FOREVER = {"prompt": "a", "max_tokens": 4000, "ignore_eos": True, "temperature":
 
 class Call:
     """One request over the wire, as a worker would send it; under way until it is read."""
-    def __init__(self, method, uri, body=None, key=None, request_id=None):
+    def __init__(self, method, uri, body=None, key=None, request_id=None, *more):
         h = [f":key:{key}"] * (key is not None) + [f"x-request-id:{request_id}"] * bool(request_id)
         self.out, self.text = tempfile.TemporaryFile(), None
         with tempfile.TemporaryFile() as f:
             f.write(b"" if body is None else json.dumps(body).encode())
             f.seek(0)
             self.p = subprocess.Popen([f"{BUILD}/t/helpers/wire_client", SOCK, method, uri, "-",
-                                       *[x for v in h for x in ("-H", v)]], stdin=f,
+                                       *[x for v in h for x in ("-H", v)], *more], stdin=f,
                                       stdout=self.out, stderr=subprocess.PIPE)
 
     def read(self):
@@ -379,8 +379,43 @@ def patience():
         same(s.log("error.log").count("timed out"), 0, "no timeout")
 
 
+def abort_early():
+    """Requests that generate nothing yet: their body is under way, or being read."""
+    global SOCK
+
+    def abort(name):
+        for _ in range(300):
+            r = fetch(s.url + "/admin/abort?request_id=" + name, {})
+            if r[0] != 404:
+                break
+            time.sleep(0.01)
+        return r[0], json.loads(r[2])
+
+    with Stack() as s:
+        SOCK = s.sock
+        half = Call("POST", CHAT, {"messages": LONG}, None, "half", "--no-end")
+        same(abort("half"), (200, {"aborted": 1}), "abort: the body is under way")
+        same(half.error, (500, "server_error", "request_aborted", None), "it is told so")
+        same(fetch(s.url + "/admin/abort?request_id=half", {})[0], 404, "and gone")
+
+        book = {"prompt": "the hills and the sea " * 180000, "max_tokens": 1}
+        got = []
+        ts = [threading.Thread(target=lambda i=i: got.append(fetch(
+            s.url + TEXT, book, **{"X-Request-Id": f"book{i}"}))) for i in range(3)]
+        for t in ts:
+            t.start()
+        same([abort(f"book{i}") for i in range(3)], [(200, {"aborted": 1})] * 3,
+             "three that would be read for seconds")
+        for t in ts:
+            t.join()
+        same([(r[0], json.loads(r[2])["error"]["code"]) for r in got],
+             [(500, "request_aborted")] * 3, "all are told")
+        same(fetch(s.url + CHAT, {"messages": LONG, "max_tokens": 2})[0], 200, "the next is answered")
+
+
 engine()
 corrupt()
+abort_early()
 through_nginx()
 ids()
 patience()

@@ -143,6 +143,7 @@ static void *port_main(void *arg)
                 link_event(ev[i].data.ptr);
         }
 
+        early_end(p);
         gen_pump_all(p);
 
         now = api_now_ns();

@@ -367,6 +367,7 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     if (g->next != NULL)
         g->next->link = &g->next;
     p->gens = g;
+    atomic_init(&g->aborted, early_leave(st));
     pthread_mutex_unlock(&p->gens_lock);
     return g;
 }
@@ -517,9 +518,7 @@ static bool is_corrupt(const struct gen *g)
 static void tell_loss(const struct gen *g, bool closing, struct api_err *e)
 {
     if (atomic_load(&g->aborted)) {
-        api_err_set(e, 500, "server_error", "request_aborted", NULL,
-                    "The operator ended this request (%s).", g->st->request_id);
-        e->final = true;
+        http_aborted(g->st, e);
     } else if (closing) {
         api_err_set(e, 503, "service_unavailable_error", "draining", NULL,
                     "The server is shutting down.");
@@ -685,6 +684,7 @@ int gen_abort(struct api *a, const char *request_id)
             atomic_store(&g->aborted, true);
             here++;
         }
+        here += early_abort(p, request_id);
         pthread_mutex_unlock(&p->gens_lock);
 
         if (here > 0)

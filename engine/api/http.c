@@ -66,6 +66,13 @@ void http_error(struct stream *st, const struct api_err *e)
     error_with(st, e, (struct header) { NULL, NULL });
 }
 
+void http_aborted(const struct stream *st, struct api_err *e)
+{
+    api_err_set(e, 500, "server_error", "request_aborted", NULL,
+                "The operator ended this request (%s).", st->request_id);
+    e->final = true;
+}
+
 void http_busy(struct stream *st)
 {
     atomic_fetch_add(&api_of(st)->n_busy, 1);
@@ -81,10 +88,8 @@ void http_finish(struct stream *st, struct work *w)
 
     if (model != NULL)
         snprintf(st->stats.model, sizeof(st->stats.model), "%.63s", model);
-    if (w->ask.request_id.p != NULL) {
-        memcpy(st->request_id, w->ask.request_id.p, w->ask.request_id.n);
-        st->request_id[w->ask.request_id.n] = '\0';
-    }
+    if (w->ask.request_id.p != NULL)
+        early_rename(st, w->ask.request_id);
 
     if (rc == 0 && (w->kind & ASK_GENERATE) != 0) {
         rc = gen_start(st, w, e);
@@ -444,7 +449,7 @@ static void on_abort(struct stream *st)
     n = gen_abort(api_of(st), id);
     if (n == 0) {
         api_err_set(&e, 404, "invalid_request_error", "request_not_found", "request_id",
-                    "No request with this id runs or waits here.");
+                    "No request with this id is here.");
         http_error(st, &e);
         return;
     }
@@ -550,6 +555,14 @@ static void refuse_method(struct stream *st)
     error_with(st, &e, (struct header) { "allow", allow });
 }
 
+/* What is answered as soon as it is complete cannot be aborted. */
+static bool take_in(struct stream *st)
+{
+    if (st->route->run == NULL)
+        early_add(st);
+    return true;
+}
+
 bool http_admit(struct stream *st)
 {
     bool locked = api_of(st)->keys != NULL;
@@ -566,7 +579,7 @@ bool http_admit(struct stream *st)
     else if (st->route->method != st->method)
         refuse_method(st);
     else
-        return true;
+        return take_in(st);
     return false;
 }
 

@@ -73,6 +73,7 @@ static void stream_free(struct stream *st)
         gen_abandon(st->gen);
     if (st->work != NULL)
         work_abandon(st->work);
+    early_remove(st);
     l->stream[st->slot] = NULL;
     l->n_stream--;
     stream_drop_body(st);
@@ -221,6 +222,7 @@ void stream_end(struct stream *st, uint32_t reason)
 {
     st->state = STREAM_DRAIN;
     st->end_reason = reason;
+    early_remove(st);
     stream_drop_body(st);
     if (stream_flush(st))
         finish(st);

@@ -46,6 +46,8 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     uint32_t     end_reason;        /* WIRE_END_* */
     struct work *work;              /* NULL unless WORK: the reader thread has the body */
     struct gen  *gen;               /* NULL unless WORK */
+    struct stream *early_next, **early_link;    /* in port.early, or NULL */
+    bool         aborted;           /* by an admin, while it was there */
     uint64_t     start_ns;
 };
 
@@ -80,6 +82,7 @@ struct port {
     atomic_int   n_link;            /* with those in the inbox */
     struct link *links;
     struct gen  *gens;              /* changed under gens_lock, so that others may walk it */
+    struct stream *early;           /* likewise: who generates nothing yet */
     pthread_mutex_t gens_lock;
     struct reader reader;
     uint64_t     body_held;         /* bytes of bodies announced, being received or read */
@@ -151,6 +154,17 @@ void http_error(struct stream *st, const struct api_err *e);
 void http_busy(struct stream *st);
 /* The body has been read: answer, or start to generate. */
 void http_finish(struct stream *st, struct work *w);
+
+/* What an admin's word did to it. */
+void http_aborted(const struct stream *st, struct api_err *e);
+
+/* early.c: requests whose body is being received or read */
+void early_add(struct stream *st);
+bool early_leave(struct stream *st);          /* under gens_lock; true: it was aborted meanwhile */
+void early_remove(struct stream *st);         /* likewise, with the lock; it may have left before */
+void early_rename(struct stream *st, struct slice id);
+int  early_abort(struct port *p, const char *request_id);     /* under gens_lock: how many */
+void early_end(struct port *p);               /* answer those that were */
 
 /* gen.c: generations */
 /* A name that we serve the model under, the first one for none; NULL: not ours. */

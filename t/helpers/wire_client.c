@@ -1,11 +1,12 @@
 /* wire_client - one request over the wire, as an nginx worker would send it.
  *
  *   wire_client SOCKET METHOD URI [BODY | -] [-H name:value]... [--abort-after N] [--slow MS]
- *               [--window BYTES]
+ *               [--window BYTES] [--no-end]
  *
  * Prints "status N", the headers, an empty line, the body as it comes, and on stderr the END's
  * reason and the numbers of DATA and ALIVE records. --abort-after N: cancel after N DATA records.
- * --slow MS: acknowledge a record only MS later. --window BYTES: the credit of the stream. */
+ * --slow MS: acknowledge a record only MS later. --window BYTES: the credit of the stream.
+ * --no-end: the end of the body never comes. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@ struct client {
     uint32_t         seq, window;
     uint64_t         received;
     long             abort_after, slow_ms, n_data, n_alive;
-    int              cancelled;
+    int              cancelled, no_end;
     const char      *hdr[16];
     int              n_hdr;
 };
@@ -116,7 +117,8 @@ static void send_request(struct client *c, uint16_t method, const char *uri, con
         send_rec(c, WIRE_REQ_BODY, body + at, part);
         at += part;
     }
-    send_rec(c, WIRE_REQ_END, NULL, 0);
+    if (!c->no_end)
+        send_rec(c, WIRE_REQ_END, NULL, 0);
 }
 
 static void print_head(const uint8_t *buf, uint32_t len)
@@ -219,6 +221,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-H") == 0 && i + 1 < argc && c.n_hdr < 16)
             c.hdr[c.n_hdr++] = argv[++i];
+        else if (strcmp(argv[i], "--no-end") == 0)
+            c.no_end = 1;
         else if (strcmp(argv[i], "--abort-after") == 0 && i + 1 < argc)
             c.abort_after = atol(argv[++i]);
         else if (strcmp(argv[i], "--slow") == 0 && i + 1 < argc)
@@ -233,7 +237,7 @@ int main(int argc, char **argv)
             m = k;
     if (m == 0)
         die("SOCKET METHOD URI [BODY|-] [-H name:value] [--abort-after N] [--slow MS] "
-            "[--window BYTES]");
+            "[--window BYTES] [--no-end]");
 
     n = strlen(pos[3]);
     body = strcmp(pos[3], "-") == 0 ? read_all(&n) : NULL;
