@@ -251,7 +251,7 @@ def limits():
     for f, good, no in (
             ("presence_penalty", 0, 0.1), ("frequency_penalty", 0.0, -1),
             ("repetition_penalty", 1, 1.1), ("logit_bias", {}, {"1": 2}), ("logprobs", False, True),
-            ("top_logprobs", 0, 3), ("tool_choice", "auto", "required"),
+            ("top_logprobs", 0, 3), ("function_call", "auto", {"name": "f"}),
             ("response_format", {"type": "text"}, {"type": "json_object"}), ("store", False, True),
             ("modalities", ["text"], ["audio"]), ("structured_outputs", None, {}),
             ("chat_template", None, "x"), ("chat_template_kwargs", {}, {"x": 1})):

@@ -8,8 +8,20 @@ void choice_open(struct choice *c, const struct channel_ids *ids)
     c->stop_id = -1;
     c->req.stop_at = -1;
     if (c->tok != NULL && c->chat)
-        channel_open(&c->ch, c->tok, ids, c->tools, c->req.tok, (size_t) c->req.n_prompt);
+        channel_open(&c->ch, c->tok, ids, c->calls != NULL ? c->calls->set : NULL, c->req.tok,
+                     (size_t) c->req.n_prompt);
     c->ch.go_on = c->n_eos == 0;
+    if (c->calls != NULL && c->calls->must) {
+        call_guide_open(&c->guide, c->calls, channel_thinks(&c->ch));
+        c->req.guide = call_guide;
+        c->req.guide_arg = &c->guide;
+    }
+}
+
+/* Why an answer ended that ran into no limit. */
+static const char *natural(const struct choice *c)
+{
+    return c->chat && c->ch.n_call > 0 ? "tool_calls" : "stop";
 }
 
 static void put_content(struct choice *c, const char *p, size_t n)
@@ -18,7 +30,7 @@ static void put_content(struct choice *c, const char *p, size_t n)
     c->stop_str = stop_put(&c->stop, p, n, &c->passed);
     said_put(&c->said, SAID_CONTENT, c->passed.p, c->passed.n);
     if (c->stop_str >= 0)
-        c->finish = "stop";
+        c->finish = natural(c);
 }
 
 /* The stop strings hold nothing back any more. */
@@ -93,7 +105,7 @@ static void settle(struct choice *c, enum req_finish fin)
     if (c->finish != NULL)
         return;                        /* the flushed text completed a stop string */
 
-    c->finish = fin == FIN_LENGTH ? "length" : "stop";
+    c->finish = fin == FIN_LENGTH ? "length" : natural(c);
     if (fin != FIN_STOP || r->stop_at < 0)
         return;
 
@@ -105,6 +117,12 @@ static void settle(struct choice *c, enum req_finish fin)
     for (int32_t i = 0; i < c->n_eos; i++)
         if (r->stop_id[i] == r->stop_at)
             c->stop_id = -1;
+}
+
+/* The only call that was asked for is complete, or the model has begun another turn. */
+static bool has_ended(const struct choice *c)
+{
+    return c->chat && (c->ch.ended || (c->calls != NULL && c->calls->one && c->ch.n_call > 0));
 }
 
 bool choice_step(struct choice *c, size_t text_max)
@@ -123,6 +141,11 @@ bool choice_step(struct choice *c, size_t text_max)
             return c->n_seen > n_seen;
         put(c, r->tok[r->n_prompt + c->n_seen]);
         c->n_seen++;
+        if (c->finish == NULL && has_ended(c)) {
+            put_end(c, false);
+            c->finish = natural(c);
+            c->early = true;
+        }
     }
 
     if (c->finish == NULL && fin != FIN_NONE)
@@ -139,7 +162,7 @@ bool choice_idle(const struct choice *c)
 
 int32_t choice_n_tok(const struct choice *c)
 {
-    bool by_id = c->finish != NULL && c->stop_str < 0 && c->req.stop_at >= 0;
+    bool by_id = c->finish != NULL && c->stop_str < 0 && !c->early && c->req.stop_at >= 0;
 
     return c->n_seen + (by_id && c->n_seen < c->req.max_new);
 }

@@ -5,7 +5,7 @@
 #ifndef API_CHOICE_H
 #define API_CHOICE_H
 
-#include "channel.h"
+#include "calls.h"
 #include "req.h"
 #include "stop.h"
 
@@ -14,8 +14,8 @@ struct choice {
     const struct tok *tok;             /* NULL: ids only, no text */
     bool              chat;
     bool              keep_reasoning;
-    const struct toolset *tools;       /* in force, or NULL; borrowed */
-    bool              one_call;        /* the first call ends it */
+    const struct calls *calls;         /* of the tools in force, or NULL; borrowed */
+    struct call_guide guide;
     bool              submitted;
     int32_t           n_seen;          /* generated tokens turned into text */
     int32_t           n_eos;           /* leading stop ids that are the model's own */
@@ -25,7 +25,8 @@ struct choice {
     struct said       fresh;           /* what a token of a chat said, before the stop strings */
     struct buf        plain, passed;   /* scratch: text of a token; what the stop strings let by */
     struct said       said;            /* not yet written to the client */
-    const char       *finish;          /* "stop" or "length"; NULL: goes on */
+    const char       *finish;          /* "stop", "length" or "tool_calls"; NULL: goes on */
+    bool              early;           /* ended here, not by the core: the caller cancels it */
     bool              broken;          /* no answer: req.finish is an error, a refusal or a
                                           cancel that is not ours */
     int32_t           stop_str;        /* index of the stop string that ended it, or -1 */
@@ -38,7 +39,7 @@ struct choice {
 /* After req.tok, stop and the flags are set. */
 void choice_open(struct choice *c, const struct channel_ids *ids);
 /* Take what the core has published, at most until text_max bytes of text wait (0: no limit). True
- * when anything changed. A stop string found leaves the req running: the caller cancels it. */
+ * when anything changed. The req of an answer that has ended may run on: the caller cancels it. */
 bool choice_step(struct choice *c, size_t text_max);
 /* The core will not touch it any more. */
 bool choice_idle(const struct choice *c);

@@ -24,6 +24,8 @@ struct gen {
     atomic_bool    aborted;            /* by an admin, from any thread */
     bool           stream, with_ids;
     int32_t        n_choice, n_per_prompt;
+    struct calls  *calls;              /* of the tools in force, or NULL */
+    uint64_t       call_key[2];        /* of the ids of calls */
     char           stop_text[API_STOP_MAX][API_STOP_BYTES_MAX];
     struct choice  choice[];
 };
@@ -63,6 +65,7 @@ static void gen_free(struct gen *g)
     atomic_fetch_sub(&g->port->api->n_req, g->n_choice);
     for (int32_t i = 0; i < g->n_choice; i++)
         choice_close(&g->choice[i]);
+    calls_close(g->calls);
     free(g);
 }
 
@@ -270,6 +273,9 @@ static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, const in
 
     c->tok = a->tok;
     c->chat = g->id.chat;
+    c->calls = g->calls;
+    c->said.id_key[0] = g->call_key[0] + (uint64_t) i;
+    c->said.id_key[1] = g->call_key[1];
     c->keep_reasoning = ask->include_reasoning;
     c->ts.skip_special = ask->skip_special;
     c->stop.include = ask->include_stop;
@@ -296,7 +302,8 @@ static int fill_all(struct gen *g, const struct ask *ask, const struct prompt_se
 {
     uint64_t seed = (uint64_t) ask->seed;
 
-    if (!ask->has_seed && getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+    if ((!ask->has_seed && getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        || getrandom(g->call_key, sizeof(g->call_key), 0) != sizeof(g->call_key))
         return api_err_set(e, 500, "server_error", "internal_error", NULL, "No random seed.");
 
     for (int32_t k = 0; k < ask->n_stop; k++)
@@ -372,7 +379,7 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     return g;
 }
 
-int gen_start(struct stream *st, const struct work *w, struct api_err *e)
+int gen_start(struct stream *st, struct work *w, struct api_err *e)
 {
     struct api       *a = st->link->port->api;
     const struct ask *ask = &w->ask;
@@ -398,6 +405,8 @@ int gen_start(struct stream *st, const struct work *w, struct api_err *e)
     }
 
     st->gen = g;
+    g->calls = w->prompts.calls;
+    w->prompts.calls = NULL;
     rc = fill_all(g, ask, &w->prompts, e);
     if (rc == 0)
         rc = submit_all(g, e);
@@ -590,6 +599,17 @@ static void pump_stream(struct gen *g, bool all_done)
     finish_stream(g, WIRE_END_OK);
 }
 
+/* Content beside calls is stripped; its front could not be before the calls were known. */
+static struct slice whole_text(const struct said *s)
+{
+    struct slice text = { s->content.p, s->content.n };
+
+    for (; s->n_call > 0 && text.n > 0; text.p++, text.n--)
+        if (*text.p != ' ' && (*text.p < '\t' || *text.p > '\r'))
+            break;
+    return text;
+}
+
 static void write_whole(struct gen *g)
 {
     struct stream    *st = g->st;
@@ -604,7 +624,7 @@ static void write_whole(struct gen *g)
 
         describe(g, c, &o);
         describe_finish(c, &o);
-        o.text = (struct slice) { c->said.content.p, c->said.content.n };
+        o.text = whole_text(&c->said);
         o.reasoning = (struct slice) { c->said.reasoning.p, c->said.reasoning.n };
         o.said = &c->said;
         g->dialect->whole_choice(&st->out, &g->id, &o);
@@ -643,7 +663,7 @@ static void gen_pump(struct gen *g)
     for (int32_t i = 0; i < g->n_choice; i++) {
         struct choice *c = &g->choice[i];
 
-        if (choice_step(c, g->stream ? API_TEXT_HOLD_MAX : 0) && c->stop_str >= 0
+        if (choice_step(c, g->stream ? API_TEXT_HOLD_MAX : 0) && c->finish != NULL
             && !choice_idle(c))
             serve_cancel(api_serve(g->port->api), &c->req);
         if (c->broken) {

@@ -604,12 +604,21 @@ static int set_tools(const struct field *f, const struct json *v, struct ask *a,
     return tools_read(&a->tools, v, path, &a->n_unknown, e);
 }
 
+static int set_tool_choice(const struct field *f, const struct json *v, struct ask *a,
+                           const char *path, struct api_err *e)
+{
+    (void) f;
+    return tools_read_choice(v, path, &a->tool_choice, &a->tool_name, e);
+}
+
 static const struct field fields[] = {
     /* implemented */
     { "model",                 ANY,       set_str,     AT(model),    1, 256, NULL },
     { "messages",              ASK_CHAT | TOKS, set_messages, AT(messages), 1, API_MESSAGE_MAX,
       NULL },
     { "tools",                 ASK_CHAT | TOKS, set_tools, 0,        0, 0, NULL },
+    { "tool_choice",           ASK_CHAT | TOKS, set_tool_choice, 0,  0, 0, NULL },
+    { "parallel_tool_calls",   ASK_CHAT,  set_bool,    AT(parallel_calls), 0, 0, NULL },
     { "prompt",                ASK_TEXT | ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
     { "content",               ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
     { "tokens",                ASK_DETOKENIZE, set_array, AT(tokens), 0, 1 << 22, NULL },
@@ -652,7 +661,6 @@ static const struct field fields[] = {
     { "safety_identifier",     GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
     { "prompt_cache_key",      GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
     { "metadata",              GEN,       accept_metadata, 0, 0, 0, NULL },
-    { "parallel_tool_calls",   ASK_CHAT,  set_bool, NOWHERE, 0, 0, NULL },
     { "response_format",       GEN,       accept_format, 0, 0, 0, NULL },
     { "modalities",            ASK_CHAT,  accept_modalities, 0, 0, 0, NULL },
 
@@ -669,7 +677,6 @@ static const struct field fields[] = {
     { "top_logprobs",          GEN,       refuse, 0, 0, 0, "0" },
     { "prompt_logprobs",       GEN,       refuse, 0, 0, 0, NULL },
     { "logprob_token_ids",     GEN,       refuse, 0, 0, 0, "[]" },
-    { "tool_choice",           ASK_CHAT,  refuse, 0, 0, 0, "none auto" },
     { "functions",             ASK_CHAT,  refuse, 0, 0, 0, "[]" },
     { "function_call",         ASK_CHAT,  refuse, 0, 0, 0, "none auto" },
     { "structured_outputs",    GEN,       refuse, 0, 0, 0, NULL },
@@ -769,7 +776,12 @@ static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
     if (a->continue_final && a->add_generation == ASK_YES)
         return api_err_400(e, "invalid_value", "continue_final_message",
                            "'continue_final_message' excludes 'add_generation_prompt': true.");
-    return 0;
+    return tools_check_choice(&a->tools, a->tool_choice, a->tool_name, e);
+}
+
+const struct json *ask_tools(const struct ask *a)
+{
+    return a->tool_choice == TOOL_CHOICE_NONE ? NULL : a->tools.list;
 }
 
 int ask_read(struct ask *a, enum ask_kind kind, const struct json *doc, struct api_err *e)
@@ -779,6 +791,7 @@ int ask_read(struct ask *a, enum ask_kind kind, const struct json *doc, struct a
         .temperature = -1, .top_p = -1, .min_p = -1,
         .thinking = ASK_UNSET, .effort = ASK_UNSET, .add_generation = ASK_UNSET,
         .add_special = ASK_UNSET, .include_reasoning = true, .skip_special = true,
+        .parallel_calls = true,
     };
 
     if (doc->type != JSON_OBJECT)

@@ -39,6 +39,9 @@ struct ask {
     const struct json *prompt;                     /* STRING or ARRAY, or NULL */
     const struct json *tokens;                     /* ARRAY, or NULL */
     struct tools       tools;                      /* n 0: none */
+    enum tool_choice   tool_choice;
+    struct slice       tool_name;                  /* of TOOL_CHOICE_NAMED */
+    bool               parallel_calls;
     int64_t max_tok, max_completion_tok;           /* -1: absent */
     int64_t n, best_of, seed, min_tok, top_k;      /* top_k: -2 absent; best_of: -1 absent */
     int64_t priority;                              /* larger: later */
@@ -54,6 +57,9 @@ struct ask {
     bool    echo, return_token_ids, return_token_strs, skip_special;
     uint32_t n_unknown;                            /* fields that no table knows */
 };
+
+/* The tools that the model is told of, or NULL: none. */
+const struct json *ask_tools(const struct ask *a);
 
 /* 0, or E_INVALID and *e filled. doc is the root of the body. */
 int ask_read(struct ask *a, enum ask_kind kind, const struct json *doc, struct api_err *e);

@@ -170,7 +170,7 @@ void early_end(struct port *p);               /* answer those that were */
 /* A name that we serve the model under, the first one for none; NULL: not ours. */
 const char *gen_alias(const struct api *a, struct slice model);
 /* Start one; 0, E_INVALID and e, or E_FULL (no room at present), with nothing written. */
-int  gen_start(struct stream *st, const struct work *w, struct api_err *e);
+int  gen_start(struct stream *st, struct work *w, struct api_err *e);
 /* The client is gone: cancel, fill the stream's stats and forget it. */
 void gen_abandon(struct gen *g);
 /* End what runs or waits under this id; how many did. Any thread. */

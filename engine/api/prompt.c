@@ -1,3 +1,4 @@
+#include "calls.h"
 #include "work.h"
 
 #include <stdio.h>
@@ -14,12 +15,17 @@ static int no_tokenizer(const char *param, struct api_err *e)
                        "tokenizer.json: only prompts of token ids to /v1/completions are served.");
 }
 
+static bool thinks(const struct ask *ask)
+{
+    return (ask->thinking != ASK_UNSET ? ask->thinking : ask->effort) == ASK_YES;
+}
+
 int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
                      struct api_err *e)
 {
     struct chat_opts opts = {
         .variant = a->variant,
-        .enable_thinking = (ask->thinking != ASK_UNSET ? ask->thinking : ask->effort) == ASK_YES,
+        .enable_thinking = thinks(ask),
         .preserve_thinking = ask->preserve_thinking,
         .add_generation_prompt = ask->add_generation == ASK_UNSET ? !ask->continue_final
                                                                   : ask->add_generation == ASK_YES,
@@ -29,7 +35,7 @@ int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *tex
     struct err err;
     char       param[64] = "";
 
-    if (chat_render(ask->messages, ask->tools.list, &opts, text, param, &err) != 0)
+    if (chat_render(ask->messages, ask_tools(ask), &opts, text, param, &err) != 0)
         return err.code == E_INVALID
                ? api_err_400(e, "invalid_value", param[0] != '\0' ? param : "messages", "%s",
                              err.msg)
@@ -140,6 +146,8 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
                           "messages", out, e);
         if (rc == 0)
             rc = cut(out, "messages", e);
+        if (rc == 0 && (kind & ASK_GENERATE) != 0)
+            rc = calls_open(&out->calls, ask, a->tok, &a->ids, a->mc->vocab, thinks(ask), e);
         buf_free(&text);
     } else if (ask->prompt->type == JSON_STRING) {
         rc = put_text(a, ask->prompt->text, bos, "prompt", out, e);
@@ -155,4 +163,5 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
 void prompt_free(struct prompt_set *s)
 {
     ids_free(&s->ids);
+    calls_close(s->calls);
 }

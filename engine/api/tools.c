@@ -191,3 +191,46 @@ int tools_check_calls(const struct json *v, const char *path, uint32_t *n_unknow
     }
     return 0;
 }
+
+int tools_read_choice(const struct json *v, const char *path, enum tool_choice *choice,
+                      struct slice *name, struct api_err *e)
+{
+    static const char *const word[] = { "auto", "none", "required" };
+    const struct json *fn = get(v, "function");
+    struct entry       en = { .e = e };
+    uint32_t           n_unknown = 0;
+
+    if (v->type == JSON_STRING) {
+        for (int i = 0; i < 3; i++) {
+            if (slice_is(v->text, word[i])) {
+                *choice = (enum tool_choice) i;
+                return 0;
+            }
+        }
+    } else if (v->type == JSON_OBJECT && fn != NULL) {
+        snprintf(en.path, sizeof(en.path), "%s", path);
+        en.n_unknown = &n_unknown;
+        if (entry_read(&en, v, "_-") != 0)
+            return E_INVALID;
+        *choice = TOOL_CHOICE_NAMED;
+        *name = en.name->text;
+        return 0;
+    }
+    return api_err_400(e, v->type == JSON_STRING || v->type == JSON_OBJECT ? "invalid_value"
+                       : "invalid_type", path, "'%s' must be \"none\", \"auto\", \"required\" or "
+                       "{\"type\":\"function\",\"function\":{\"name\":..}}.", path);
+}
+
+int tools_check_choice(const struct tools *t, enum tool_choice choice, struct slice name,
+                       struct api_err *e)
+{
+    if (choice < TOOL_CHOICE_REQUIRED)
+        return 0;
+    if (t->n == 0)
+        return api_err_400(e, "invalid_value", "tool_choice", "'tool_choice' demands a call, but "
+                           "there are no 'tools'.");
+    if (choice == TOOL_CHOICE_NAMED && tools_find(t, name) == NULL)
+        return api_err_400(e, "invalid_value", "tool_choice", "'tool_choice': \"%.*s\" is not "
+                           "among the 'tools'.", (int) name.n, name.p);
+    return 0;
+}

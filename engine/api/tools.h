@@ -29,6 +29,15 @@ int  tools_read(struct tools *t, const struct json *v, const char *path, uint32_
 /* NULL: no tool of this name. */
 const struct tool *tools_find(const struct tools *t, struct slice name);
 
+/* tool_choice: "none", "auto", "required", or {"type":"function","function":{"name":..}}, then
+ * *name is set too. */
+enum tool_choice { TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED, TOOL_CHOICE_NAMED };
+int  tools_read_choice(const struct json *v, const char *path, enum tool_choice *choice,
+                       struct slice *name, struct api_err *e);
+/* What it says together with the tools. */
+int  tools_check_choice(const struct tools *t, enum tool_choice choice, struct slice name,
+                        struct api_err *e);
+
 /* The same for the tool_calls of a message in the history: ids, names, the type of arguments. That
  * the text of arguments is an object is left to chat_render, which needs it parsed. */
 int  tools_check_calls(const struct json *v, const char *path, uint32_t *n_unknown,

@@ -13,6 +13,7 @@ struct prompt_set {
     bool       for_context;                   /* it must leave room in the context */
     size_t     text_bytes;                    /* tokenised so far, <= API_TEXT_BYTES_MAX */
     size_t     end[API_PROMPT_MAX];           /* where each ends in ids */
+    struct calls *calls;                      /* NULL: no tools in force; who takes it sets NULL */
 };
 int  prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
                       struct api_err *e);

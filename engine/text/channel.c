@@ -55,6 +55,11 @@ void channel_open(struct channel *c, const struct tok *t, const struct channel_i
     }
 }
 
+bool channel_thinks(const struct channel *c)
+{
+    return (c->state & IN_REASONING) != 0;
+}
+
 static bool is_space(char ch)
 {
     return ch == ' ' || (ch >= '\t' && ch <= '\r');

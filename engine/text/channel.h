@@ -39,6 +39,7 @@ struct channel {
  * none are in force. */
 void channel_open(struct channel *c, const struct tok *t, const struct channel_ids *ids,
                   const struct toolset *tools, const int32_t *prompt, size_t n_prompt);
+bool channel_thinks(const struct channel *c);         /* it is inside a thought */
 /* Feed one token; what it says is appended to out. */
 void channel_put(struct channel *c, int32_t id, struct said *out);
 /* No more tokens: flush what was held. cut: by a limit, not by the model. */

@@ -81,20 +81,20 @@ void said_take(struct said *s, size_t n)
         s->first = s->n_part = 0;
 }
 
-/* 24 letters and digits, the same whenever this call is asked for: two rounds of splitmix64. */
+/* 24 letters and digits, the same whenever this call is asked for: splitmix64 of the key. */
 static void call_id(const struct said *s, int32_t index, char id[SAID_ID_BYTES])
 {
     static const char digit[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
     memcpy(id, "call_", 5);
-    for (int half = 0; half < 2; half++) {
-        uint64_t z = s->id_key[half] + ((uint64_t) index + 1) * 0x9e3779b97f4a7c15u;
+    for (uint32_t i = 0; i < 3; i++) {
+        uint64_t z = s->id_key[i % 2] + (3 * (uint64_t) index + i + 1) * 0x9e3779b97f4a7c15u;
 
         z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
         z = (z ^ z >> 27) * 0x94d049bb133111ebu;
         z ^= z >> 31;
-        for (int i = 0; i < 12; i++, z /= 62)
-            id[5 + 12 * half + i] = digit[z % 62];
+        for (int k = 0; k < 8; k++, z /= 62)
+            id[5 + 8 * i + k] = digit[z % 62];
     }
     id[29] = '\0';
 }
