@@ -8,6 +8,9 @@
 #include "backend.h"
 #include "cuda.h"
 
+#include "backend.h"
+#include "cuda.h"
+
 #include <cuda_runtime_api.h>
 #include <math.h>
 #include <stdio.h>
@@ -24,6 +27,7 @@ static struct hopper   hopper, base;       /* base: has nothing */
 static cudaStream_t    stream;
 static void           *flush;
 static uint64_t        rng = 0x9e3779b97f4a7c15ull;
+static size_t          smem_max;
 static int             n_bad, only;       /* only: rows of so many tokens, 0: all */
 
 static void check(cudaError_t rc)
@@ -136,14 +140,15 @@ static void launch_moe(const void *p)
 {
     const struct moe_case *c = p;
 
-    moe_cuda(&c->m, c->h, c->scratch, stream);
+    moe_cuda(&c->m, c->h, c->scratch, smem_max, stream);
 }
 
 static struct weights gate_up, down;
-static float          x[TOK_MAX * HIDDEN], w[TOK_MAX * TOP_K], y[TOK_MAX * HIDDEN];
-static int32_t        idx[TOK_MAX * TOP_K];
+static float          x[TOK_MAX * HIDDEN], z[TOK_MAX * EXPERTS], y[TOK_MAX * HIDDEN];
+static float          ones[EXPERTS];
 
-/* Each token picks at random: 8 different ones. Returns the bytes of the weights that are met. */
+/* Each token picks at random: 8 different ones, whose logits are the largest. x is what bf16 can
+ * hold. Returns the bytes of the weights that are met. */
 static double moe_inputs(int32_t n_tok)
 {
     bool met[EXPERTS] = { false };
@@ -152,6 +157,8 @@ static double moe_inputs(int32_t n_tok)
     for (int32_t t = 0; t < n_tok; t++) {
         bool taken[EXPERTS] = { false };
 
+        for (int e = 0; e < EXPERTS; e++)
+            z[t * EXPERTS + e] = -9;
         for (int j = 0; j < TOP_K; j++) {
             int e;
 
@@ -159,11 +166,10 @@ static double moe_inputs(int32_t n_tok)
                 e = (int) (next() % EXPERTS);
             while (taken[e]);
             taken[e] = met[e] = true;
-            idx[t * TOP_K + j] = e;
-            w[t * TOP_K + j] = uniform();
+            z[t * EXPERTS + e] = uniform();
         }
         for (int i = 0; i < HIDDEN; i++)
-            x[t * HIDDEN + i] = uniform();
+            x[t * HIDDEN + i] = (float) (next() % 511) / 256 - 1;
     }
     for (int e = 0; e < EXPERTS; e++)
         n += met[e];
@@ -173,7 +179,8 @@ static double moe_inputs(int32_t n_tok)
 /* The twin takes a sample of the tokens: each is computed for itself. */
 static double moe_deviation(const struct moe *shape, int32_t n_tok, const float *got)
 {
-    static float sx[CHECKED * HIDDEN], sw[CHECKED * TOP_K], sy[CHECKED * HIDDEN];
+    static float sx[CHECKED * HIDDEN], sz[CHECKED * EXPERTS], sw[CHECKED * TOP_K];
+    static float sy[CHECKED * HIDDEN];
     static int32_t si[CHECKED * TOP_K];
     int32_t n = n_tok < CHECKED ? n_tok : CHECKED;
     struct moe m = *shape;
@@ -184,11 +191,12 @@ static double moe_deviation(const struct moe *shape, int32_t n_tok, const float 
         int32_t t = (int32_t) ((int64_t) i * n_tok / n);
 
         memcpy(sx + i * HIDDEN, x + t * HIDDEN, HIDDEN * sizeof(float));
-        memcpy(sw + i * TOP_K, w + t * TOP_K, TOP_K * sizeof(float));
-        memcpy(si + i * TOP_K, idx + t * TOP_K, TOP_K * sizeof(int32_t));
+        memcpy(sz + i * EXPERTS, z + t * EXPERTS, EXPERTS * sizeof(float));
     }
     m.x = sx;
     m.y = sy;
+    m.z = sz;
+    m.scale = ones;
     m.w = sw;
     m.idx = si;
     m.n_tok = n;
@@ -209,19 +217,36 @@ static double moe_deviation(const struct moe *shape, int32_t n_tok, const float 
     return max > 0 ? d / max : INFINITY;
 }
 
+/* The upper halves. */
+static uint16_t *bf16_of(const float *v, size_t n)
+{
+    uint16_t *h = malloc(n * 2);
+
+    if (h == NULL)
+        check(cudaErrorMemoryAllocation);
+    for (size_t i = 0; i < n; i++)
+        memcpy(&h[i], (const char *) &v[i] + 2, 2);
+    return h;
+}
+
 static void bench_moe(const char *name, const struct hopper *h, int32_t n_tok)
 {
     struct moe_case c = { .h = h };
     double weights = moe_inputs(n_tok);
-    size_t bytes = (size_t) n_tok * HIDDEN * sizeof(float), pairs = (size_t) n_tok * TOP_K;
+    size_t n = (size_t) n_tok * HIDDEN, bytes = n * sizeof(float);
+    size_t pairs = (size_t) n_tok * TOP_K;
+    uint16_t *half = bf16_of(x, n);
     char shape[32];
     struct row r = { .name = name, .shape = shape, .limit = 1e-2 };
 
     c.m = (struct moe) { .gate_up = gate_up.dev, .down = down.dev, .n_tok = n_tok,
                          .n_expert = EXPERTS, .top_k = TOP_K, .hidden = HIDDEN, .ffn = FFN };
-    c.m.x = dev_copy(x, bytes);
-    c.m.w = dev_copy(w, pairs * sizeof(float));
-    c.m.idx = dev_copy(idx, pairs * sizeof(int32_t));
+    c.m.x = dev_copy(half, n * 2);
+    c.m.z = dev_copy(z, (size_t) n_tok * EXPERTS * sizeof(float));
+    c.m.scale = dev_copy(ones, sizeof(ones));
+    c.m.w = dev(pairs * sizeof(float));
+    c.m.idx = dev(pairs * sizeof(int32_t));
+    free(half);
     c.m.y = dev(bytes);
     c.scratch = dev(moe_cuda_scratch(&c.m));
 
@@ -230,13 +255,15 @@ static void bench_moe(const char *name, const struct hopper *h, int32_t n_tok)
     check(cudaMemcpy(y, c.m.y, bytes, cudaMemcpyDeviceToHost));
     r.deviation = moe_deviation(&c.m, n_tok, y);
     r.us = time_us(launch_moe, &c);
-    r.bytes = weights + 2.0 * (double) bytes;
+    r.bytes = weights + 1.5 * (double) bytes;
     r.flops = 2.0 * 3 * FFN * HIDDEN * (double) pairs;
     snprintf(shape, sizeof(shape), "%d tokens", n_tok);
     report(&r);
     cudaFree((void *) (uintptr_t) c.m.x);
-    cudaFree((void *) (uintptr_t) c.m.w);
-    cudaFree((void *) (uintptr_t) c.m.idx);
+    cudaFree((void *) (uintptr_t) c.m.z);
+    cudaFree((void *) (uintptr_t) c.m.scale);
+    cudaFree(c.m.w);
+    cudaFree(c.m.idx);
     cudaFree(c.m.y);
     cudaFree(c.scratch);
 }
@@ -264,11 +291,12 @@ int main(int argc, char **argv)
 {
     struct backend_limits lim = { .n_thread = 16, .vocab = 8, .step_tok_max = TOK_MAX,
                                   .attn_scratch = 64, .seq_max = 1, .page_max = 1,
-                                  .cols_max = HIDDEN, .n_head = 1, .n_kv = { 1, 1 },
+                                  .hidden = HIDDEN, .n_head = 1, .n_kv = { 1, 1 },
                                   .head_dim = { 16, 16 },
                                   .moe = { .n_expert = EXPERTS, .top_k = TOP_K,
                                            .hidden = HIDDEN, .ffn = FFN } };
     struct err e;
+    int smem = 0;
 
     check(cudaStreamCreate(&stream));
     if (be_open_cpu(&twin, &lim, &e) < 0) {
@@ -277,6 +305,10 @@ int main(int argc, char **argv)
     }
     flush = dev(FLUSH);
     hopper_open(&hopper);
+    check(cudaDeviceGetAttribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+    smem_max = (size_t) smem;
+    for (int i = 0; i < EXPERTS; i++)
+        ones[i] = 1;
     printf("kernel,shape,us,GB_s,TFLOP_s,floor_pct,deviation\n");
     only = argc > 2 ? atoi(argv[2]) : 0;
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)

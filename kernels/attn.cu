@@ -225,7 +225,8 @@ __device__ static void write_rows(float o[m_tiles][n_tiles][4], const float *inv
         for (int half = 0; half < 2; half++) {
             int r = m * 16 + half * 8 + lane / 4, t = r / g->group;
             int64_t head = (int64_t) (b->t0 + t) * g->a.n_head + b->h_kv * g->group + r % g->group;
-            float *to = g->z > 0 ? g->acc + (head * g->z + blockIdx.z) * dim : g->a.y + head * dim;
+            float *to = g->acc + (head * g->z + blockIdx.z) * dim;
+            bf16 *y = (bf16 *) g->a.y + head * dim;
 
             if (t >= b->n_tok || t >= g->span)
                 continue;
@@ -233,9 +234,12 @@ __device__ static void write_rows(float o[m_tiles][n_tiles][4], const float *inv
             for (int n = 0; n < n_tiles; n++) {
                 int col = (warp + n * n_warp) * 8 + lane % 4 * 2;
 
-                if (col < dim)
-                    *(float2 *) (to + col) = make_float2(o[m][n][2 * half] * inv[r],
-                                                         o[m][n][2 * half + 1] * inv[r]);
+                float u = o[m][n][2 * half] * inv[r], v = o[m][n][2 * half + 1] * inv[r];
+
+                if (col < dim && g->z > 0)
+                    *(float2 *) (to + col) = make_float2(u, v);
+                else if (col < dim)
+                    *(uint32_t *) (y + col) = pack_bf16(u, v);
             }
         }
     }
@@ -319,7 +323,7 @@ static __global__ void merge_kernel(struct args g)
 
         for (int i = 0; i < p.n; i++)
             y += g.acc[(head * g.z + i) * dim + c] * expf(max[i] - top);
-        g.a.y[head * dim + c] = y / all;
+        ((bf16 *) g.a.y)[head * dim + c] = __float2bfloat16(y / all);
     }
 }
 

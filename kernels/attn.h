@@ -8,7 +8,7 @@
 #include "norm.h"
 
 struct attn {
-    float          *y;            /* [n_tok, n_head, head_dim], not q */
+    void           *y;            /* act [n_tok, n_head, head_dim], not q */
     const float    *q;            /* [n_tok, n_head, head_dim] */
     struct kv_layer kv;           /* keys 0 .. pos are stored already */
     struct kv_map   map;
@@ -16,6 +16,14 @@ struct attn {
     int32_t         window;       /* key j is visible to query i iff 0 <= i - j < window; 0: all */
     int32_t         n_seq;        /* sequences of the step, */
     int32_t         ctx;          /* its largest pos + 1: both only choose among ways */
+};
+
+/* From raw projections: q is normed and turned in place, K and V go to their pages, then attention.
+ * rope.n_tok and store.map are attn's. store.k NULL: another layer has stored them. */
+struct attn_layer {
+    struct norm_rope rope;
+    struct kv_store  store;
+    struct attn      attn;
 };
 
 /* Floats of scratch for one caller of attn_ref. */

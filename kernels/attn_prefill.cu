@@ -360,8 +360,9 @@ __device__ static inline void write_rows(const float *o, const struct rows *st,
     for (int h = 0; h < 2; h++) {
         int r = row + h * 8, t = r / group;
         float inv = st->sum[h];
-        float *y = a->y + ((int64_t) (b->t0 + t) * a->n_head + b->h_kv * group + r % group) * dim
-                   + (dim == 512 ? half * 256 : 0) + lane % 4 * 2;
+        bf16 *y = (bf16 *) a->y
+                  + ((int64_t) (b->t0 + t) * a->n_head + b->h_kv * group + r % group) * dim
+                  + (dim == 512 ? half * 256 : 0) + lane % 4 * 2;
 
         inv += __shfl_xor_sync(WARP_ALL, inv, 1);
         inv += __shfl_xor_sync(WARP_ALL, inv, 2);
@@ -370,7 +371,7 @@ __device__ static inline void write_rows(const float *o, const struct rows *st,
             continue;
         #pragma unroll
         for (int i = 0; i < 32; i++)
-            *(float2 *) (y + i * 8) = make_float2(o[i * 4 + h * 2] * inv,
+            *(uint32_t *) (y + i * 8) = pack_bf16(o[i * 4 + h * 2] * inv,
                                                   o[i * 4 + h * 2 + 1] * inv);
     }
 }

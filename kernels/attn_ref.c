@@ -42,7 +42,7 @@ static void attn_item(const struct attn *a, int64_t tok, int32_t h_kv, float *sc
     int32_t n = pos - first + 1;
     int64_t stride = round_up(n);
     const float *q = a->q + (tok * a->n_head + (int64_t) h_kv * group) * dim;
-    float *y = a->y + (tok * a->n_head + (int64_t) h_kv * group) * dim;
+    float *y = (float *) a->y + (tok * a->n_head + (int64_t) h_kv * group) * dim;
 
     for (int32_t j = 0; j < n; j++) {
         const float *k = (const float *) kv->k + kv_slot(kv, &a->map, seq, first + j)

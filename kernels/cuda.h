@@ -1,7 +1,7 @@
 /* cuda.h - the kernels of the twins on a GPU: the same argument structs, pointers of the device.
  *
  * Launchers are asynchronous on the stream and return nothing: a failed launch is found by
- * cudaGetLastError. Matrices are bf16, activations fp32, KV pages bf16. Plain C, no CUDA types. */
+ * cudaGetLastError. Matrices, acts (norm.h) and KV pages are bf16. Plain C, no CUDA types. */
 #ifndef KERNELS_CUDA_H
 #define KERNELS_CUDA_H
 
@@ -20,6 +20,9 @@ typedef struct CUstream_st *gpu_stream;
 /* Bound by latency; dim, cols and head_dim are multiples of 4, head_dim at most 512. */
 void embed_cuda(const struct embed *a, gpu_stream s);
 void norm_cuda(const struct norm *a, gpu_stream s);
+void join_cuda(const struct join *a, gpu_stream s);       /* dim at most JOIN_DIM_MAX */
+#define JOIN_DIM_MAX 8192
+void to_act_cuda(const struct to_act *a, gpu_stream s);
 void gather_cuda(const struct gather *a, gpu_stream s);
 void geglu_cuda(const struct geglu *a, gpu_stream s);
 void rope_table_cuda(const struct rope_table *a, gpu_stream s);
@@ -28,23 +31,22 @@ void kv_store_cuda(const struct kv_store *a, gpu_stream s);
 void kv_copy_cuda(const struct kv_copy *a, gpu_stream s);
 void fill_cuda(const struct fill *a, gpu_stream s);
 
-/* y = bf16(x), n elements. */
-void to_bf16_cuda(void *y, const float *x, int64_t n, gpu_stream s);
+/* All products of up to 8 rows in one launch, and their activation: bound by the reading of w,
+ * 75 % of the memory's speed accepted. 0: not for this shape, nothing was launched. */
+int  gemm_skinny_cuda(const struct linear *l, size_t smem_max, gpu_stream s);
 
-/* Up to GEMV_ROWS rows: bound by the reading of w, 70 % of the memory's speed accepted. x is split
- * into two bf16 halves, so its rounding is 2^-16. */
-#define GEMV_ROWS 8
-void gemm_skinny_cuda(const struct gemm *g, gpu_stream s);
+/* Any number of rows; cols a multiple of 8. */
+void gemm_tile_cuda(const struct gemm *g, gpu_stream s);
 
-/* Any number of rows; xb is bf16(x) and cols a multiple of 8. */
-void gemm_tile_cuda(const struct gemm *g, const void *xb, gpu_stream s);
+/* Any shape, slowly. */
+void gemm_plain_cuda(const struct gemm *g, gpu_stream s);
 
 /* The same through cuBLASLt: for large matrices. Opaque; one per stream. */
 struct gemm_lt;
 struct gemm_lt *gemm_lt_open(void);                      /* NULL: failed */
 void gemm_lt_close(struct gemm_lt *lt);
 /* false: the library has no way to do it, nothing was launched. */
-int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, const void *xb, gpu_stream s);
+int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, gpu_stream s);
 
 /* head_dim a multiple of 16, at most 512; at most 16 query heads a kv head. ctx is the largest
  * position of the step + 1. Bound by the reading of K and V for few tokens, by the matrix units for
@@ -56,6 +58,12 @@ void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s
  * for this device or shape, nothing was launched. */
 int    attn_prefill_cuda(const struct attn *a, gpu_stream s);
 
+/* All of a layer's attention for steps of one token a sequence, up to ATTN_DECODE_TOK of them:
+ * bound by the reading of K and V. 0: not for this step, nothing was launched. */
+#define ATTN_DECODE_TOK 256
+size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim);
+int    attn_decode_cuda(const struct attn_layer *a, void *scratch, size_t smem_max, gpu_stream s);
+
 void   moe_route_cuda(const struct moe_route *a, gpu_stream s);
 
 /* What the GPU in use has of compute capability 9.0; n_sm 0: nothing, the base path is taken. */
@@ -65,8 +73,10 @@ void hopper_open(struct hopper *h);
 /* a->n_tok at most MOE_CUDA_TOK, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. Bound by
  * the reading of the weights up to about 128 tokens an expert. */
 #define MOE_CUDA_TOK 2048
+#define MOE_SKINNY_TOK 256                /* up to so many tokens the weights bind */
 size_t moe_cuda_scratch(const struct moe *a);            /* of a->n_tok tokens */
-void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, gpu_stream s);
+void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+                gpu_stream s);
 
 /* A row of sample_row whose pointers are the device's. bad: 0, or why there is no token. */
 enum { SAMPLE_OK, SAMPLE_NOT_FINITE, SAMPLE_ALL_BANNED };

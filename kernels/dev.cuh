@@ -10,6 +10,11 @@ typedef __nv_bfloat16 bf16;
 
 #define WARP_ALL 0xffffffffu
 
+__device__ static inline float gelu_mul(float g, float up)
+{
+    return g / (expf(g * (g * g * 0.044715f + 1.0f) * -1.5957691216f) + 1.0f) * up;
+}
+
 static inline int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
@@ -35,6 +40,45 @@ __device__ static inline float block_sum(float v, float *tmp)
     all = warp_sum((int) (threadIdx.x % 32) < n_warp ? tmp[threadIdx.x % 32] : 0.0f);
     __syncthreads();
     return all;
+}
+
+/* Programmatic launch: a kernel may be resident, with its first weights on their way, before those
+ * ahead of it have ended. Each kernel says next_may_start() at its top and reads what others wrote,
+ * or writes anything, after wait_for_others() only. Without the hardware both are nothing. */
+__device__ static inline void next_may_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+__device__ static inline void wait_for_others()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* Launch a kernel that does so. */
+template <typename... par, typename... arg>
+static void launch_early(void (*kernel)(par...), dim3 grid, unsigned threads, size_t smem,
+                         cudaStream_t s, const arg &... args)
+{
+    static int major;                      /* of the device: one thread launches */
+    cudaLaunchAttribute early = {};
+    cudaLaunchConfig_t c = {};
+
+    if (major == 0)
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    c.gridDim = grid;
+    c.blockDim = dim3(threads);
+    c.dynamicSmemBytes = smem;
+    c.stream = s;
+    c.attrs = &early;
+    c.numAttrs = major >= 9 ? 1 : 0;
+    cudaLaunchKernelEx(&c, kernel, args...);
 }
 
 /* lo in the low half: the element with the smaller index. */
@@ -63,6 +107,14 @@ __device__ static inline void ldmatrix_x4(uint32_t *r, const void *p)
 
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+
+__device__ static inline void ldmatrix_x2(uint32_t *r, const void *p)
+{
+    uint32_t at = (uint32_t) __cvta_generic_to_shared(p);
+
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1]) : "r"(at) : "memory");
 }
 
 __device__ static inline void ldmatrix_x4_trans(uint32_t *r, const void *p)

@@ -6,78 +6,137 @@
 #include "dev.cuh"
 
 #define GEMM_THREADS 256
-#define SKINNY_OUT   16                    /* outputs of a block */
-#define SKINNY_TOK   8                     /* tokens of a block */
-#define SKINNY_DEPTH 4                     /* pieces of 32 columns in flight in each warp */
+#define GEMM_WARPS   (GEMM_THREADS / 32)
+#define SKINNY_OUT   16                    /* outputs of a tile */
+#define SKINNY_TOK   8                     /* tokens of a group */
+#define SKINNY_DEPTH 11                    /* pieces of 32 columns in flight in a warp, at most */
 
-struct skinny_smem { float part[GEMM_THREADS / 32][SKINNY_TOK][SKINNY_OUT + 1]; };
+/* Skinny products: weights are the M side of the matrix unit, tokens the N side. Lanes with the
+ * same g = lane / 4 read rows g and g + 8 of a tile of w, 32 columns at a time; the columns keep
+ * their lanes, so weights go from memory to the matrix unit through registers alone. x lies in
+ * shared memory. Rows, and the order of the sums, do not depend on the other tokens. */
 
-/* 8 floats as two rows of b: what bf16 holds of them, and what it leaves. */
-__device__ static inline void split_x(float4 u, float4 v, uint32_t *hi, uint32_t *lo)
+/* Bytes from row to row of x: readers of a piece meet no bank twice. */
+__host__ __device__ static inline int skinny_stride(int cols)
 {
-    const float x[8] = { u.x, u.y, u.z, u.w, v.x, v.y, v.z, v.w };
+    return (cols * 2 + 127) / 128 * 128 + 64;
+}
 
-    for (int i = 0; i < 4; i++) {
-        hi[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
-        lo[i] = pack_bf16(x[2 * i] - __uint_as_float(hi[i] << 16),
-                          x[2 * i + 1] - __uint_as_float(hi[i] & 0xffff0000u));
+/* Rows of x to shared memory, with zeros up to the end of the last piece. The caller waits. */
+template <typename rows>
+__device__ static inline void skinny_load_x(char *xs, const rows &x_row, int n_tok, int cols)
+{
+    int chunks = (cols + 31) / 32 * 4, stride = skinny_stride(cols);
+
+    for (int i = threadIdx.x; i < n_tok * chunks; i += blockDim.x) {
+        int r = i / chunks, k = i % chunks * 8;
+
+        copy_async(xs + r * stride + k * 2, x_row(r) + (k < cols ? k : 0), k < cols);
+    }
+    copy_commit();
+}
+
+template <int depth> struct skinny_regs { uint4 a[depth], b[depth]; };
+
+/* Pieces first, first + step, ... of a tile for one warp; rows w0 and w1 of this lane. */
+template <int depth>
+__device__ static inline void skinny_load(struct skinny_regs<depth> *r, const bf16 *w0,
+                                          const bf16 *w1, int first, int step, int cols)
+{
+    #pragma unroll
+    for (int d = 0; d < depth; d++) {
+        int k = (first + d * step) * 32 + threadIdx.x % 4 * 8;
+
+        r->a[d] = k < cols ? load_stream(w0 + k) : make_uint4(0, 0, 0, 0);
+        r->b[d] = k < cols ? load_stream(w1 + k) : make_uint4(0, 0, 0, 0);
     }
 }
 
-/* SKINNY_OUT outputs of up to SKINNY_TOK tokens: weights are the M side of the matrix unit. Lanes
- * with the same g = lane / 4 read row g and row g + 8 of w, and row g of x, 32 columns at a time;
- * the columns keep their lanes, so nothing passes through shared memory. The warps share the
- * columns. x: this lane's row, NULL if there is none. n_out: rows of w that are there.
- *
- * Thread i < 128 returns output i % 16 of token i / 16; the order of the sum is fixed. */
-__device__ static inline float gemm_skinny(struct skinny_smem *sm, const bf16 *w, int n_out,
-                                           int cols, const float *x)
+/* c += the pieces in r; each is replaced by the one at next0, next1 once it is used. */
+template <int depth, int groups>
+__device__ static inline void skinny_mma(float c[groups][4], struct skinny_regs<depth> *r,
+                                         const char *xs, int n_tok, int first, int step, int cols,
+                                         const bf16 *next0, const bf16 *next1, int next_first)
 {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int n_warp = GEMM_THREADS / 32;
-    const bf16 *w0 = w + (int64_t) (g < n_out ? g : 0) * cols + 8 * t;
-    const bf16 *w1 = w + (int64_t) (g + 8 < n_out ? g + 8 : 0) * cols + 8 * t;
-    const uint4 none = make_uint4(0, 0, 0, 0);
-    const float4 zero = make_float4(0, 0, 0, 0);
-    int n_piece = (cols + 31) / 32;
-    float c[4] = {0, 0, 0, 0}, sum = 0;
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, stride = skinny_stride(cols);
 
-    for (int first = warp; first < n_piece; first += n_warp * SKINNY_DEPTH) {
-        uint4 a[SKINNY_DEPTH], b[SKINNY_DEPTH];
+    #pragma unroll
+    for (int d = 0; d < depth; d++) {
+        int piece = first + d * step, k = (next_first + d * step) * 32 + 8 * t;
+        bool in = piece * 32 < cols;
 
         #pragma unroll
-        for (int d = 0; d < SKINNY_DEPTH; d++) {
-            int k = (first + d * n_warp) * 32;
-            bool in = k + 8 * t < cols;
+        for (int n = 0; n < groups; n++) {
+            uint4 x = make_uint4(0, 0, 0, 0);
 
-            a[d] = in ? load_stream(w0 + k) : none;
-            b[d] = in ? load_stream(w1 + k) : none;
+            if (n > 0 && n * SKINNY_TOK >= n_tok)
+                break;
+            if (in && n * SKINNY_TOK + g < n_tok)
+                x = *(const uint4 *) (xs + (n * SKINNY_TOK + g) * stride + piece * 64 + t * 16);
+            mma_16x8x16(c[n], r->a[d].x, r->b[d].x, r->a[d].y, r->b[d].y, x.x, x.y);
+            mma_16x8x16(c[n], r->a[d].z, r->b[d].z, r->a[d].w, r->b[d].w, x.z, x.w);
         }
-        #pragma unroll
-        for (int d = 0; d < SKINNY_DEPTH; d++) {
-            int k = (first + d * n_warp) * 32 + 8 * t;
-            bool in = k < cols && x != NULL;
-            float4 u = in ? *(const float4 *) (x + k) : zero;
-            float4 v = in ? *(const float4 *) (x + k + 4) : zero;
-            uint32_t hi[4], lo[4];
-
-            split_x(u, v, hi, lo);
-            mma_16x8x16(c, a[d].x, b[d].x, a[d].y, b[d].y, hi[0], hi[1]);
-            mma_16x8x16(c, a[d].z, b[d].z, a[d].w, b[d].w, hi[2], hi[3]);
-            mma_16x8x16(c, a[d].x, b[d].x, a[d].y, b[d].y, lo[0], lo[1]);
-            mma_16x8x16(c, a[d].z, b[d].z, a[d].w, b[d].w, lo[2], lo[3]);
+        if (next0 != NULL) {
+            r->a[d] = k < cols ? load_stream(next0 + k) : make_uint4(0, 0, 0, 0);
+            r->b[d] = k < cols ? load_stream(next1 + k) : make_uint4(0, 0, 0, 0);
         }
     }
+}
 
-    sm->part[warp][2 * t][g] = c[0];
-    sm->part[warp][2 * t + 1][g] = c[1];
-    sm->part[warp][2 * t][g + 8] = c[2];
-    sm->part[warp][2 * t + 1][g + 8] = c[3];
-    __syncthreads();
-    if (threadIdx.x < SKINNY_TOK * SKINNY_OUT)
-        for (int i = 0; i < n_warp; i++)
-            sum += sm->part[i][threadIdx.x / SKINNY_OUT][threadIdx.x % SKINNY_OUT];
+/* What the warps of a block have of a tile; two, so that one barrier a tile is enough. */
+template <int groups> struct skinny_part {
+    float v[2][GEMM_WARPS][groups * SKINNY_TOK][SKINNY_OUT + 1];
+};
+
+template <int groups>
+__device__ static inline float skinny_sum(const struct skinny_part<groups> *p, int tile, int tok,
+                                          int out)
+{
+    float sum = 0;
+
+    for (int i = 0; i < GEMM_WARPS; i++)
+        sum += p->v[tile % 2][i][tok][out];
     return sum;
+}
+
+/* n_tile tiles whose columns the warps share; row(tile, half) is this lane's row g or g + 8. r has
+ * the first pieces already. put(tile) is called when skinny_sum() has the tile. */
+template <int depth, int groups, typename rows, typename sink>
+__device__ static inline void skinny_tiles(struct skinny_part<groups> *part,
+                                           struct skinny_regs<depth> *r, const char *xs,
+                                           int n_tok, int cols, int n_tile, const rows &row,
+                                           const sink &put)
+{
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    int each = ((cols + 31) / 32 + GEMM_WARPS - 1) / GEMM_WARPS;
+    int rounds = (each + depth - 1) / depth;
+
+    for (int tile = 0; tile < n_tile; tile++) {
+        float c[groups][4] = {};
+
+        for (int i = 0; i < rounds; i++) {
+            bool turn = i + 1 == rounds;   /* what comes next is of the next tile */
+            const bf16 *next0 = NULL, *next1 = NULL;
+
+            if (!turn || tile + 1 < n_tile) {
+                next0 = row(tile + turn, 0);
+                next1 = row(tile + turn, 1);
+            }
+            skinny_mma<depth, groups>(c, r, xs, n_tok, i * depth * GEMM_WARPS + warp, GEMM_WARPS,
+                                      cols, next0, next1,
+                                      turn ? warp : (i + 1) * depth * GEMM_WARPS + warp);
+        }
+        for (int n = 0; n < groups; n++) {
+            float (*v)[SKINNY_OUT + 1] = &part->v[tile % 2][warp][n * SKINNY_TOK + 2 * t];
+
+            v[0][g] = c[n][0];
+            v[1][g] = c[n][1];
+            v[0][g + 8] = c[n][2];
+            v[1][g + 8] = c[n][3];
+        }
+        __syncthreads();
+        put(tile);
+    }
 }
 
 #define TILE_TOK   64

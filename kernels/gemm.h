@@ -1,4 +1,4 @@
-/* gemm.h - y = x W^T: a linear layer. fp32 activations, weights as stored, fp32 accumulation.
+/* gemm.h - y = x W^T: a linear layer. x is an act (norm.h), weights as stored, fp32 accumulation.
  *
  * Each output element is summed in one order, whatever the number of rows and whoever computes
  * it, so one token's result never depends on its batch. Bound by the reading of w: rows of w are
@@ -12,9 +12,19 @@
 
 struct gemm {
     float       *y;               /* [n_row, w.rows] */
-    const float *x;               /* [n_row, w.cols], not y */
+    const void  *x;               /* act [n_row, w.cols], not y */
     struct mat   w;
     int32_t      n_row;
+};
+
+/* Products over the same rows, in one op. */
+#define LINEAR_MAX 3
+
+struct linear {
+    struct gemm g[LINEAR_MAX];
+    int32_t     n;
+    void       *act;              /* not NULL: act [n_row, g[0].w.rows] = gelu(g[0].y) * g[1].y, and
+                                     these two y are scratch */
 };
 
 /* Output columns lo .. hi-1 of all rows. */

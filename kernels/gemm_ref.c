@@ -113,7 +113,7 @@ void gemm_ref(const struct gemm *g, int64_t lo, int64_t hi)
         for (int32_t t = 0; t < g->n_row; t += GEMM_ROWS) {
             n = g->n_row - t < GEMM_ROWS ? g->n_row - t : GEMM_ROWS;
             for (int32_t r = 0; r < n; r++) {
-                x[r] = g->x + (size_t) (t + r) * (size_t) g->w.cols;
+                x[r] = (const float *) g->x + (size_t) (t + r) * (size_t) g->w.cols;
                 y[r] = g->y + (size_t) (t + r) * (size_t) g->w.rows;
             }
             gemm_rows_ref(y, x, n, &g->w, 0, o, o + BLOCK < hi ? o + BLOCK : hi);

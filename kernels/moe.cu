@@ -5,9 +5,6 @@
 #include "gemm.cuh"
 #include "moe.cuh"
 
-#define EXPERT_MAX 1024
-#define MANY_COPY (EXPERT_MAX * 8)         /* elements of x that a block makes bf16 */
-
 /* One warp a token. The next best is the best of those after the last one in the order of logits,
  * lower ids first, so nobody keeps a list of who is taken. */
 static __global__ void route_kernel(struct moe_route a)
@@ -62,124 +59,24 @@ void moe_route_cuda(const struct moe_route *a, gpu_stream s)
     route_kernel<<<(unsigned) ceil_div(a->n_tok, 4), 128, 0, s>>>(*a);
 }
 
-/* Sum of v over threads 0 .. this one; tmp: 32 ints. */
-__device__ static inline int scan(int v, int *tmp)
+static __global__ void __launch_bounds__(EXPERT_MAX) group_kernel(struct moe_work w)
 {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, n;
+    __shared__ struct group_smem sm;
 
-    for (int o = 1; o < 32; o *= 2) {
-        n = __shfl_up_sync(WARP_ALL, v, o);
-        v += lane >= o ? n : 0;
-    }
-    if (lane == 31)
-        tmp[warp] = v;
-    __syncthreads();
-    if (warp == 0) {
-        int w = lane < (int) blockDim.x / 32 ? tmp[lane] : 0;
-
-        for (int o = 1; o < 32; o *= 2) {
-            n = __shfl_up_sync(WARP_ALL, w, o);
-            w += lane >= o ? n : 0;
-        }
-        tmp[lane] = w;
-    }
-    __syncthreads();
-    v += warp > 0 ? tmp[warp - 1] : 0;
-    __syncthreads();
-    return v;
+    group_pairs(&sm, w);
 }
 
-__device__ static inline void place(const struct moe_work &w, int pair)
-{
-    w.m.order[w.m.start[w.m.idx[pair]] + w.rank[pair]] = pair;
-}
-
-/* EXPERT_MAX threads, thread e for expert e: counts, and lists the tiles. A pair's rank among those
- * of its expert is left to chance: each pair is computed for itself. An expert's tiles are of one
- * size, give or take. */
-__device__ static inline void group(const struct moe_work &w)
-{
-    __shared__ int count[EXPERT_MAX], tmp[32];
-    int e = threadIdx.x, n_pair = w.m.n_tok * w.m.top_k, n, start, tiles, tile;
-
-    count[e] = 0;
-    __syncthreads();
-    #pragma unroll 8
-    for (int i = e; i < n_pair; i += EXPERT_MAX)
-        w.rank[i] = atomicAdd(&count[w.m.idx[i]], 1);
-    __syncthreads();
-
-    n = count[e];
-    start = scan(n, tmp) - n;
-    tiles = (n + w.tile_tok - 1) / w.tile_tok;
-    tile = scan(tiles, tmp) - tiles;
-    if (e < w.m.n_expert)
-        w.m.start[e] = start;
-    for (int i = 0; i < tiles; i++) {
-        int lo = i * n / tiles, hi = (i + 1) * n / tiles;
-
-        w.tile[tile + i] = { e, start + lo, hi - lo, 0 };
-    }
-    if (e == EXPERT_MAX - 1)
-        *w.n_tile = tile + tiles;
-    __syncthreads();
-    for (int i = e; !w.many && i < n_pair; i += EXPERT_MAX)
-        place(w, i);
-}
-
-/* Block 0 groups; the others, if there are any, make x bf16. */
-static __global__ void __launch_bounds__(EXPERT_MAX) prepare_kernel(struct moe_work w)
-{
-    int64_t n = (int64_t) w.m.n_tok * w.m.hidden;
-    int64_t i = ((int64_t) blockIdx.x - 1) * MANY_COPY + threadIdx.x * 8;
-    const float *x = w.m.x + i;
-
-    if (blockIdx.x == 0) {
-        group(w);
-    } else if (i + 8 <= n) {
-        float4 u = *(const float4 *) x, v = *(const float4 *) (x + 4);
-
-        *(uint4 *) (w.xb + i) = make_uint4(pack_bf16(u.x, u.y), pack_bf16(u.z, u.w),
-                                           pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
-    } else {
-        for (; i < n; i++)
-            w.xb[i] = __float2bfloat16(w.m.x[i]);
-    }
-}
-
-/* Many pairs: scattered words, so they take more than one SM. */
+/* Scattered words, so they take more than one SM. */
 static __global__ void order_kernel(struct moe_work w)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
 
     if (i < w.m.n_tok * w.m.top_k)
-        place(w, i);
+        place_pair(w, i);
 }
 
 /* rows outputs of each expert. Pair p reads row p / div of x and writes row p of y. */
-struct product { const bf16 *w; const void *x; float *y; int32_t rows, cols, div; };
-
-static __global__ void __launch_bounds__(GEMM_THREADS) skinny_kernel(struct moe_work w,
-                                                                     struct product p)
-{
-    __shared__ struct skinny_smem sm;
-    int out = blockIdx.x * SKINNY_OUT, g = threadIdx.x % 32 / 4, r = threadIdx.x / SKINNY_OUT;
-    int o = out + threadIdx.x % SKINNY_OUT, e, first, n;
-    const float *x = NULL;
-    float sum;
-
-    if ((int) blockIdx.y >= *w.n_tile)
-        return;
-    e = w.tile[blockIdx.y].expert;
-    first = w.tile[blockIdx.y].first;
-    n = w.tile[blockIdx.y].n;
-    if (g < n)
-        x = (const float *) p.x + (int64_t) (w.m.order[first + g] / p.div) * p.cols;
-    sum = gemm_skinny(&sm, p.w + ((int64_t) e * p.rows + out) * p.cols,
-                      p.rows - out < SKINNY_OUT ? p.rows - out : SKINNY_OUT, p.cols, x);
-    if (r < n && o < p.rows)
-        p.y[(int64_t) w.m.order[first + r] * p.rows + o] = sum;
-}
+struct product { const bf16 *w, *x; float *y; int32_t rows, cols, div; };
 
 static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct moe_work w,
                                                                    struct product p)
@@ -203,7 +100,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct moe_wo
     t.n_tok = n;
     t.cols = p.cols;
     gemm_tile(&sm, &t,
-              [&](int i) { return (const bf16 *) p.x + (int64_t) (pair[i] / p.div) * p.cols; },
+              [&](int i) { return p.x + (int64_t) (pair[i] / p.div) * p.cols; },
               [&](int i, int o, float v) { p.y[(int64_t) pair[i] * p.rows + out + o] = v; });
 }
 
@@ -218,8 +115,7 @@ static __global__ void plain_kernel(struct moe_work w, struct product p)
     if (o >= p.rows)
         return;
     for (int k = lane; k < p.cols; k += 32)
-        sum += __bfloat162float(row[k]) * (w.many ? __bfloat162float(((const bf16 *) p.x)[x + k])
-                                                  : ((const float *) p.x)[x + k]);
+        sum += __bfloat162float(row[k]) * __bfloat162float(p.x[x + k]);
     sum = warp_sum(sum);
     if (lane == 0)
         p.y[(int64_t) pair * p.rows + o] = sum;
@@ -227,20 +123,14 @@ static __global__ void plain_kernel(struct moe_work w, struct product p)
 
 static void product(const struct moe_work *w, const struct product *p, gpu_stream s)
 {
-    unsigned tiles = (unsigned) w->tile_max;
-
     if (p->cols % 8 != 0) {
         dim3 grid((unsigned) ceil_div(p->rows, 8), (unsigned) (w->m.n_tok * w->m.top_k));
 
         plain_kernel<<<grid, 256, 0, s>>>(*w, *p);
-    } else if (w->many) {
-        dim3 grid((unsigned) ceil_div(p->rows, TILE_OUT), tiles);
+    } else {
+        dim3 grid((unsigned) ceil_div(p->rows, TILE_OUT), (unsigned) w->tile_max);
 
         tile_kernel<<<grid, GEMM_THREADS, 0, s>>>(*w, *p);
-    } else {
-        dim3 grid((unsigned) ceil_div(p->rows, SKINNY_OUT), tiles);
-
-        skinny_kernel<<<grid, GEMM_THREADS, 0, s>>>(*w, *p);
     }
 }
 
@@ -249,14 +139,8 @@ static __global__ void act_kernel(struct moe_work w)
     int64_t p = blockIdx.x;
     const float *gu = w.m.gu + p * 2 * w.m.ffn;
 
-    for (int i = threadIdx.x; i < w.m.ffn; i += blockDim.x) {
-        float v = moe_geglu(gu[i], gu[w.m.ffn + i]);
-
-        if (w.many)
-            ((bf16 *) w.act)[p * w.m.ffn + i] = __float2bfloat16(v);
-        else
-            w.act[p * w.m.ffn + i] = v;
-    }
+    for (int i = threadIdx.x; i < w.m.ffn; i += blockDim.x)
+        w.act[p * w.m.ffn + i] = __float2bfloat16(gelu_mul(gu[i], gu[w.m.ffn + i]));
 }
 
 static __global__ void sum_kernel(struct moe m)
@@ -265,11 +149,20 @@ static __global__ void sum_kernel(struct moe m)
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     float sum = 0;
 
+    next_may_start();
+    wait_for_others();
     if (i >= m.hidden)
         return;
     for (int j = 0; j < m.top_k; j++)
         sum += m.w[t * m.top_k + j] * m.out[(t * m.top_k + j) * m.hidden + i];
     m.y[t * m.hidden + i] = sum;
+}
+
+void moe_sum_cuda(const struct moe *m, gpu_stream s)
+{
+    dim3 grid((unsigned) ceil_div(m->hidden, 256), (unsigned) m->n_tok);
+
+    launch_early(sum_kernel, grid, 256, 0, s, *m);
 }
 
 static size_t align256(size_t n)
@@ -284,13 +177,13 @@ static size_t lay_out(struct moe_work *w, void *p)
     size_t tiles = (size_t) w->m.n_expert + pairs / SKINNY_TOK;
     char *c = (char *) p;
     struct { void **p; size_t bytes; } part[] = {
-        { (void **) &w->m.order, pairs * 4 },   { (void **) &w->rank, pairs * 4 },
+        { (void **) &w->m.order, pairs * 4 },
+        { (void **) &w->rank, pairs * 4 },
         { (void **) &w->m.start, (size_t) w->m.n_expert * 4 },
         { (void **) &w->tile, tiles * sizeof(*w->tile) },
         { (void **) &w->n_tile, 4 },
-        { (void **) &w->xb, (size_t) w->m.n_tok * (size_t) w->m.hidden * 2 },
         { (void **) &w->m.gu, pairs * 2 * (size_t) w->m.ffn * 4 },
-        { (void **) &w->act, pairs * (size_t) w->m.ffn * 4 },
+        { (void **) &w->act, pairs * (size_t) w->m.ffn * 2 },
         { (void **) &w->m.out, pairs * (size_t) w->m.hidden * 4 },
     };
 
@@ -316,7 +209,7 @@ static void base_path(const struct moe_work *w, gpu_stream s)
     struct product up, down;
 
     up.w = (const bf16 *) m->gate_up.p;
-    up.x = w->many ? (const void *) w->xb : m->x;
+    up.x = (const bf16 *) m->x;
     up.y = m->gu;
     up.rows = 2 * m->ffn;
     up.cols = m->hidden;
@@ -331,28 +224,28 @@ static void base_path(const struct moe_work *w, gpu_stream s)
     product(w, &up, s);
     act_kernel<<<(unsigned) (m->n_tok * m->top_k), 256, 0, s>>>(*w);
     product(w, &down, s);
-    sum_kernel<<<dim3((unsigned) ceil_div(m->hidden, 256), (unsigned) m->n_tok), 256, 0, s>>>(*m);
+    moe_sum_cuda(m, s);
 }
 
-/* Few tokens an expert: the weights are read at full speed by 8 tokens at a time. Many: tiles. */
-void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, gpu_stream s)
+void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+              gpu_stream s)
 {
+    struct moe_route route = moe_route_of(a);
     struct moe_work w = {};
     int32_t pairs = a->n_tok * a->top_k;
     bool hopper = h->n_sm > 0 && a->hidden % 8 == 0 && a->ffn % 8 == 0;
-    unsigned blocks;
 
     w.m = *a;
     lay_out(&w, scratch);
-    w.many = hopper ? pairs >= 2 * a->n_expert : pairs > SKINNY_TOK * a->n_expert;
-    w.tile_tok = !w.many ? SKINNY_TOK : hopper ? MOE_HOPPER_TOK : TILE_TOK;
+    if (moe_skinny_cuda(&w, hopper, smem_max, s))
+        return;
+    w.tile_tok = hopper ? MOE_HOPPER_TOK : TILE_TOK;
     w.tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w.tile_tok;
 
-    blocks = w.many ? (unsigned) ceil_div((int64_t) a->n_tok * a->hidden, MANY_COPY) : 0;
-    prepare_kernel<<<1 + blocks, EXPERT_MAX, 0, s>>>(w);
-    if (w.many)
-        order_kernel<<<(unsigned) ceil_div(pairs, 256), 256, 0, s>>>(w);
-    if (w.many && hopper)
+    moe_route_cuda(&route, s);
+    group_kernel<<<1, EXPERT_MAX, 0, s>>>(w);
+    order_kernel<<<(unsigned) ceil_div(pairs, 256), 256, 0, s>>>(w);
+    if (hopper)
         moe_hopper(&w, h, s);
     else
         base_path(&w, s);

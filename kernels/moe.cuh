@@ -1,5 +1,5 @@
-/* moe.cuh - what moe.cu and moe_hopper.cu share: one call of the experts, its work as a list of
- * tiles that the device makes itself, so the host never waits. */
+/* moe.cuh - what moe.cu, moe_skinny.cu and moe_hopper.cu share: one call of the experts, its work
+ * as a list of tiles that the device makes itself, so the host never waits. */
 #ifndef KERNELS_MOE_CUH
 #define KERNELS_MOE_CUH
 
@@ -15,11 +15,9 @@ struct moe_work {
     int32_t         *rank;         /* [n_tok * top_k] of a pair among those of its expert */
     int32_t         *n_tile;
     struct moe_tile *tile;         /* [n_tile] */
-    bf16            *xb;           /* [n_tok, hidden], if many */
-    float           *act;          /* [n_tok * top_k, ffn], bf16 if many */
+    bf16            *act;          /* [n_tok * top_k, ffn] */
     int32_t          tile_max;     /* at most so many tiles, */
     int32_t          tile_tok;     /* of so many tokens */
-    bool             many;
 };
 
 /* gelu(g) * u, with the tanh. Far from 0 the quotient is g or 0. */
@@ -29,6 +27,79 @@ __device__ static inline float moe_geglu(float g, float u)
 
     return __fdividef(g, e + 1.0f) * u;
 }
+
+#define EXPERT_MAX 1024
+
+/* Sum of v over threads 0 .. this one; tmp: 32 ints. */
+__device__ static inline int scan(int v, int *tmp)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, n;
+
+    for (int o = 1; o < 32; o *= 2) {
+        n = __shfl_up_sync(WARP_ALL, v, o);
+        v += lane >= o ? n : 0;
+    }
+    if (lane == 31)
+        tmp[warp] = v;
+    __syncthreads();
+    if (warp == 0) {
+        int w = lane < (int) blockDim.x / 32 ? tmp[lane] : 0;
+
+        for (int o = 1; o < 32; o *= 2) {
+            n = __shfl_up_sync(WARP_ALL, w, o);
+            w += lane >= o ? n : 0;
+        }
+        tmp[lane] = w;
+    }
+    __syncthreads();
+    v += warp > 0 ? tmp[warp - 1] : 0;
+    __syncthreads();
+    return v;
+}
+
+struct group_smem { int count[EXPERT_MAX], tmp[32]; };
+
+/* EXPERT_MAX threads, thread e for expert e: counts, and lists the tiles. A pair's rank among those
+ * of its expert is left to chance: each pair is computed for itself. An expert's tiles are of one
+ * size, give or take. */
+__device__ static inline void group_pairs(struct group_smem *sm, const struct moe_work &w)
+{
+    int e = threadIdx.x, n_pair = w.m.n_tok * w.m.top_k, n, start, tiles, tile;
+
+    sm->count[e] = 0;
+    __syncthreads();
+    #pragma unroll 8
+    for (int i = e; i < n_pair; i += EXPERT_MAX)
+        w.rank[i] = atomicAdd(&sm->count[w.m.idx[i]], 1);
+    __syncthreads();
+
+    n = sm->count[e];
+    start = scan(n, sm->tmp) - n;
+    tiles = (n + w.tile_tok - 1) / w.tile_tok;
+    tile = scan(tiles, sm->tmp) - tiles;
+    if (e < w.m.n_expert)
+        w.m.start[e] = start;
+    for (int i = 0; i < tiles; i++) {
+        int lo = i * n / tiles, hi = (i + 1) * n / tiles;
+
+        w.tile[tile + i] = { e, start + lo, hi - lo, 0 };
+    }
+    if (e == EXPERT_MAX - 1)
+        *w.n_tile = tile + tiles;
+}
+
+/* After the block or kernel that has grouped. */
+__device__ static inline void place_pair(const struct moe_work &w, int pair)
+{
+    w.m.order[w.m.start[w.m.idx[pair]] + w.rank[pair]] = pair;
+}
+
+/* y = the sum over each token's slots of out, in their order. */
+void moe_sum_cuda(const struct moe *m, gpu_stream s);
+
+/* moe_skinny.cu: few tokens an expert, bound by the reading of weights; it routes as well.
+ * 0: not for this shape, or moe_hopper() does it faster. */
+int moe_skinny_cuda(struct moe_work *w, bool hopper, size_t smem_max, gpu_stream s);
 
 #define MOE_HOPPER_TOK 160
 

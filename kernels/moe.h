@@ -1,4 +1,4 @@
-/* moe.h - routing and the routed experts.
+/* moe.h - routing and the routed experts: y = sum over a token's experts of w * expert(x).
  *
  * moe_route picks the experts of each token; moe_group sorts the (token, slot) pairs by expert so
  * that each expert's weights are read once per GEMM_ROWS tokens. A token's slots are added in
@@ -20,11 +20,12 @@ struct moe_route {
 
 struct moe {
     float         *y;             /* [n_tok, hidden], not x */
-    const float   *x;             /* [n_tok, hidden] */
+    const void    *x;             /* act [n_tok, hidden] */
     struct mat     gate_up;       /* [n_expert * 2 * ffn, hidden]: ffn rows of gate, ffn of up */
     struct mat     down;          /* [n_expert * hidden, ffn] */
-    const int32_t *idx;           /* [n_tok, top_k] */
-    const float   *w;             /* [n_tok, top_k] */
+    const float   *z, *scale;     /* of moe_route */
+    int32_t       *idx;           /* [n_tok, top_k] of moe_route: these two are the op's first */
+    float         *w;             /* [n_tok, top_k]  results */
     int32_t        n_tok, n_expert, top_k, hidden, ffn;
 
     /* scratch of moe_scratch() */
@@ -33,6 +34,16 @@ struct moe {
     float         *gu;            /* [n_tok * top_k, 2 * ffn] */
     float         *out;           /* [n_tok * top_k, hidden] */
 };
+
+static inline struct moe_route moe_route_of(const struct moe *a)
+{
+    struct moe_route r = { a->z, a->scale, a->idx, a->w, a->n_tok, a->n_expert, a->top_k };
+
+    return r;
+}
+
+/* Tokens first .. first + n - 1 of a. */
+struct moe moe_slice(const struct moe *a, int32_t first, int32_t n, size_t act_bytes);
 
 size_t moe_scratch(const struct moe *m);               /* bytes, for n_tok = MOE_TOK_MAX */
 void   moe_scratch_set(struct moe *m, void *p);

@@ -305,8 +305,8 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     dim3 sums((unsigned) ceil_div(m->hidden, 128 * 8), (unsigned) m->n_tok);
 
     map_weights(&up.w, h, m->gate_up.p, (int64_t) m->n_expert * 2 * m->ffn, m->hidden);
-    up.x = w->xb;
-    up.y = (bf16 *) w->act;
+    up.x = (const bf16 *) m->x;
+    up.y = w->act;
     up.order = m->order;
     up.n_tile = w->n_tile;
     up.tile = w->tile;

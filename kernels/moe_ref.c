@@ -6,6 +6,19 @@
 #include <math.h>
 #include <string.h>
 
+struct moe moe_slice(const struct moe *a, int32_t first, int32_t n, size_t act_bytes)
+{
+    struct moe m = *a;
+
+    m.n_tok = n;
+    m.y += (int64_t) first * a->hidden;
+    m.x = (const char *) m.x + (size_t) first * (size_t) a->hidden * act_bytes;
+    m.z += (int64_t) first * a->n_expert;
+    m.idx += (int64_t) first * a->top_k;
+    m.w += (int64_t) first * a->top_k;
+    return m;
+}
+
 static size_t align64(size_t n)
 {
     return (n + 63) / 64 * 64;

@@ -1,5 +1,6 @@
 /* norm.h - what happens between the matrix products: embedding rows, RMS norms, RoPE, the store
- * into the KV pages, gated activations. Activations are fp32, row-major and dense. */
+ * into the KV pages, gated activations. Row-major and dense. Numbers are fp32, but for those that
+ * only a product reads: an `act` is fp32 in the twins and bf16 on a GPU. */
 #ifndef KERNELS_NORM_H
 #define KERNELS_NORM_H
 
@@ -24,6 +25,28 @@ struct norm {
     int32_t      n_row, dim;
 };
 
+/* The branches of a layer come back into the stream, and its next ones begin:
+ *
+ *     y = scale * (x + N_w(t0))  or, with two,  scale * (x + N_w(N_tw0(t0) + N_tw1(t1)))
+ *     out[i] = out[i].scale * N_out[i].w(y)
+ */
+#define JOIN_OUT 3
+
+struct join {
+    float       *y;               /* [n_row, dim]; may be x */
+    const float *x;               /* [n_row, dim] */
+    float       *t[2];            /* [n_row, dim], contents lost; t[0] NULL: y is x, not written */
+    const float *tw[2];           /* [dim], when there are two */
+    const float *w;               /* [dim] */
+    float        scale, eps;
+    struct join_out {
+        void        *y;           /* act [n_row, dim]; NULL: none */
+        const float *w;           /* [dim] */
+        float        scale;
+    } out[JOIN_OUT];
+    int32_t      n_row, dim;
+};
+
 /* y[r] = x[idx[r]] */
 struct gather {
     float         *y;             /* [n_row, dim], not x */
@@ -34,10 +57,17 @@ struct gather {
 
 /* y = gelu_tanh(gate) * up. up may have a longer row than dim. */
 struct geglu {
-    float       *y;               /* [n_row, dim]; may be gate */
+    void        *y;               /* act [n_row, dim], not gate */
     const float *gate;            /* [n_row, dim] */
     const float *up;              /* [n_row, up_stride] */
     int32_t      n_row, dim, up_stride;
+};
+
+/* y = act(x) */
+struct to_act {
+    void        *y;               /* act [n], not x */
+    const float *x;               /* [n] */
+    int64_t      n;
 };
 
 /* Angles of one layer type: pair (i, i + head_dim/2) of a head turns by pos * inv_freq[i] for
@@ -92,6 +122,8 @@ struct kv_copy {
 /* Rows lo .. hi-1 (tokens for norm_rope and kv_store, pages for kv_copy). */
 void embed_ref(const struct embed *a, int64_t lo, int64_t hi);
 void norm_ref(const struct norm *a, int64_t lo, int64_t hi);
+void join_ref(const struct join *a, int64_t lo, int64_t hi);
+void to_act_ref(const struct to_act *a, int64_t lo, int64_t hi);           /* elements */
 void gather_ref(const struct gather *a, int64_t lo, int64_t hi);
 void geglu_ref(const struct geglu *a, int64_t lo, int64_t hi);
 void geglu_row_ref(float *y, const float *gate, const float *up, int32_t dim);

@@ -16,24 +16,62 @@ static float rms_inv(const float *x, int32_t n, float eps)
     return 1.0f / sqrtf(vec_dot(x, x, n) / (float) n + eps);
 }
 
+/* y = scale * (add + w * x * s); w and add may be NULL, y any of them */
+static void scale_row(float *y, const float *x, float s, const float *w, const float *add,
+                      float scale, int32_t dim)
+{
+    for (int32_t i = 0; i < dim; i++) {
+        float v = x[i] * s;
+
+        if (w != NULL)
+            v *= w[i];
+        if (add != NULL)
+            v += add[i];
+        y[i] = v * scale;
+    }
+}
+
 void norm_ref(const struct norm *a, int64_t lo, int64_t hi)
 {
     for (int64_t r = lo; r < hi; r++) {
-        const float *x = a->x + r * a->dim;
-        float *y = a->y + r * a->dim;
+        const float *x = a->x + r * a->dim, *add = a->add != NULL ? a->add + r * a->dim : NULL;
         /* rms(c x) = c rms(x), but for eps, which c must reach as well */
         float c = a->in_scale, s = c * rms_inv(x, a->dim, a->eps / (c * c)) / fabsf(c);
 
-        for (int32_t i = 0; i < a->dim; i++) {
-            float v = x[i] * s;
-
-            if (a->w != NULL)
-                v *= a->w[i];
-            if (a->add != NULL)
-                v += a->add[r * a->dim + i];
-            y[i] = v * a->scale;
-        }
+        scale_row(a->y + r * a->dim, x, s, a->w, add, a->scale, a->dim);
     }
+}
+
+void join_ref(const struct join *a, int64_t lo, int64_t hi)
+{
+    int32_t dim = a->dim;
+
+    for (int64_t r = lo; r < hi; r++) {
+        const float *stream = a->x + r * dim;
+        float inv, *y = a->y + r * dim;
+
+        if (a->t[0] != NULL) {
+            float *t0 = a->t[0] + r * dim;
+
+            if (a->t[1] != NULL) {
+                const float *t1 = a->t[1] + r * dim;
+
+                scale_row(t0, t0, rms_inv(t0, dim, a->eps), a->tw[0], NULL, 1, dim);
+                scale_row(t0, t1, rms_inv(t1, dim, a->eps), a->tw[1], t0, 1, dim);
+            }
+            scale_row(y, t0, rms_inv(t0, dim, a->eps), a->w, stream, a->scale, dim);
+            stream = y;
+        }
+        inv = rms_inv(stream, dim, a->eps);
+        for (int i = 0; i < JOIN_OUT && a->out[i].y != NULL; i++)
+            scale_row((float *) a->out[i].y + r * dim, stream, inv, a->out[i].w, NULL,
+                      a->out[i].scale, dim);
+    }
+}
+
+void to_act_ref(const struct to_act *a, int64_t lo, int64_t hi)
+{
+    memcpy((float *) a->y + lo, a->x + lo, (size_t) (hi - lo) * sizeof(float));
 }
 
 void gather_ref(const struct gather *a, int64_t lo, int64_t hi)
@@ -78,7 +116,8 @@ void geglu_row_ref(float *y, const float *gate, const float *up, int32_t dim)
 void geglu_ref(const struct geglu *a, int64_t lo, int64_t hi)
 {
     for (int64_t r = lo; r < hi; r++)
-        geglu_row_ref(a->y + r * a->dim, a->gate + r * a->dim, a->up + r * a->up_stride, a->dim);
+        geglu_row_ref((float *) a->y + r * a->dim, a->gate + r * a->dim,
+                      a->up + r * a->up_stride, a->dim);
 }
 
 void rope_table_ref(const struct rope_table *a, int64_t lo, int64_t hi)

@@ -41,14 +41,13 @@ struct backend_ops {
     void (*embed)     (struct backend *be, const struct embed *a);
     void (*norm)      (struct backend *be, const struct norm *a);
     void (*gather)    (struct backend *be, const struct gather *a);
-    void (*gemm)      (struct backend *be, const struct gemm *a);
+    void (*join)      (struct backend *be, const struct join *a);
+    void (*to_act)    (struct backend *be, const struct to_act *a);
+    void (*linear)    (struct backend *be, const struct linear *a);
     void (*geglu)     (struct backend *be, const struct geglu *a);
     void (*rope_table)(struct backend *be, const struct rope_table *a);
-    void (*norm_rope) (struct backend *be, const struct norm_rope *a);
-    void (*kv_store)  (struct backend *be, const struct kv_store *a);
     void (*kv_copy)   (struct backend *be, const struct kv_copy *a);
-    void (*attn)      (struct backend *be, const struct attn *a);
-    void (*moe_route) (struct backend *be, const struct moe_route *a);
+    void (*attn_layer)(struct backend *be, const struct attn_layer *a);
     void (*moe)       (struct backend *be, const struct moe *a);     /* scratch: backend's own */
     void (*fill)      (struct backend *be, const struct fill *a);
     /* rows themselves, logits_out, lp_id, lp and tok are the caller's memory, filled by step_end */
@@ -58,7 +57,8 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
     struct err                err;     /* the first failure; E_GPU, sticky */
-    bool                      device;  /* memory of its own; matrices and KV pages are bf16 there */
+    bool                      device;  /* memory of its own; matrices, acts (norm.h) and KV pages
+                                          are bf16 there */
 };
 
 struct backend_limits {                /* of all ops to come; sizes the backend's own scratch */
@@ -68,7 +68,7 @@ struct backend_limits {                /* of all ops to come; sizes the backend'
     struct moe moe;                    /* shape fields only; n_expert 0: none */
     int32_t    step_tok_max, seq_max, page_max;
     int64_t    steer_words;            /* of the inputs of a step */
-    int32_t    cols_max;               /* of a matrix */
+    int32_t    hidden;
     int32_t    n_head, n_kv[2], head_dim[2];           /* of the two layer types */
     uint64_t   model_bytes;            /* weights, KV pages and activations, allocated later */
 };
@@ -133,6 +133,12 @@ static inline int be_step_end(struct backend *be, struct err *e)
     return be_failed(be, e);
 }
 
+/* Bytes of an act. */
+static inline size_t be_act_bytes(const struct backend *be)
+{
+    return be->device ? 2 : sizeof(float);
+}
+
 static inline const int32_t *be_input(struct backend *be, const int32_t *p, int32_t n)
 {
     int32_t stride = n;
@@ -149,14 +155,13 @@ static inline const int32_t *be_input(struct backend *be, const int32_t *p, int3
 BE_OP(embed, embed)
 BE_OP(norm, norm)
 BE_OP(gather, gather)
-BE_OP(gemm, gemm)
+BE_OP(join, join)
+BE_OP(to_act, to_act)
+BE_OP(linear, linear)
 BE_OP(geglu, geglu)
 BE_OP(rope_table, rope_table)
-BE_OP(norm_rope, norm_rope)
-BE_OP(kv_store, kv_store)
 BE_OP(kv_copy, kv_copy)
-BE_OP(attn, attn)
-BE_OP(moe_route, moe_route)
+BE_OP(attn_layer, attn_layer)
 BE_OP(moe, moe)
 BE_OP(fill, fill)
 

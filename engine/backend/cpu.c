@@ -108,6 +108,8 @@ static int64_t grain(int64_t item_work)
 
 CPU_OP(embed, embed, a->n_tok, a->w.cols)
 CPU_OP(norm, norm, a->n_row, 2 * a->dim)
+CPU_OP(join, join, a->n_row, 8 * a->dim)
+CPU_OP(to_act, to_act, a->n, 1)
 CPU_OP(gather, gather, a->n_row, a->dim)
 CPU_OP(geglu, geglu, a->n_row, 8 * a->dim)
 CPU_OP(rope_table, rope_table, a->n_tok, 40 * a->n_rot)
@@ -131,6 +133,15 @@ static void cpu_gemm(struct backend *be, const struct gemm *a)
     pool_run(((struct cpu *) be)->pool, gemm_part, (void *) a, a->w.rows, g);
 }
 
+static void cpu_linear(struct backend *be, const struct linear *a)
+{
+    for (int32_t i = 0; i < a->n; i++)
+        cpu_gemm(be, &a->g[i]);
+    if (a->act != NULL)
+        cpu_geglu(be, &(struct geglu) { a->act, a->g[0].y, a->g[1].y, a->g[0].n_row,
+                                        (int32_t) a->g[0].w.rows, (int32_t) a->g[1].w.rows });
+}
+
 struct attn_arg { const struct attn *a; struct cpu *c; };
 
 static void attn_part(void *arg, int64_t lo, int64_t hi, int thread)
@@ -149,6 +160,14 @@ static void cpu_attn(struct backend *be, const struct attn *a)
              grain(2 * ctx * (a->n_head / a->kv.n_kv) * a->kv.head_dim));
 }
 
+static void cpu_attn_layer(struct backend *be, const struct attn_layer *a)
+{
+    cpu_norm_rope(be, &a->rope);
+    if (a->store.k != NULL)
+        cpu_kv_store(be, &a->store);
+    cpu_attn(be, &a->attn);
+}
+
 #define MOE_PART(name)                                                                      \
     static void name##_part(void *arg, int64_t lo, int64_t hi, int thread)                  \
     {                                                                                       \
@@ -163,19 +182,16 @@ MOE_PART(moe_sum)
 
 static void cpu_moe(struct backend *be, const struct moe *a)
 {
+    struct moe_route route = moe_route_of(a);
     struct cpu *c = (struct cpu *) be;
     int64_t pairs, share;
 
+    cpu_moe_route(be, &route);
     for (int32_t t = 0; t < a->n_tok; t += MOE_TOK_MAX) {
-        struct moe m = *a;
+        int32_t n = a->n_tok - t < MOE_TOK_MAX ? a->n_tok - t : MOE_TOK_MAX;
+        struct moe m = moe_slice(a, t, n, sizeof(float));
 
         moe_scratch_set(&m, c->moe);
-        m.n_tok = a->n_tok - t < MOE_TOK_MAX ? a->n_tok - t : MOE_TOK_MAX;
-        m.y += (int64_t) t * a->hidden;
-        m.x += (int64_t) t * a->hidden;
-        m.idx += (int64_t) t * a->top_k;
-        m.w += (int64_t) t * a->top_k;
-
         pairs = (int64_t) m.n_tok * m.top_k;
         share = pairs / m.n_expert + 1;                /* pairs of a row of weights, on average */
         moe_group_ref(&m);
@@ -214,10 +230,10 @@ static const struct backend_ops cpu_ops = {
     .put = cpu_put,               .get = cpu_put,             .input = cpu_input,
     .step_begin = cpu_step_begin, .step_end = cpu_step_end,
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
-    .gemm = cpu_gemm,             .geglu = cpu_geglu,         .rope_table = cpu_rope_table,
-    .norm_rope = cpu_norm_rope,   .kv_store = cpu_kv_store,
-    .kv_copy = cpu_kv_copy,       .attn = cpu_attn,           .moe_route = cpu_moe_route,
-    .moe = cpu_moe,               .fill = cpu_fill,           .sample = cpu_sample,
+    .join = cpu_join,             .to_act = cpu_to_act,       .linear = cpu_linear,
+    .geglu = cpu_geglu,           .rope_table = cpu_rope_table, .kv_copy = cpu_kv_copy,
+    .attn_layer = cpu_attn_layer, .moe = cpu_moe,             .fill = cpu_fill,
+    .sample = cpu_sample,
 };
 
 int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e)

@@ -61,7 +61,6 @@ struct cuda {
 
     struct gemm_lt       *lt;
     struct hopper         hopper;
-    void                 *xb;              /* bf16 [step_tok_max, cols_max] */
     void                 *attn, *moe;
     void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of SAMPLE_CUDA_SCRATCH */
 };
@@ -282,42 +281,57 @@ static void launch_graph(struct cuda *c)
 
 CUDA_OP(embed, embed, a->n_tok)
 CUDA_OP(norm, norm, a->n_row)
+CUDA_OP(join, join, a->n_row)
+CUDA_OP(to_act, to_act, a->n)
 CUDA_OP(gather, gather, a->n_row)
 CUDA_OP(geglu, geglu, a->n_row)
 CUDA_OP(rope_table, rope_table, a->n_tok)
-CUDA_OP(norm_rope, norm_rope, a->n_tok)
-CUDA_OP(kv_store, kv_store, a->map.n_tok)
 CUDA_OP(kv_copy, kv_copy, a->n)
-CUDA_OP(moe_route, moe_route, a->n_tok)
 CUDA_OP(fill, fill, a->n)
 
-/* A few rows read w at the speed of memory; many are rounded to bf16 for the matrix units. */
-static void cuda_gemm(struct backend *be, const struct gemm *a)
+/* Many rows: the library, or our own where it has no way. */
+static void gemm(struct cuda *c, const struct gemm *a)
 {
-    struct cuda *c = cuda_of(be);
-
-    assert(a->w.type == MAT_BF16 && a->w.cols <= c->lim.cols_max);
-    assert(a->n_row <= c->lim.step_tok_max || a->n_row <= SAMPLE_ROW_MAX);
-    if (a->n_row == 0 || !begin(c))
-        return;
-    if (a->n_row <= GEMV_ROWS || a->w.cols % 8 != 0) {
-        gemm_skinny_cuda(a, c->stream);
-    } else {
-        to_bf16_cuda(c->xb, a->x, (int64_t) a->n_row * a->w.cols, c->stream);
-        if (!gemm_lt_cuda(c->lt, a, c->xb, c->stream))
-            gemm_tile_cuda(a, c->xb, c->stream);
-    }
-    latch(c, "gemm", cudaGetLastError());
+    if (a->w.cols % 8 != 0)
+        gemm_plain_cuda(a, c->stream);
+    else if (!gemm_lt_cuda(c->lt, a, c->stream))
+        gemm_tile_cuda(a, c->stream);
 }
 
-static void cuda_attn(struct backend *be, const struct attn *a)
+static void cuda_linear(struct backend *be, const struct linear *a)
+{
+    struct cuda *c = cuda_of(be);
+    int32_t n_row = a->g[0].n_row;
+
+    for (int32_t i = 0; i < a->n; i++)
+        assert(a->g[i].w.type == MAT_BF16 && a->g[i].n_row == n_row
+               && a->g[i].w.cols == a->g[0].w.cols);
+    if (n_row == 0 || !begin(c))
+        return;
+    if (!gemm_skinny_cuda(a, c->smem_max, c->stream)) {
+        for (int32_t i = 0; i < a->n; i++)
+            gemm(c, &a->g[i]);
+        if (a->act != NULL)
+            geglu_cuda(&(struct geglu) { a->act, a->g[0].y, a->g[1].y, n_row,
+                                         (int32_t) a->g[0].w.rows, (int32_t) a->g[1].w.rows },
+                       c->stream);
+    }
+    latch(c, "linear", cudaGetLastError());
+}
+
+static void cuda_attn_layer(struct backend *be, const struct attn_layer *a)
 {
     struct cuda *c = cuda_of(be);
 
-    if (a->map.n_tok == 0 || !begin(c))
+    if (a->attn.map.n_tok == 0 || !begin(c))
         return;
-    attn_cuda(a, c->attn, c->smem_max, c->stream);
-    latch(c, "attn", cudaGetLastError());
+    if (!attn_decode_cuda(a, c->attn, c->smem_max, c->stream)) {
+        norm_rope_cuda(&a->rope, c->stream);
+        if (a->store.k != NULL)
+            kv_store_cuda(&a->store, c->stream);
+        attn_cuda(&a->attn, c->attn, c->smem_max, c->stream);
+    }
+    latch(c, "attention", cudaGetLastError());
 }
 
 static void cuda_moe(struct backend *be, const struct moe *a)
@@ -326,16 +340,12 @@ static void cuda_moe(struct backend *be, const struct moe *a)
 
     assert(a->gate_up.type == MAT_BF16 && a->down.type == MAT_BF16);
     for (int32_t t = 0; t < a->n_tok; t += MOE_CUDA_TOK) {
-        struct moe m = *a;
+        int32_t n = a->n_tok - t < MOE_CUDA_TOK ? a->n_tok - t : MOE_CUDA_TOK;
+        struct moe m = moe_slice(a, t, n, be_act_bytes(be));
 
         if (!begin(c))
             return;
-        m.n_tok = a->n_tok - t < MOE_CUDA_TOK ? a->n_tok - t : MOE_CUDA_TOK;
-        m.y += (int64_t) t * a->hidden;
-        m.x += (int64_t) t * a->hidden;
-        m.idx += (int64_t) t * a->top_k;
-        m.w += (int64_t) t * a->top_k;
-        moe_cuda(&m, &c->hopper, c->moe, c->stream);
+        moe_cuda(&m, &c->hopper, c->moe, c->smem_max, c->stream);
         latch(c, "moe", cudaGetLastError());
     }
 }
@@ -433,10 +443,10 @@ static const struct backend_ops cuda_ops = {
     .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
     .step_begin = cuda_step_begin, .step_end = cuda_step_end,
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
-    .gemm = cuda_gemm,            .geglu = cuda_geglu,        .rope_table = cuda_rope_table,
-    .norm_rope = cuda_norm_rope,  .kv_store = cuda_kv_store,
-    .kv_copy = cuda_kv_copy,      .attn = cuda_attn,          .moe_route = cuda_moe_route,
-    .moe = cuda_moe,              .fill = cuda_fill,          .sample = cuda_sample,
+    .join = cuda_join,            .to_act = cuda_to_act,      .linear = cuda_linear,
+    .geglu = cuda_geglu,          .rope_table = cuda_rope_table, .kv_copy = cuda_kv_copy,
+    .attn_layer = cuda_attn_layer, .moe = cuda_moe,           .fill = cuda_fill,
+    .sample = cuda_sample,
 };
 
 /* Opening. */
@@ -488,19 +498,26 @@ static struct moe moe_part(const struct backend_limits *lim)
     return m;
 }
 
-struct sizes { size_t xb, attn, moe, draw, up, down; };
+static size_t attn_scratch_bytes(const struct backend_limits *lim)
+{
+    int32_t dim = lim->head_dim[0] > lim->head_dim[1] ? lim->head_dim[0] : lim->head_dim[1];
+    int32_t seq = lim->seq_max < ATTN_DECODE_TOK ? lim->seq_max : ATTN_DECODE_TOK;
+    size_t split = attn_cuda_scratch(lim->n_head, dim);
+    size_t decode = attn_decode_scratch(seq, lim->n_head, dim);
+
+    return split > decode ? split : decode;
+}
+
+struct sizes { size_t attn, moe, draw, up, down; };
 
 static struct sizes sizes_of(const struct backend_limits *lim)
 {
     struct moe m = moe_part(lim);
     size_t tok = (size_t) lim->step_tok_max, seq = (size_t) lim->seq_max;
-    size_t rows = tok > SAMPLE_ROW_MAX ? tok : SAMPLE_ROW_MAX;
-    int32_t dim = lim->head_dim[0] > lim->head_dim[1] ? lim->head_dim[0] : lim->head_dim[1];
     size_t calls = tok / SAMPLE_ROW_MAX + 1;
 
     return (struct sizes) {
-        .xb = rows * (size_t) lim->cols_max * 2,
-        .attn = attn_cuda_scratch(lim->n_head, dim),
+        .attn = attn_scratch_bytes(lim),
         .moe = m.n_expert > 0 ? moe_cuda_scratch(&m) : 0,
         .draw = SAMPLE_ROW_MAX * (size_t) lim->vocab * SAMPLE_CUDA_SCRATCH,
         .down = (2 + 2 * TOP) * tok * sizeof(int32_t),
@@ -517,7 +534,7 @@ size_t be_scratch_cuda(const struct backend_limits *lim)
     struct sizes s = sizes_of(lim);
 
     /* cuBLASLt's workspace; the kernels themselves and the libraries' own */
-    return s.xb + s.attn + s.moe + s.draw + s.up + s.down + (32u << 20) + (128u << 20);
+    return s.attn + s.moe + s.draw + s.up + s.down + (32u << 20) + (128u << 20);
 }
 
 static int check_shape(const struct backend_limits *lim, struct err *e)
@@ -530,6 +547,9 @@ static int check_shape(const struct backend_limits *lim, struct err *e)
             return err_set(e, E_INVALID, "--backend cuda: %d heads of queries on %d of keys: more"
                            " than 16 to one", lim->n_head, lim->n_kv[i]);
     }
+    if (lim->hidden > JOIN_DIM_MAX)
+        return err_set(e, E_INVALID, "--backend cuda: hidden_size %d, at most %d", lim->hidden,
+                       JOIN_DIM_MAX);
     if (lim->moe.n_expert > 1024)
         return err_set(e, E_INVALID, "--backend cuda: %d experts, at most 1024",
                        lim->moe.n_expert);
@@ -576,7 +596,6 @@ static int open_buffers(struct cuda *c, struct err *e)
         return err_set(e, E_IO, "out of memory");
     c->up_dev = cuda_alloc(&c->be, s.up);
     c->down_dev = cuda_alloc(&c->be, s.down);
-    c->xb = cuda_alloc(&c->be, s.xb);
     c->attn = cuda_alloc(&c->be, s.attn);
     c->moe = cuda_alloc(&c->be, s.moe);
     c->draw = cuda_alloc(&c->be, s.draw);
@@ -584,8 +603,8 @@ static int open_buffers(struct cuda *c, struct err *e)
     if (c->lt == NULL)
         return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be opened:"
                        " install it or name its folder in LD_LIBRARY_PATH");
-    if (c->up_dev == NULL || c->down_dev == NULL || c->xb == NULL || c->attn == NULL
-        || c->moe == NULL || c->draw == NULL)
+    if (c->up_dev == NULL || c->down_dev == NULL || c->attn == NULL || c->moe == NULL
+        || c->draw == NULL)
         return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"
                        " --max-num-batched-tokens or --kv-cache-memory-bytes");
     return 0;

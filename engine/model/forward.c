@@ -24,30 +24,44 @@ struct step {
     int32_t             n_tok, ctx;        /* ctx: largest position + 1 */
 };
 
-static void linear(struct step *s, float *y, const float *x, struct mat w)
+static void linear(struct step *s, float *y, const void *x, struct mat w)
 {
-    op_gemm(s->f->be, &(struct gemm) { y, x, w, s->n_tok });
+    op_linear(s->f->be, &(struct linear) { .g = { { y, x, w, s->n_tok } }, .n = 1 });
 }
 
-/* y = scale * (add + N_w(x)) over n_row rows of dim. */
-static void norm(struct step *s, float *y, const float *x, const float *w, const float *add,
-                 float scale)
+/* The stream goes on; *j says how, but for what all joins share. */
+static void join(struct step *s, struct join *j)
 {
-    op_norm(s->f->be, &(struct norm) {
-        .y = y, .x = x, .w = w, .add = add, .scale = scale, .in_scale = 1,
-        .eps = s->f->c->rms_eps, .n_row = s->n_tok, .dim = s->f->c->hidden });
+    j->eps = s->f->c->rms_eps;
+    j->n_row = s->n_tok;
+    j->dim = s->f->c->hidden;
+    op_join(s->f->be, j);
 }
 
-static void geglu(struct step *s, float *y, const float *gate, const float *up, int32_t dim,
+/* act = gelu(gate) * up */
+static void geglu(struct step *s, const float *gate, const float *up, int32_t dim,
                   int32_t up_stride)
 {
-    op_geglu(s->f->be, &(struct geglu) { y, gate, up, s->n_tok, dim, up_stride });
+    op_geglu(s->f->be, &(struct geglu) { s->f->act, gate, up, s->n_tok, dim, up_stride });
 }
 
 static struct kv_map kv_map(const struct step *s, bool full)
 {
     return (struct kv_map) { s->in.pos, s->in.seq, s->in.page[full], s->in.page_max[full],
                              s->n_tok };
+}
+
+/* q, k and v of xn. A layer with k_eq_v has no v: the raw k is its. */
+static void project(struct step *s, const struct layer_w *w, bool own_kv)
+{
+    struct fwd *f = s->f;
+    struct linear l = { .g = { { f->q, f->xn, w->wq, s->n_tok } }, .n = 1 };
+
+    if (own_kv)
+        l.g[l.n++] = (struct gemm) { f->k, f->xn, w->wk, s->n_tok };
+    if (own_kv && w->wv.p != NULL)
+        l.g[l.n++] = (struct gemm) { f->v, f->xn, w->wv, s->n_tok };
+    op_linear(f->be, &l);
 }
 
 /* t1 = attention(xn). A shared layer has no K and V of its own: its donor, earlier in this step,
@@ -58,80 +72,96 @@ static void attention(struct step *s, int32_t il)
     const struct layer_w *w = &f->w->layer[il];
     const struct fwd_type *t = &f->type[f->c->is_full[il]];
     struct kv_map map = kv_map(s, f->c->is_full[il]);
+    bool own_kv = model_kv_layer(f->c, il) == il;
 
-    linear(s, f->q, f->xn, w->wq);
-    op_norm_rope(f->be, &(struct norm_rope) {
-        .q = f->q, .w = w->q_norm, .cs = t->cs, .eps = f->c->rms_eps, .n_tok = s->n_tok,
-        .n_head = f->c->n_head, .head_dim = t->head_dim, .n_rot = t->n_rot });
-
-    if (model_kv_layer(f->c, il) == il) {
-        linear(s, f->k, f->xn, w->wk);
-        if (w->wv.p != NULL)
-            linear(s, f->v, f->xn, w->wv);
-        op_kv_store(f->be, &(struct kv_store) {
-            .kv = f->kv[il], .map = map, .k = f->k, .v = w->wv.p != NULL ? f->v : f->k,
-            .w = w->k_norm, .cs = t->cs, .eps = f->c->rms_eps, .n_rot = t->n_rot });
-    }
-
-    op_attn(f->be, &(struct attn) {
-        .y = f->att, .q = f->q, .kv = f->kv[il], .map = map, .n_head = f->c->n_head,
-        .window = t->window, .n_seq = s->b->n_seq, .ctx = s->ctx });
+    project(s, w, own_kv);
+    op_attn_layer(f->be, &(struct attn_layer) {
+        .rope = { .q = f->q, .w = w->q_norm, .cs = t->cs, .eps = f->c->rms_eps, .n_tok = s->n_tok,
+                  .n_head = f->c->n_head, .head_dim = t->head_dim, .n_rot = t->n_rot },
+        .store = { .kv = f->kv[il], .map = map, .k = own_kv ? f->k : NULL,
+                   .v = w->wv.p != NULL ? f->v : f->k, .w = w->k_norm, .cs = t->cs,
+                   .eps = f->c->rms_eps, .n_rot = t->n_rot },
+        .attn = { .y = f->att, .q = f->q, .kv = f->kv[il], .map = map, .n_head = f->c->n_head,
+                  .window = t->window, .n_seq = s->b->n_seq, .ctx = s->ctx } });
     linear(s, f->t1, f->att, w->wo);
 }
 
-/* t1 = N_1(t1) + N_2(experts(N(x))), routed by the raw residual x. */
+/* t1 = mlp(xn), and the router's logits, which want nothing of it. */
+static void dense_mlp(struct step *s, const struct layer_w *w)
+{
+    struct fwd *f = s->f;
+    struct linear l = { .g = { { f->gate, f->xn, w->gate, s->n_tok },
+                               { f->up, f->xn, w->up, s->n_tok } },
+                        .n = 2, .act = f->act };
+
+    if (f->c->moe)
+        l.g[l.n++] = (struct gemm) { f->route, f->x_route, w->router, s->n_tok };
+    op_linear(f->be, &l);
+    linear(s, f->t1, f->act, w->down);
+}
+
+/* t2 = experts(x_expert) */
 static void experts(struct step *s, const struct layer_w *w)
 {
     struct fwd *f = s->f;
-    const struct model_conf *c = f->c;
-    struct moe m = forward_moe(c);
+    struct moe m = forward_moe(f->c);
 
-    op_norm(f->be, &(struct norm) {
-        .y = f->xn, .x = f->x, .w = w->router_scale, .scale = 1 / sqrtf((float) c->hidden),
-        .in_scale = 1, .eps = c->rms_eps, .n_row = s->n_tok, .dim = c->hidden });
-    linear(s, f->route, f->xn, w->router);
-    op_moe_route(f->be, &(struct moe_route) {
-        f->route, w->expert_scale, f->expert, f->expert_w, s->n_tok, c->n_expert, c->top_k });
-
-    norm(s, f->xn, f->x, w->ffn_norm_2, NULL, 1);
     m.y = f->t2;
-    m.x = f->xn;
+    m.x = f->x_expert;
     m.gate_up = w->expert_gate_up;
     m.down = w->expert_down;
+    m.z = f->route;
+    m.scale = w->expert_scale;
     m.idx = f->expert;
     m.w = f->expert_w;
     m.n_tok = s->n_tok;
     op_moe(f->be, &m);
-
-    norm(s, f->t1, f->t1, w->post_ffn_norm_1, NULL, 1);
-    norm(s, f->t1, f->t2, w->post_ffn_norm_2, f->t1, 1);
 }
 
-static void layer(struct step *s, int32_t il)
+/* t1 = W_proj (gelu(W_gate x) * this layer's inputs) */
+static void per_layer_embedding(struct step *s, int32_t il)
 {
     struct fwd *f = s->f;
     const struct layer_w *w = &f->w->layer[il];
-    int32_t ffn = (int32_t) w->gate.rows, ple = f->c->ple;
+    int32_t ple = f->c->ple;
 
-    norm(s, f->xn, f->x, w->attn_norm, NULL, 1);
+    op_to_act(f->be, &(struct to_act) { f->xn, f->x, (int64_t) s->n_tok * f->c->hidden });
+    linear(s, f->gate, f->xn, w->ple_gate);
+    geglu(s, f->gate, f->ple + (size_t) il * (size_t) ple, ple, f->c->n_layer * ple);
+    linear(s, f->t1, f->act, w->ple_proj);
+}
+
+/* x moves on by one layer. xn is N(x) of this layer before, and of the next one after. */
+static void layer(struct step *s, int32_t il)
+{
+    struct fwd *f = s->f;
+    const struct model_conf *c = f->c;
+    const struct layer_w *w = &f->w->layer[il];
+    bool moe = c->moe, last = il + 1 == c->n_layer;
+    struct join_out next = { last ? NULL : f->xn, last ? NULL : w[1].attn_norm, 1 };
+
     attention(s, il);
-    norm(s, f->x, f->t1, w->post_attn_norm, f->x, 1);
+    join(s, &(struct join) {
+        .y = f->x, .x = f->x, .t = { f->t1 }, .w = w->post_attn_norm, .scale = 1,
+        .out = { { f->xn, w->ffn_norm, 1 },
+                 { moe ? f->x_expert : NULL, w->ffn_norm_2, 1 },
+                 { moe ? f->x_route : NULL, w->router_scale, 1 / sqrtf((float) c->hidden) } } });
 
-    norm(s, f->xn, f->x, w->ffn_norm, NULL, 1);
-    linear(s, f->gate, f->xn, w->gate);
-    linear(s, f->up, f->xn, w->up);
-    geglu(s, f->gate, f->gate, f->up, ffn, ffn);
-    linear(s, f->t1, f->gate, w->down);
-    if (f->c->moe)
+    dense_mlp(s, w);
+    if (moe)
         experts(s, w);
 
     /* The layer's scalar multiplies the whole stream, last. */
-    norm(s, f->x, f->t1, w->post_ffn_norm, f->x, ple > 0 ? 1 : *w->scalar);
-    if (ple > 0) {
-        linear(s, f->gate, f->x, w->ple_gate);
-        geglu(s, f->gate, f->gate, f->ple + (size_t) il * (size_t) ple, ple, f->c->n_layer * ple);
-        linear(s, f->t1, f->gate, w->ple_proj);
-        norm(s, f->x, f->t1, w->post_ple_norm, f->x, *w->scalar);
+    join(s, &(struct join) {
+        .y = f->x, .x = f->x, .t = { f->t1, moe ? f->t2 : NULL },
+        .tw = { w->post_ffn_norm_1, w->post_ffn_norm_2 }, .w = w->post_ffn_norm,
+        .scale = c->ple > 0 ? 1 : *w->scalar,
+        .out = { c->ple > 0 ? (struct join_out) {0} : next } });
+    if (c->ple > 0) {
+        per_layer_embedding(s, il);
+        join(s, &(struct join) {
+            .y = f->x, .x = f->x, .t = { f->t1 }, .w = w->post_ple_norm, .scale = *w->scalar,
+            .out = { next } });
     }
 }
 
@@ -143,7 +173,8 @@ static void per_layer_inputs(struct step *s)
 
     op_embed(f->be, &(struct embed) { f->ple, s->in.tok, f->w->ple_embed, sqrtf((float) c->ple),
                                       s->n_tok });
-    linear(s, f->ple_proj, f->x, f->w->ple_model_proj);
+    op_to_act(f->be, &(struct to_act) { f->xn, f->x, (int64_t) s->n_tok * c->hidden });
+    linear(s, f->ple_proj, f->xn, f->w->ple_model_proj);
     op_norm(f->be, &(struct norm) {
         .y = f->ple, .x = f->ple_proj, .w = f->w->ple_norm, .add = f->ple, .scale = sqrtf(0.5f),
         .in_scale = 1 / sqrtf((float) c->hidden), .eps = c->rms_eps,
@@ -193,8 +224,8 @@ static void sample(struct step *s, struct step_out *o)
         rows.n_tok = b->n_out - r < SAMPLE_ROW_MAX ? b->n_out - r : SAMPLE_ROW_MAX;
         op_gather(f->be, &(struct gather) { f->t1, f->x, s->in.out_row + r, rows.n_tok,
                                             c->hidden });
-        norm(&rows, f->t1, f->t1, f->w->norm, NULL, 1);
-        linear(&rows, f->logits, f->t1, f->w->head);
+        join(&rows, &(struct join) { .x = f->t1, .out = { { f->xn, f->w->norm, 1 } } });
+        linear(&rows, f->logits, f->xn, f->w->head);
 
         for (int32_t i = 0; i < rows.n_tok; i++) {
             row[i] = sample_row(s, o, r + i);
@@ -218,7 +249,6 @@ static void copy_pages(struct step *s)
                 .from_to = s->in.copy + (s->f->c->is_full[il] ? full : sliding) });
 }
 
-/* Of the page tables only what the longest sequence has. */
 /* The longest context, rounded up so that steps alike are the same to the backend. */
 static int32_t longest(const struct fwd *f, const struct batch *b)
 {
@@ -230,6 +260,7 @@ static int32_t longest(const struct fwd *f, const struct batch *b)
     return (int32_t) (ctx < most ? ctx : most);
 }
 
+/* Of the page tables only what the longest sequence has. */
 static void bring_inputs(struct step *s)
 {
     const struct batch *b = s->b;
@@ -269,6 +300,7 @@ void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
     if (f->c->ple > 0)
         per_layer_inputs(&s);
 
+    join(&s, &(struct join) { .x = f->x, .out = { { f->xn, f->w->layer[0].attn_norm, 1 } } });
     for (int32_t il = 0; il < f->c->n_layer; il++)
         layer(&s, il);
 
@@ -340,7 +372,7 @@ static int open_type(struct fwd *f, bool full, struct err *e)
 
 static int open_kv(struct fwd *f, struct err *e)
 {
-    size_t elem = f->be->device ? 2 : sizeof(float);
+    size_t elem = be_act_bytes(f->be);
     int rc;
 
     for (int32_t il = 0; il < f->c->n_layer; il++) {
@@ -364,10 +396,10 @@ static int open_kv(struct fwd *f, struct err *e)
     return 0;
 }
 
-enum { N_BUF = 16 };
+enum { N_BUF = 19 };
 
 /* The activations: where a buffer goes in struct fwd, and how large it is. */
-struct buf_row { size_t off; int64_t rows, width; };
+struct buf_row { size_t off; int64_t rows, width; bool is_act; };
 
 #define AT(field)  offsetof(struct fwd, field)
 
@@ -379,31 +411,38 @@ static void buf_rows(struct buf_row row[N_BUF], const struct model_conf *c, int6
     int64_t ffn = max64(c->double_wide ? 2 * (int64_t) c->ffn : c->ffn, c->ple);
     int64_t all_ple = (int64_t) c->n_layer * c->ple;
     struct buf_row all[N_BUF] = {
-        { AT(x), n, c->hidden },      { AT(xn), n, c->hidden },
-        { AT(t1), max64(n, SAMPLE_ROW_MAX), c->hidden },      { AT(t2), n, c->hidden },
-        { AT(q), n, q },              { AT(att), n, q },
-        { AT(k), n, kv },             { AT(v), n, kv },
-        { AT(gate), n, ffn },         { AT(up), n, ffn },
-        { AT(route), n, c->moe ? c->n_expert : 0 },
-        { AT(expert_w), n, c->moe ? c->top_k : 0 },
-        { AT(expert), n, c->moe ? c->top_k : 0 },
-        { AT(ple), n, all_ple },      { AT(ple_proj), n, all_ple },
-        { AT(logits), SAMPLE_ROW_MAX, c->vocab },
+        { AT(x), n, c->hidden, false },
+        { AT(t1), max64(n, SAMPLE_ROW_MAX), c->hidden, false },
+        { AT(t2), n, c->hidden, false },
+        { AT(xn), max64(n, SAMPLE_ROW_MAX), c->hidden, true },
+        { AT(x_route), n, c->moe ? c->hidden : 0, true },
+        { AT(x_expert), n, c->moe ? c->hidden : 0, true },
+        { AT(q), n, q, false },       { AT(att), n, q, true },
+        { AT(k), n, kv, false },      { AT(v), n, kv, false },
+        { AT(gate), n, ffn, false },  { AT(up), n, ffn, false },
+        { AT(act), n, ffn, true },
+        { AT(route), n, c->moe ? c->n_expert : 0, false },
+        { AT(expert_w), n, c->moe ? c->top_k : 0, false },
+        { AT(expert), n, c->moe ? c->top_k : 0, false },
+        { AT(ple), n, all_ple, false },      { AT(ple_proj), n, all_ple, false },
+        { AT(logits), SAMPLE_ROW_MAX, c->vocab, false },
     };
 
     memcpy(row, all, sizeof(all));
 }
 
-uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *lim)
+uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *lim,
+                         size_t act_bytes)
 {
     struct buf_row row[N_BUF];
     uint64_t n = 0;
 
     buf_rows(row, c, lim->step_tok_max);
     for (int i = 0; i < N_BUF; i++)
-        n += (uint64_t) row[i].rows * (uint64_t) row[i].width;
-    n += (uint64_t) lim->step_tok_max * (uint64_t) (c->head_full + c->head_sliding);
-    return n * sizeof(float);
+        n += (uint64_t) row[i].rows * (uint64_t) row[i].width
+             * (row[i].is_act ? act_bytes : sizeof(float));
+    return n + (uint64_t) lim->step_tok_max * (uint64_t) (c->head_full + c->head_sliding)
+               * sizeof(float);
 }
 
 uint64_t forward_kv(const struct model_conf *c, const struct model_limits *lim, size_t elem_bytes)
@@ -431,8 +470,8 @@ int forward_open(struct fwd *f, struct err *e)
 
     buf_rows(row, f->c, f->lim.step_tok_max);
     for (int i = 0; i < N_BUF; i++)                    /* ints are as wide as floats */
-        if ((rc = alloc_f32(f, (float **) (void *) ((char *) f + row[i].off), row[i].rows,
-                            row[i].width, e)) < 0)
+        if ((rc = alloc(f, (void **) (void *) ((char *) f + row[i].off), row[i].rows,
+                        row[i].width, row[i].is_act ? be_act_bytes(f->be) : sizeof(float), e)) < 0)
             return rc;
 
     if ((rc = put_ids(f, &f->suppress, f->c->suppress, f->c->n_suppress, e)) < 0

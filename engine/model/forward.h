@@ -1,7 +1,7 @@
 /* forward.h - one step of the text model over the ops of a backend.
  *
- * Owns nothing but its scratch, which lives in the backend. All activations are fp32,
- * [n_tok, width], the tokens of all sequences in one flat list. */
+ * Owns nothing but its scratch, which lives in the backend. Activations are [n_tok, width], the
+ * tokens of all sequences in one flat list; fp32, what only products read as norm.h says. */
 #ifndef MODEL_FORWARD_H
 #define MODEL_FORWARD_H
 
@@ -23,10 +23,13 @@ struct fwd {
     struct backend          *be;
     struct fwd_type          type[2];                  /* [is_full] */
     struct kv_layer          kv[MODEL_LAYER_MAX];      /* a shared layer has its donor's */
-    float *x, *xn, *t1, *t2;                           /* [step_tok, hidden] */
-    float *q, *att;                                    /* [step_tok, n_head * head_dim] */
+    float *x, *t1, *t2;                                /* [step_tok, hidden] */
+    void  *xn, *x_route, *x_expert;                    /* act [step_tok, hidden] */
+    float *q;                                          /* [step_tok, n_head * head_dim] */
+    void  *att;                                        /* act, the same */
     float *k, *v;                                      /* [step_tok, n_kv * head_dim] */
     float *gate, *up;                                  /* [step_tok, ffn] */
+    void  *act;                                        /* act [step_tok, ffn] */
     float *route;                                      /* [step_tok, n_expert] */
     float *expert_w;                                   /* [step_tok, top_k] */
     int32_t *expert;                                   /* [step_tok, top_k] */
@@ -42,7 +45,8 @@ int  forward_open(struct fwd *f, struct err *e);
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o);
 
 /* Bytes that forward_open takes, without and of the KV pages. */
-uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *lim);
+uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *lim,
+                         size_t act_bytes);
 uint64_t forward_kv(const struct model_conf *c, const struct model_limits *lim, size_t elem_bytes);
 
 /* The shape of the routed experts, without data. */

@@ -44,17 +44,6 @@ static int check_limits(const struct model_limits *l, struct err *e)
     return 0;
 }
 
-static int32_t cols_max(const struct model_conf *c)
-{
-    int32_t head = c->head_full > c->head_sliding ? c->head_full : c->head_sliding;
-    int32_t cols[] = { c->hidden, c->n_head * head, c->double_wide ? 2 * c->ffn : c->ffn, c->ple };
-    int32_t max = 0;
-
-    for (size_t i = 0; i < sizeof(cols) / sizeof(cols[0]); i++)
-        max = cols[i] > max ? cols[i] : max;
-    return max;
-}
-
 int64_t model_steer_words(const struct model_conf *c, const struct model_limits *lim)
 {
     return steer_words(c->vocab, lim->seq_max, (int64_t) lim->kv.n_page_full * lim->kv.page_tok);
@@ -73,7 +62,7 @@ static struct backend_limits backend_limits(const struct model_conf *c,
         .attn_scratch = full > sliding ? full : sliding, .moe = forward_moe(c),
         .step_tok_max = lim->step_tok_max, .seq_max = lim->seq_max, .page_max = lim->page_max,
         .steer_words = model_steer_words(c, lim),
-        .cols_max = cols_max(c), .n_head = c->n_head,
+        .hidden = c->hidden, .n_head = c->n_head,
         .n_kv = { c->n_kv_sliding, c->n_kv_full }, .head_dim = { c->head_sliding, c->head_full } };
 }
 
@@ -81,7 +70,8 @@ uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limi
 {
     struct backend_limits bl = backend_limits(c, lim);
 
-    return forward_scratch(c, lim) + (lim->backend == MODEL_CUDA ? be_scratch_cuda(&bl) : 0);
+    return lim->backend == MODEL_CUDA ? forward_scratch(c, lim, 2) + be_scratch_cuda(&bl)
+                                      : forward_scratch(c, lim, sizeof(float));
 }
 
 int model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
@@ -99,7 +89,7 @@ static int open_backend(struct model *m, const struct model_limits *lim, struct 
 
     model_size(&m->conf, &size);
     bl.model_bytes = 2 * size.total + forward_kv(&m->conf, lim, 2)
-                     + forward_scratch(&m->conf, lim);
+                     + forward_scratch(&m->conf, lim, 2);
     return be_open_cuda(&m->be, &bl, e);
 }
 

@@ -1,0 +1,402 @@
+/* attn_decode.cu - attention of one token a sequence: norm and turn of q and k, the store of k and
+ * v, and the context in parts, each a block, whose results merge_kernel adds up.
+ *
+ * Old keys wait for no other kernel, so they are on their way before this one may read q. Parts
+ * begin at multiples of their length and the length follows from the position alone, so a token's
+ * result does not depend on its neighbours. Bound by the reading of K and V. */
+#include "cuda.h"
+#include "dev.cuh"
+
+#define WARPS     8
+#define THREADS   (WARPS * 32)
+#define ROWS      16                       /* query heads of a kv head, filled up */
+#define PART_MAX  64                       /* parts of a context, about: they grow with it */
+#define PARTS     (PART_MAX + 2)
+
+struct args {
+    struct attn_layer a;
+    int               group, z;            /* query heads of a kv head; parts in the scratch */
+    float            *acc, *max, *sum;     /* [n_tok, n_head, z, head_dim], [n_tok, n_head, z] */
+};
+
+/* Part i of a context has the keys (base + i) * len and on. */
+struct parts { int len, base, n; };
+
+__host__ __device__ static inline struct parts parts_of(int pos, int window, int least)
+{
+    int first = window > 0 && pos >= window ? pos - window + 1 : 0;
+    struct parts p = { least, 0, 0 };
+
+    while ((pos + 1 - first) / p.len > PART_MAX)
+        p.len *= 2;
+    p.base = first / p.len;
+    p.n = pos / p.len - p.base + 1;
+    return p;
+}
+
+/* What a block looks at: keys first .. end-1 of a sequence. */
+struct span { int seq, pos, h_kv, first, end; };
+
+/* n keys or values from k0 on to shared memory; not the newest one, which nobody has stored yet. */
+template <int keys>
+__device__ static void load(bf16 *to, const void *pages, const struct args *g,
+                            const struct span *b, int k0, bool newest)
+{
+    const struct kv_layer *kv = &g->a.attn.kv;
+    const int32_t *table = g->a.attn.map.page + (int64_t) b->seq * g->a.attn.map.page_max;
+    int lane = threadIdx.x % 32, dim = kv->head_dim, stride = dim + 8;
+
+    #pragma unroll 4
+    for (int i = threadIdx.x / 32; i < keys; i += WARPS) {
+        int key = k0 + i;
+        bool in = key >= b->first && key < b->end;
+        const bf16 *p = (const bf16 *) pages;
+
+        if (key == b->pos && !newest)
+            continue;
+        if (in)
+            p += (((int64_t) table[key / kv->page_tok] * kv->page_tok + key % kv->page_tok)
+                  * kv->n_kv + b->h_kv) * dim;
+        for (int c = lane * 8; c < dim; c += 256)
+            copy_async(to + i * stride + c, p + c, in);
+    }
+}
+
+/* One warp: y = turn(w * x / rms(x)) as bf16, to one place or two. Lane l has the pairs
+ * (i, i + dim/2), i = l, l + 32, ... */
+template <int pairs>
+__device__ static void bring_head(bf16 *to, bf16 *page, const float *x, const float *w,
+                                  const float *cs, const struct norm_rope *r)
+{
+    int lane = threadIdx.x % 32, half = r->head_dim / 2;
+    float lo[pairs], hi[pairs], sum = 0, inv;
+
+    #pragma unroll
+    for (int j = 0; j < pairs; j++) {
+        int i = lane + 32 * j;
+
+        lo[j] = i < half ? x[i] : 0;
+        hi[j] = i < half ? x[i + half] : 0;
+        sum += lo[j] * lo[j] + hi[j] * hi[j];
+    }
+    inv = 1.0f / sqrtf(warp_sum(sum) / (float) r->head_dim + r->eps);
+    #pragma unroll
+    for (int j = 0; j < pairs; j++) {
+        int i = lane + 32 * j;
+        float u, v;
+
+        if (i >= half)
+            break;
+        u = lo[j] * inv * (w != NULL ? w[i] : 1);
+        v = hi[j] * inv * (w != NULL ? w[i + half] : 1);
+        if (cs != NULL && i < r->n_rot) {
+            float c = cs[i], s = cs[r->n_rot + i], turned = u * c - v * s;
+
+            v = v * c + u * s;
+            u = turned;
+        }
+        if (to != NULL) {
+            to[i] = __float2bfloat16(u);
+            to[i + half] = __float2bfloat16(v);
+        }
+        if (page != NULL) {
+            page[i] = __float2bfloat16(u);
+            page[i + half] = __float2bfloat16(v);
+        }
+    }
+}
+
+/* The heads of q to shared memory; the newest k and v to their page, and to k and v here if these
+ * are not NULL. */
+template <int pairs>
+__device__ static void bring_heads(bf16 *q, bf16 *k, bf16 *v, const struct args *g,
+                                   const struct span *b)
+{
+    const struct norm_rope *r = &g->a.rope;
+    const struct kv_store *st = &g->a.store;
+    const struct kv_layer *kv = &g->a.attn.kv;
+    int t = blockIdx.x, dim = r->head_dim, stride = dim + 8;
+    int n = g->group + (st->k != NULL && b->pos < b->end ? 2 : 0);
+    const float *cs = r->cs + (int64_t) t * 2 * r->n_rot;
+    int64_t head = (int64_t) t * kv->n_kv + b->h_kv, slot;
+
+    slot = g->a.attn.map.page[(int64_t) b->seq * g->a.attn.map.page_max + b->pos / kv->page_tok];
+    slot = ((slot * kv->page_tok + b->pos % kv->page_tok) * kv->n_kv + b->h_kv) * dim;
+    for (int i = threadIdx.x / 32; i < n; i += WARPS) {
+        if (i < g->group)
+            bring_head<pairs>(q + i * stride, NULL, r->q + (head * g->group + i) * dim, r->w, cs,
+                              r);
+        else if (i == g->group)
+            bring_head<pairs>(k, (bf16 *) kv->k + slot, st->k + head * dim, st->w, cs, r);
+        else
+            bring_head<pairs>(v, (bf16 *) kv->v + slot, st->v + head * dim, NULL, NULL, r);
+    }
+    for (int i = g->group * stride + threadIdx.x; i < ROWS * stride; i += THREADS)
+        q[i] = __float2bfloat16(0);
+}
+
+/* s = q k: a warp has 8 keys at a time. */
+template <int keys>
+__device__ static void scores(float *s, const bf16 *q, const bf16 *k, int dim)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, stride = dim + 8;
+
+    for (int n = warp * 8; n < keys; n += WARPS * 8) {
+        const bf16 *qp = q + lane % 16 * stride + lane / 16 * 8;
+        const bf16 *kp = k + (n + lane % 8) * stride + lane / 8 % 2 * 8;
+        float c[4] = {0, 0, 0, 0}, *sp = s + lane / 4 * (keys + 4) + n + lane % 4 * 2;
+        uint32_t a[4], b[2];
+
+        #pragma unroll 4
+        for (int d = 0; d < dim; d += 16) {
+            ldmatrix_x4(a, qp + d);
+            ldmatrix_x2(b, kp + d);
+            mma_16x8x16(c, a[0], a[1], a[2], a[3], b[0], b[1]);
+        }
+        *(float2 *) sp = make_float2(c[0], c[1]);
+        *(float2 *) (sp + 8 * (keys + 4)) = make_float2(c[2], c[3]);
+    }
+}
+
+struct row_state { float max, sum; };
+
+/* Sixteen threads to a row: p = exp(s - max), and how much the sums so far shrink. */
+template <int keys>
+__device__ static void softmax(struct row_state *st, const float *s, bf16 *p, float *shrink,
+                               const struct span *b, int k0)
+{
+    const int each = keys / 16;
+    int r = threadIdx.x / 16, j = threadIdx.x % 16 * each;
+    float v[each], max = st->max, sum = 0, scale;
+
+    #pragma unroll
+    for (int i = 0; i < each; i++) {
+        int key = k0 + j + i;
+
+        v[i] = key >= b->first && key < b->end ? s[r * (keys + 4) + j + i] : -INFINITY;
+        max = fmaxf(max, v[i]);
+    }
+    for (int o = 1; o < 16; o *= 2)
+        max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, o));
+    #pragma unroll
+    for (int i = 0; i < each; i++) {
+        v[i] = expf(v[i] - max);           /* a part has a visible key: max is a number */
+        sum += v[i];
+        p[r * (keys + 8) + j + i] = __float2bfloat16(v[i]);
+    }
+    for (int o = 1; o < 16; o *= 2)
+        sum += __shfl_xor_sync(WARP_ALL, sum, o);
+    scale = expf(st->max - max);
+    st->sum = st->sum * scale + sum;
+    st->max = max;
+    if (j == 0)
+        shrink[r] = scale;
+}
+
+/* o += p v: a warp has dim / 8 of the columns, 8 at a time. */
+template <int keys, int n_tiles>
+__device__ static void values(float o[n_tiles][4], const bf16 *p, const bf16 *v,
+                              const float *shrink, int dim)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stride = dim + 8;
+    float up = shrink[lane / 4], low = shrink[lane / 4 + 8];
+    uint32_t a[keys / 16][4], b[4];
+
+    #pragma unroll
+    for (int k = 0; k < keys / 16; k++)
+        ldmatrix_x4(a[k], p + lane % 16 * (keys + 8) + k * 16 + lane / 16 * 8);
+    #pragma unroll
+    for (int n = 0; n < n_tiles; n++) {
+        int col = (warp + n * WARPS) * 8;
+
+        if (col >= dim)
+            break;
+        o[n][0] *= up;
+        o[n][1] *= up;
+        o[n][2] *= low;
+        o[n][3] *= low;
+        #pragma unroll
+        for (int k = 0; k < keys / 16; k += 2) {
+            ldmatrix_x4_trans(b, v + (k * 16 + lane) * stride + col);
+            mma_16x8x16(o[n], a[k][0], a[k][1], a[k][2], a[k][3], b[0], b[1]);
+            mma_16x8x16(o[n], a[k + 1][0], a[k + 1][1], a[k + 1][2], a[k + 1][3], b[2], b[3]);
+        }
+    }
+}
+
+/* A part's rows to its place in the scratch. */
+template <int n_tiles>
+__device__ static void write_part(const float o[n_tiles][4], const struct row_state *st,
+                                  const struct args *g, const struct span *b)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, dim = g->a.attn.kv.head_dim;
+    int64_t head = ((int64_t) blockIdx.x * g->a.attn.kv.n_kv + b->h_kv) * g->group;
+
+    if (threadIdx.x % 16 == 0 && (int) threadIdx.x / 16 < g->group) {
+        int64_t i = (head + threadIdx.x / 16) * g->z + blockIdx.z;
+
+        g->max[i] = st->max;
+        g->sum[i] = st->sum;
+    }
+    #pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int r = half * 8 + lane / 4;
+        float *to = g->acc + ((head + r) * g->z + blockIdx.z) * dim;
+
+        if (r >= g->group)
+            break;
+        #pragma unroll
+        for (int n = 0; n < n_tiles; n++) {
+            int col = (warp + n * WARPS) * 8 + lane % 4 * 2;
+
+            if (col < dim)
+                *(float2 *) (to + col) = make_float2(o[n][2 * half], o[n][2 * half + 1]);
+        }
+    }
+}
+
+/* Shared memory: k, v [keys], q [ROWS] rows of dim + 8 bf16, p, s, shrink. */
+static size_t smem_bytes(int keys, int dim)
+{
+    return (size_t) (2 * keys + ROWS) * (size_t) (dim + 8) * 2 + ROWS * (size_t) (keys + 8) * 2
+           + ROWS * (size_t) (keys + 4 + 1) * 4;
+}
+
+/* keys: of a step of the loop. dim_max: registers for so many columns. */
+template <int keys, int dim_max>
+static __global__ void __launch_bounds__(THREADS) attn_kernel(struct args g)
+{
+    extern __shared__ __align__(16) char smem[];
+    const int n_tiles = (dim_max / 8 + WARPS - 1) / WARPS, pairs = (dim_max + 63) / 64;
+    const struct kv_layer *kv = &g.a.attn.kv;
+    int dim = kv->head_dim, stride = dim + 8, window = g.a.attn.window, k0, lo;
+    bf16 *k = (bf16 *) smem, *v = k + keys * stride, *q = v + keys * stride;
+    bf16 *p = q + ROWS * stride;
+    float *s = (float *) (p + ROWS * (keys + 8)), *shrink = s + ROWS * (keys + 4);
+    float o[n_tiles][4] = {};
+    struct row_state st = { -INFINITY, 0 };
+    struct span b = { g.a.attn.map.seq[blockIdx.x], g.a.attn.map.pos[blockIdx.x], (int) blockIdx.y,
+                      0, 0 };
+    struct parts part = parts_of(b.pos, window, keys);
+    bool here;
+
+    next_may_start();
+    if ((int) blockIdx.z >= part.n)
+        return;
+    lo = (part.base + (int) blockIdx.z) * part.len;
+    b.first = window > 0 && b.pos >= window ? b.pos - window + 1 : 0;
+    b.first = b.first > lo ? b.first : lo;
+    b.end = b.pos + 1 < lo + part.len ? b.pos + 1 : lo + part.len;
+    k0 = b.first / keys * keys;
+    here = b.pos < k0 + keys;
+    load<keys>(k, kv->k, &g, &b, k0, false);
+    copy_commit();
+    load<keys>(v, kv->v, &g, &b, k0, false);
+    copy_commit();
+
+    wait_for_others();
+    bring_heads<pairs>(q, here ? k + (b.pos - k0) * stride : NULL,
+                       here ? v + (b.pos - k0) * stride : NULL, &g, &b);
+    if (here && g.a.store.k == NULL) {     /* an earlier kernel has stored the newest */
+        load<keys>(k, kv->k, &g, &b, k0, true);
+        load<keys>(v, kv->v, &g, &b, k0, true);
+        copy_commit();
+        copy_wait<0>();
+    }
+
+    for (; k0 < b.end; k0 += keys) {
+        copy_wait<1>();
+        __syncthreads();                   /* the keys are here */
+        scores<keys>(s, q, k, dim);
+        __syncthreads();                   /* nobody needs them any more */
+        if (k0 + keys < b.end)
+            load<keys>(k, kv->k, &g, &b, k0 + keys, true);
+        copy_commit();
+        softmax<keys>(&st, s, p, shrink, &b, k0);
+        copy_wait<1>();
+        __syncthreads();                   /* p and the values are here */
+        values<keys, n_tiles>(o, p, v, shrink, dim);
+        __syncthreads();
+        if (k0 + keys < b.end)
+            load<keys>(v, kv->v, &g, &b, k0 + keys, true);
+        copy_commit();
+    }
+    write_part<n_tiles>(o, &st, &g, &b);
+}
+
+/* One block a token and head: the parts, in their order. */
+template <int least>
+static __global__ void merge_kernel(struct args g)
+{
+    int dim = g.a.attn.kv.head_dim;
+    struct parts p = parts_of(g.a.attn.map.pos[blockIdx.x], g.a.attn.window, least);
+    int64_t head = (int64_t) blockIdx.x * g.a.attn.n_head + blockIdx.y;
+    const float *max = g.max + head * g.z, *sum = g.sum + head * g.z;
+    float top = -INFINITY, all = 0;
+
+    next_may_start();
+    wait_for_others();
+    for (int i = 0; i < p.n; i++)
+        top = fmaxf(top, max[i]);
+    for (int i = 0; i < p.n; i++)
+        all += sum[i] * expf(max[i] - top);
+    for (int c = threadIdx.x; c < dim; c += blockDim.x) {
+        float y = 0;
+
+        for (int i = 0; i < p.n; i++)
+            y += g.acc[(head * g.z + i) * dim + c] * expf(max[i] - top);
+        ((bf16 *) g.a.attn.y)[head * dim + c] = __float2bfloat16(y / all);
+    }
+}
+
+/* Parts that no context of the step exceeds. */
+static int part_count(const struct attn *a, int least)
+{
+    int keys = a->window > 0 && a->ctx > a->window ? a->window : a->ctx;
+
+    return keys / least >= PART_MAX ? PARTS : keys / least + 2;
+}
+
+template <int keys, int dim_max> static void launch(struct args *g, gpu_stream s)
+{
+    static size_t allowed;                 /* one thread launches */
+    const struct attn *a = &g->a.attn;
+    size_t bytes = smem_bytes(keys, a->kv.head_dim);
+    unsigned n_tok = (unsigned) a->map.n_tok;
+    int64_t parts;
+
+    g->z = part_count(a, keys);
+    parts = (int64_t) n_tok * a->n_head * g->z;
+    g->max = g->acc + parts * a->kv.head_dim;
+    g->sum = g->max + parts;
+    if (bytes > allowed)
+        cudaFuncSetAttribute(attn_kernel<keys, dim_max>,
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+    allowed = bytes > allowed ? bytes : allowed;
+    launch_early(attn_kernel<keys, dim_max>, dim3(n_tok, (unsigned) a->kv.n_kv, (unsigned) g->z),
+                 THREADS, bytes, s, *g);
+    launch_early(merge_kernel<keys>, dim3(n_tok, (unsigned) a->n_head), 128, 0, s, *g);
+}
+
+size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim)
+{
+    return (size_t) n_tok * (size_t) n_head * PARTS * ((size_t) head_dim + 2)
+           * sizeof(float);
+}
+
+int attn_decode_cuda(const struct attn_layer *a, void *scratch, size_t smem_max, gpu_stream s)
+{
+    const struct attn *t = &a->attn;
+    struct args g = { *a, t->n_head / t->kv.n_kv, 0, (float *) scratch, NULL, NULL };
+
+    if (t->n_seq != t->map.n_tok || t->map.n_tok > ATTN_DECODE_TOK || g.group > ROWS
+        || smem_bytes(t->kv.head_dim > 256 ? 32 : 64, t->kv.head_dim) > smem_max)
+        return 0;
+    if (t->kv.head_dim <= 64)
+        launch<64, 64>(&g, s);
+    else if (t->kv.head_dim <= 256)
+        launch<64, 256>(&g, s);
+    else
+        launch<32, 512>(&g, s);
+    return 1;
+}
