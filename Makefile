@@ -148,6 +148,7 @@ install: all
 	sed 's|@PREFIX@|$(PREFIX)|' 'conf/inferd@.service' > '$(DESTDIR)$(UNIT_DIR)/inferd@.service'
 	install -D -m 644 conf/nginx-inferd.service.d/drain.conf \
 	    $(DESTDIR)$(UNIT_DIR)/nginx.service.d/inferd-drain.conf
+	install -D -m 644 conf/html/index.html $(DESTDIR)$(PREFIX)/share/inferd/html/index.html
 	install -m 644 conf/inferd.env.example $(DESTDIR)/etc/inferd/example.env
 	install -m 644 README.md $(DESTDIR)$(DOC_DIR)/README.md
 	install -m 644 docs/*.md $(DESTDIR)$(DOC_DIR)/docs
