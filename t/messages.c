@@ -1,54 +1,8 @@
 /* messages.c - Anthropic's API: each body as the chat that it becomes, each refusal under its own
  * name, and the bytes of events, whole answers and errors. */
+#include "chat_of.h"
 #include "dialect.h"
 #include "tap.h"
-#include "translate.h"
-
-#include <string.h>
-
-static struct buf      b;
-static struct api_err  e;
-static uint32_t        n_unknown;
-
-static const char *text(void)
-{
-    buf_put(&b, "", 1);
-    b.n = 0;
-    return b.p;
-}
-
-/* The chat body that json becomes, or the param of its refusal behind a '!'. */
-static const char *chat_of(enum ask_kind kind, const char *json)
-{
-    static const struct json_limits lim = { .bytes = 1 << 20, .depth = 64, .nodes = 100000 };
-    static char        refused[80];
-    struct json_doc   *d = NULL, *d2 = NULL;
-    const struct json *root;
-    struct err         err;
-    struct ask         a;
-    int                rc;
-
-    if (json_parse(&d, &root, json, strlen(json), &lim, &err) != 0)
-        return "not JSON";
-    b.n = 0;
-    rc = tr_body(root, kind, &b, &n_unknown, &e);
-    json_free(d);
-    if (rc != 0) {
-        snprintf(refused, sizeof(refused), "!%s", e.param);
-        b.n = 0;
-        return refused;
-    }
-    if (json_parse(&d2, &root, b.p, b.n, &lim, &err) != 0)
-        return "translated to what is not JSON";
-    if (ask_read(&a, ASK_CHAT, root, &e) != 0) {
-        json_free(d2);
-        snprintf(refused, sizeof(refused), "!!%s", e.param);
-        b.n = 0;
-        return refused;
-    }
-    json_free(d2);
-    return text();
-}
 
 #define HI "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 

@@ -1,7 +1,19 @@
 #include "dialect.h"
 
+void out_close(struct out_id *id)
+{
+    buf_free(&id->block.text);
+    buf_free(&id->block.name);
+    buf_free(&id->block.items);
+}
+
 const struct dialect *dialect_of(enum ask_kind kind)
 {
-    return kind == ASK_TEXT ? &dialect_text
-           : (kind & (ASK_MESSAGES | ASK_COUNT)) != 0 ? &dialect_messages : &dialect_chat;
+    switch (kind) {
+    case ASK_TEXT:      return &dialect_text;
+    case ASK_MESSAGES:
+    case ASK_COUNT:     return &dialect_messages;
+    case ASK_RESPONSES: return &dialect_responses;
+    default:            return &dialect_chat;
+    }
 }

@@ -18,8 +18,18 @@ struct out_id {                     /* of one answer */
     const char *tier;               /* the service tier that it got; NULL: it named none */
     int64_t     created;            /* seconds */
 
-    /* of a stream: where its writer is */
-    struct { int32_t n; enum said_kind kind; bool open; } block;
+    struct slice echo;              /* members that the answer repeats, each with a ',' before */
+
+    struct {                        /* of a stream: where its writer is; out_close frees it */
+        int32_t        n;           /* blocks that are closed */
+        enum said_kind kind;        /* of the open one */
+        bool           open;
+        int32_t        seq;         /* events so far */
+        const char    *finish;
+        struct buf     text, name;  /* of the open one */
+        char           call_id[SAID_ID_BYTES];
+        struct buf     items;       /* the closed ones, as elements of an array */
+    } block;
 };
 
 struct out_usage { int64_t prompt, cached, completion, reasoning; };
@@ -43,6 +53,7 @@ struct out_choice {                 /* one delta, or one whole choice */
 struct dialect {
     const char *id_prefix;          /* "chatcmpl-"; the request id follows */
     const char *prompt_field;       /* to blame for a prompt that is too long */
+    const char *max_field;          /* and for too long an answer; NULL: a chat has two */
     bool        usage_on_delta;     /* delta is told the usage so far, whoever asks */
 
     /* A stream: delta*, then end; or fail at any point, which is then the last word. Whole SSE
@@ -61,10 +72,13 @@ struct dialect {
     int  (*error)(struct buf *b, const struct api_err *e, const char *request_id);
 };
 
+void out_close(struct out_id *id);
+
 /* Of a kind of body; 0, or one without a dialect of its own: OpenAI's chat. */
 const struct dialect *dialect_of(enum ask_kind kind);
 
 extern const struct dialect dialect_chat, dialect_text;   /* openai_out.c */
 extern const struct dialect dialect_messages;             /* messages_out.c */
+extern const struct dialect dialect_responses;            /* responses_out.c */
 
 #endif

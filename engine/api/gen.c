@@ -21,6 +21,7 @@ struct gen {
     struct stream *st;                 /* NULL: nobody listens, waiting for the core to let go */
     const struct dialect *dialect;
     struct out_id  id;
+    struct buf     echo;               /* id.echo is its bytes */
     atomic_bool    aborted;            /* by an admin, from any thread */
     bool           stream, with_ids;
     int32_t        n_choice, n_per_prompt;
@@ -66,6 +67,8 @@ static void gen_free(struct gen *g)
     for (int32_t i = 0; i < g->n_choice; i++)
         choice_close(&g->choice[i]);
     calls_close(g->calls);
+    out_close(&g->id);
+    buf_free(&g->echo);
     free(g);
 }
 
@@ -158,9 +161,10 @@ static int context_error(int64_t n_prompt, int64_t n_new, int64_t n_ctx, const c
 }
 
 /* How many tokens may come after n_prompt. */
-static int room(const struct api *a, const struct ask *ask, const char *param, int64_t n_prompt,
-                int32_t *max_new, struct api_err *e)
+static int room(const struct api *a, const struct ask *ask, const struct dialect *d,
+                int64_t n_prompt, int32_t *max_new, struct api_err *e)
 {
+    const char *param = d->prompt_field;
     bool        newer = ask->max_completion_tok >= 0;
     int64_t     n_ctx = a->c.model_len_max;
     int64_t     n = newer ? ask->max_completion_tok : ask->max_tok;
@@ -172,6 +176,7 @@ static int room(const struct api *a, const struct ask *ask, const char *param, i
     if (n_prompt + n > n_ctx)
         return context_error(n_prompt, n, n_ctx,
                              n_prompt >= n_ctx ? param
+                             : d->max_field != NULL ? d->max_field
                              : newer ? "max_completion_tokens" : "max_tokens", e);
     if (ask->min_tok > n)
         return api_err_400(e, "invalid_value", "min_tokens", "'min_tokens' is %" PRId64 ", more "
@@ -255,7 +260,7 @@ static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, const in
     struct choice *c = &g->choice[i];
     int32_t        max_new = 0;
 
-    if (room(a, ask, g->dialect->prompt_field, n_prompt, &max_new, e) != 0
+    if (room(a, ask, g->dialect, n_prompt, &max_new, e) != 0
         || stop_ids(a, ask, c, e) != 0)
         return E_INVALID;
 
@@ -404,6 +409,9 @@ int gen_start(struct stream *st, struct work *w, struct api_err *e)
         return E_FULL;
     }
 
+    g->echo = w->echo;
+    w->echo = (struct buf) { 0 };
+    g->id.echo = (struct slice) { g->echo.p, g->echo.n };
     st->gen = g;
     g->calls = w->prompts.calls;
     w->prompts.calls = NULL;

@@ -460,6 +460,7 @@ static void on_abort(struct stream *st)
 static const struct route routes[] = {
     { WIRE_METHOD_POST, "/v1/chat/completions", KEY, true, NULL, work_generate, ASK_CHAT },
     { WIRE_METHOD_POST, "/v1/completions",      KEY, true, NULL, work_generate, ASK_TEXT },
+    { WIRE_METHOD_POST, "/v1/responses",        KEY, true, NULL, work_generate, ASK_RESPONSES },
     { WIRE_METHOD_POST, "/v1/messages",         KEY, true, NULL, work_generate, ASK_MESSAGES },
     { WIRE_METHOD_POST, "/v1/messages/count_tokens", KEY, true, NULL, work_count, ASK_COUNT },
     { WIRE_METHOD_POST, "/tokenize",       KEY,   true,  NULL, work_tokenize, ASK_TOKENIZE },

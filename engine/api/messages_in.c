@@ -135,8 +135,7 @@ static int put_user(struct tr *t, const struct json *content, const char *path)
     return 0;
 }
 
-/* A call of the chat from a tool_use block. */
-static int call(struct tr *t, const struct json *b, const char *path, struct buf *out)
+static int assistant_call(struct tr *t, const struct json *b, const char *path, struct tr_said *m)
 {
     const struct json *input = tr_get(b, "input");
     char               at[TR_PATH_BYTES];
@@ -149,28 +148,19 @@ static int call(struct tr *t, const struct json *b, const char *path, struct buf
         return tr_missing(t, at);
     if (input->type != JSON_OBJECT)
         return tr_bad_type(t, at, "an object", input);
-
-    buf_str(out, out->n > 0 ? ",{\"type\":\"function\",\"id\":" : "{\"type\":\"function\",\"id\":");
-    buf_json_str(out, id.p, id.n);
-    buf_str(out, ",\"function\":{\"name\":");
-    buf_json_str(out, name.p, name.n);
-    buf_str(out, ",\"arguments\":");
-    json_write(input, out);
-    buf_str(out, "}}");
+    tr_said_call(m, id, name, input);
     return 0;
 }
 
-struct said_before { struct buf thoughts, text, calls; };   /* calls: elements of an array */
-
 static int assistant_block(struct tr *t, const struct json *b, const char *path,
-                           struct said_before *m)
+                           struct tr_said *m)
 {
     struct slice type, s;
 
     if (block_type(t, b, path, &type) != 0)
         return E_INVALID;
     if (slice_is(type, "tool_use"))
-        return call(t, b, path, &m->calls);
+        return assistant_call(t, b, path, m);
     if (!slice_is(type, "text") && !slice_is(type, "thinking"))
         return no_block(t, path, "messages of the assistant", type);
     if (tr_need_str(t, b, path, slice_is(type, "text") ? "text" : "thinking", &s) != 0)
@@ -179,43 +169,20 @@ static int assistant_block(struct tr *t, const struct json *b, const char *path,
     return 0;
 }
 
-static void put_said(struct tr *t, const struct said_before *m)
-{
-    tr_message(t, "assistant");
-    if (m->thoughts.n > 0) {
-        buf_str(t->out, ",\"reasoning\":");
-        buf_json_str(t->out, m->thoughts.p, m->thoughts.n);
-    }
-    buf_str(t->out, ",\"content\":");
-    if (m->text.n > 0 || (m->thoughts.n == 0 && m->calls.n == 0))
-        buf_json_str(t->out, m->text.n > 0 ? m->text.p : "", m->text.n);
-    else
-        buf_str(t->out, "null");
-    if (m->calls.n > 0) {
-        buf_str(t->out, ",\"tool_calls\":[");
-        buf_put(t->out, m->calls.p, m->calls.n);
-        buf_str(t->out, "]");
-    }
-    buf_str(t->out, "}");
-    t->out->full = t->out->full || m->thoughts.full || m->text.full || m->calls.full;
-}
-
 static int put_assistant(struct tr *t, const struct json *content, const char *path)
 {
-    struct said_before m = { 0 };
-    char               at[TR_PATH_BYTES];
-    uint32_t           i = 0;
-    int                rc = 0;
+    struct tr_said m = { 0 };
+    char           at[TR_PATH_BYTES];
+    uint32_t       i = 0;
+    int            rc = 0;
 
     for (const struct json *b = content->child; b != NULL && rc == 0; b = b->next) {
         tr_path(at, "%s[%u]", path, i++);
         rc = assistant_block(t, b, at, &m);
     }
     if (rc == 0)
-        put_said(t, &m);
-    buf_free(&m.thoughts);
-    buf_free(&m.text);
-    buf_free(&m.calls);
+        tr_said_put(t, &m);
+    tr_said_free(&m);
     return rc;
 }
 

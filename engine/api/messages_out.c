@@ -218,7 +218,8 @@ static void message_whole_end(struct buf *b, struct out_id *id, const struct out
 }
 
 const struct dialect dialect_messages = {
-    .id_prefix = "msg_", .prompt_field = "messages", .usage_on_delta = true,
+    .id_prefix = "msg_", .prompt_field = "messages", .max_field = "max_tokens",
+    .usage_on_delta = true,
     .delta = message_delta, .end = message_end, .fail = message_fail,
     .whole_begin = message_begin, .whole_choice = message_choice,
     .whole_end = message_whole_end, .error = message_error,

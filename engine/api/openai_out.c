@@ -13,10 +13,9 @@ static void put_text(struct buf *b, struct slice s)
     buf_json_str(b, s.p != NULL ? s.p : "", s.n);
 }
 
-static int out_error(struct buf *b, const struct api_err *e, const char *request_id)
+void out_error_member(struct buf *b, const struct api_err *e)
 {
-    (void) request_id;                  /* a header tells it */
-    buf_str(b, "{\"error\":{\"message\":");
+    buf_str(b, "\"error\":{\"message\":");
     put_json(b, e->msg);
     buf_fmt(b, ",\"type\":\"%s\",\"param\":", e->type);
     if (e->param[0] != '\0')
@@ -30,7 +29,15 @@ static int out_error(struct buf *b, const struct api_err *e, const char *request
     if (e->n_ctx > 0)
         buf_fmt(b, ",\"n_prompt_tokens\":%" PRId64 ",\"n_ctx\":%" PRId64, e->n_prompt_tok,
                 e->n_ctx);
-    buf_str(b, "}}");
+    buf_str(b, "}");
+}
+
+int out_error(struct buf *b, const struct api_err *e, const char *request_id)
+{
+    (void) request_id;                  /* a header tells it */
+    buf_str(b, "{");
+    out_error_member(b, e);
+    buf_str(b, "}");
     return e->status;
 }
 

@@ -59,6 +59,47 @@ void tr_text_part(struct tr *t, struct slice text)
     buf_str(t->out, "}");
 }
 
+void tr_said_call(struct tr_said *m, struct slice id, struct slice name, const struct json *args)
+{
+    buf_str(&m->calls, m->calls.n > 0 ? "," : "");
+    buf_str(&m->calls, "{\"type\":\"function\",\"id\":");
+    buf_json_str(&m->calls, id.p, id.n);
+    buf_str(&m->calls, ",\"function\":{\"name\":");
+    buf_json_str(&m->calls, name.p, name.n);
+    buf_str(&m->calls, ",\"arguments\":");
+    json_write(args, &m->calls);
+    buf_str(&m->calls, "}}");
+}
+
+void tr_said_put(struct tr *t, struct tr_said *m)
+{
+    tr_message(t, "assistant");
+    if (m->thoughts.n > 0) {
+        buf_str(t->out, ",\"reasoning\":");
+        buf_json_str(t->out, m->thoughts.p, m->thoughts.n);
+    }
+    buf_str(t->out, ",\"content\":");
+    if (m->text.n > 0 || (m->thoughts.n == 0 && m->calls.n == 0))
+        buf_json_str(t->out, m->text.n > 0 ? m->text.p : "", m->text.n);
+    else
+        buf_str(t->out, "null");
+    if (m->calls.n > 0) {
+        buf_str(t->out, ",\"tool_calls\":[");
+        buf_put(t->out, m->calls.p, m->calls.n);
+        buf_str(t->out, "]");
+    }
+    buf_str(t->out, "}");
+    t->out->full = t->out->full || m->thoughts.full || m->text.full || m->calls.full;
+    m->thoughts.n = m->text.n = m->calls.n = 0;
+}
+
+void tr_said_free(struct tr_said *m)
+{
+    buf_free(&m->thoughts);
+    buf_free(&m->text);
+    buf_free(&m->calls);
+}
+
 int tr_bad_type(struct tr *t, const char *path, const char *want, const struct json *v)
 {
     return api_err_400(t->e, "invalid_type", path, "'%s' must be %s, not %s.", path, want,
@@ -171,20 +212,17 @@ int tr_refuse(struct tr *t, const struct tr_field *f, const struct json *v, cons
                        f->only != NULL ? f->only : "");
 }
 
-int tr_body(const struct json *root, enum ask_kind kind, struct buf *out, uint32_t *n_unknown,
-            struct api_err *e)
+int tr_body(struct tr *t, enum ask_kind kind)
 {
-    struct tr t = { .root = root, .out = out, .e = e };
-    int       rc;
+    int rc;
 
-    if (root->type != JSON_OBJECT)
-        return api_err_400(e, "invalid_type", NULL, "The request body must be an object, not %s.",
-                           json_type_name(root->type));
-    buf_str(out, "{");
-    rc = messages_in(&t, kind);
-    buf_str(out, "}");
-    *n_unknown = t.n_unknown;
-    if (rc == 0 && out->full)
-        rc = api_err_set(e, 500, "server_error", "internal_error", NULL, "Out of memory.");
+    if (t->root->type != JSON_OBJECT)
+        return api_err_400(t->e, "invalid_type", NULL, "The request body must be an object, not "
+                           "%s.", json_type_name(t->root->type));
+    buf_str(t->out, "{");
+    rc = kind == ASK_RESPONSES ? responses_in(t) : messages_in(t, kind);
+    buf_str(t->out, "}");
+    if (rc == 0 && (t->out->full || t->echo->full))
+        rc = api_err_set(t->e, 500, "server_error", "internal_error", NULL, "Out of memory.");
     return rc;
 }

@@ -14,6 +14,7 @@
 struct tr {
     const struct json *root;         /* the client's body */
     struct buf        *out;          /* the chat's, an object under way; sticky full */
+    struct buf        *echo;         /* members that the answer repeats, each with a ',' before */
     struct api_err    *e;
     uint32_t           n_unknown;
     uint32_t           n_member;     /* of out */
@@ -45,6 +46,13 @@ void tr_message(struct tr *t, const char *role);
 /* {"type":"text","text":...} */
 void tr_text_part(struct tr *t, struct slice text);
 
+/* What an assistant said, gathered until it is one message of the chat. */
+struct tr_said { struct buf thoughts, text, calls; };   /* calls: elements of an array */
+/* args: an object, or a string that holds one. */
+void tr_said_call(struct tr_said *m, struct slice id, struct slice name, const struct json *args);
+void tr_said_put(struct tr *t, struct tr_said *m);      /* m is empty afterwards, and can go on */
+void tr_said_free(struct tr_said *m);
+
 int  tr_bad_type(struct tr *t, const char *path, const char *want, const struct json *v);
 int  tr_missing(struct tr *t, const char *path);
 /* The string at key of obj, which has to be there; path is the object's. */
@@ -60,12 +68,11 @@ int  tr_object(struct tr *t, const struct tr_field *f, const struct json *v, con
 int  tr_copy(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
 int  tr_refuse(struct tr *t, const struct tr_field *f, const struct json *v, const char *path);
 
-/* The APIs. kind ASK_MESSAGES or ASK_COUNT. Members of out are complete, its braces are not there:
- * tr_body adds them. */
-int  messages_in(struct tr *t, enum ask_kind kind);
+/* The APIs: all members of out, and of echo. */
+int  messages_in(struct tr *t, enum ask_kind kind);    /* ASK_MESSAGES or ASK_COUNT */
+int  responses_in(struct tr *t);
 
-/* out: a whole chat body for ask_read(.., ASK_CHAT, ..). E_FULL: memory ran out. */
-int  tr_body(const struct json *root, enum ask_kind kind, struct buf *out, uint32_t *n_unknown,
-             struct api_err *e);
+/* t: root, out, echo and e are set. out becomes a whole body for ask_read(.., ASK_CHAT, ..). */
+int  tr_body(struct tr *t, enum ask_kind kind);
 
 #endif

@@ -12,6 +12,7 @@ static void work_free(struct work *w)
     json_free(w->doc);
     prompt_free(&w->prompts);
     buf_free(&w->body);
+    buf_free(&w->echo);
     buf_free(&w->out);
     free(w);
 }
@@ -25,9 +26,11 @@ static int translate(struct work *w, const struct json **root, uint32_t *n_unkno
         .nodes = 2 * API_JSON_NODES_MAX,
     };
     struct buf text = { 0 };
+    struct tr  t = { .root = *root, .out = &text, .echo = &w->echo, .e = &w->e };
     struct err err;
-    int        rc = tr_body(*root, w->kind, &text, n_unknown, &w->e);
+    int        rc = tr_body(&t, w->kind);
 
+    *n_unknown = t.n_unknown;
     json_free(w->doc);
     w->doc = NULL;
     if (rc == 0 && json_parse(&w->doc, root, text.p, text.n, &lim, &err) != 0)

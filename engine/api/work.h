@@ -35,6 +35,7 @@ struct work {
     struct json_doc  *doc;                    /* ask borrows from it */
     struct ask        ask;
     struct prompt_set prompts;
+    struct buf        echo;                   /* members that the answer repeats (translate.h) */
     struct buf        out;                    /* a whole answer */
     int               rc;                     /* 0, or E_INVALID and e */
     struct api_err    e;

@@ -27,21 +27,20 @@ static void check_error(enum ask_kind kind, const struct api_err *e)
 /* The first byte chooses the kind of body, the rest is the body. */
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
-    enum ask_kind      kind = n > 0 ? 1 << p[0] % 7 : 0;
+    enum ask_kind      kind = n > 0 ? 1 << p[0] % 8 : 0;
     struct json_doc   *d = NULL, *chat = NULL;
     const struct json *root;
     struct api_err     e;
     struct ask         a;
     struct err         err;
-    struct buf         b = { 0 };
-    uint32_t           n_unknown;
+    struct buf         b = { 0 }, echo = { 0 };
     int                rc = 0;
 
     if (n == 0 || json_parse(&d, &root, (const char *) p + 1, n - 1, &lim, &err) != 0)
         return 0;
 
     if ((kind & ASK_TRANSLATED) != 0) {
-        rc = tr_body(root, kind, &b, &n_unknown, &e);
+        rc = tr_body(&(struct tr) { .root = root, .out = &b, .echo = &echo, .e = &e }, kind);
         if (rc == 0 && json_parse(&chat, &root, b.p, b.n, &more, &err) != 0)
             abort();
     }
@@ -57,5 +56,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     json_free(d);
     json_free(chat);
     buf_free(&b);
+    buf_free(&echo);
     return 0;
 }
