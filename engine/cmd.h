@@ -11,6 +11,7 @@ int cmd_plan(const struct conf *c);
 int cmd_inspect(const struct conf *c);
 int cmd_chat(const struct conf *c);
 int cmd_bench_engine(const struct conf *c);
+int cmd_bench_pace(const struct conf *c);
 int cmd_bench_serve(const struct conf *c);
 
 /* One line on stderr, "inferd: ...", and 1. */

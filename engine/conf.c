@@ -16,8 +16,9 @@ static conf_set set_i32, set_octal, set_bytes, set_str, set_flag, set_off, set_d
 
 #define AT(field)  offsetof(struct conf, field)
 #define SEQS       256           /* that run at once, if nobody says otherwise */
-#define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT | CONF_BENCH)
-#define ALL_RUN    (CONF_SERVE | CONF_SCORE | CONF_CHAT | CONF_BENCH)
+#define ALL_BENCH  (CONF_BENCH | CONF_BENCH_PACE)
+#define ALL_MODEL  (CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_CHAT | ALL_BENCH)
+#define ALL_RUN    (CONF_SERVE | CONF_SCORE | CONF_CHAT | ALL_BENCH)
 
 static const struct conf_opt {
     const char *name;
@@ -49,7 +50,7 @@ static const struct conf_opt {
   { "--gpu-memory-utilization", set_double, AT(gpu_memory_utilization), 0.05, 1, "0.9", NULL,
     ALL_MODEL, "part of the GPU's memory that may be used" },
   { "--load-format", set_word, AT(load_format), 0, 0, "auto", "auto|dummy",
-    CONF_SERVE | CONF_PLAN | CONF_SCORE | CONF_BENCH,
+    CONF_SERVE | CONF_PLAN | CONF_SCORE | ALL_BENCH,
     "dummy: random weights of the config's shape, no weight files (benchmarks)" },
   { "--threads", set_i32, AT(threads), 1, 256, NULL, NULL, ALL_RUN,
     "threads of the CPU backend [one per core]" },
@@ -63,7 +64,8 @@ static const struct conf_opt {
     "seconds: who would wait longer is answered 503 at once. 0: no limit" },
   { "--max-requests-per-key", set_i32, AT(max_requests_per_key), 0, 65536, "0", NULL, CONF_SERVE,
     "unfinished requests of one API key; more are answered 429. 0: no limit" },
-  { "--itl-target-ms", set_i32, AT(itl_target_ms), 0, 10000, "0", NULL, CONF_SERVE,
+  { "--itl-target-ms", set_i32, AT(itl_target_ms), 0, 10000, "0", NULL,
+    CONF_SERVE | CONF_BENCH_PACE,
     "time between two tokens that prompts of others may not spoil. 0: off" },
   { "--enable-prefix-caching", set_off, AT(no_prefix_cache), 0, 0, NULL, NULL, ALL_MODEL,
     "keep the KV cache of prompts for requests that begin alike [on]" },
@@ -73,10 +75,11 @@ static const struct conf_opt {
     "prompts can be taken up every so many tokens, besides at their ends. 0: not" },
   { "--kv-session-tokens", set_i32, AT(kv_session_tokens), 1, 1 << 24, NULL, NULL, ALL_MODEL,
     "expected length of a chat: the KV pools are split by it [8192]" },
-  { "--async-scheduling", set_off, AT(no_overlap), 0, 0, NULL, NULL, CONF_SERVE | CONF_SCORE,
+  { "--async-scheduling", set_off, AT(no_overlap), 0, 0, NULL, NULL,
+    CONF_SERVE | CONF_SCORE | CONF_BENCH_PACE,
     "plan a step while the one before runs [on]" },
-  { "--no-async-scheduling", set_flag, AT(no_overlap), 0, 0, NULL, NULL, CONF_SERVE | CONF_SCORE,
-    "do not" },
+  { "--no-async-scheduling", set_flag, AT(no_overlap), 0, 0, NULL, NULL,
+    CONF_SERVE | CONF_SCORE | CONF_BENCH_PACE, "do not" },
   { "--uds", set_str, AT(uds), 0, 107, NULL, NULL, CONF_SERVE,
     "unix socket for nginx [/run/inferd/NAME.sock]" },
   { "--uds-mode", set_octal, AT(uds_mode), 0, 0777, "0600", NULL, CONF_SERVE,
@@ -101,6 +104,10 @@ static const struct conf_opt {
     "numbers of requests that decode together" },
   { "--contexts", set_str, AT(contexts), 0, 200, "128,1024,8192", NULL, CONF_BENCH,
     "tokens of a prompt, and before a decoded token" },
+  { "--prompt-tokens", set_i32, AT(prompt_tokens), 1, 1 << 22, "100000", NULL, CONF_BENCH_PACE,
+    "tokens of the prompt" },
+  { "--decodes", set_i32, AT(decodes), 1, 1023, "32", NULL, CONF_BENCH_PACE,
+    "answers beside it" },
   { "--url", set_str, AT(url), 0, 2000, NULL, NULL, CONF_BENCH_SERVE,
     "http://HOST:PORT/v1/completions (prompts are ids) or .../v1/chat/completions (words)" },
   { "--model", set_str, AT(model), 0, 200, NULL, NULL, CONF_BENCH_SERVE,
@@ -162,6 +169,7 @@ static const struct { int cmd, n; const char *name, *args; } commands[] = {
     { CONF_RENDER,  1, "render",  "FILE" },
     { CONF_CHAT,    1, "chat",    "DIR" },
     { CONF_BENCH,   1, "bench engine", "DIR" },
+    { CONF_BENCH_PACE, 1, "bench pace", "DIR" },
     { CONF_BENCH_SERVE, 0, "bench serve", "--url URL" },
 };
 

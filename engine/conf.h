@@ -54,6 +54,7 @@ struct conf {
     double      temperature;                /* < 0: the model's default */
     int32_t     max_tokens;
     const char *batches, *contexts;         /* bench engine: lists of numbers */
+    int32_t     prompt_tokens, decodes;     /* bench pace */
 
     const char *url, *model, *header;       /* bench serve */
     int32_t     num_prompts, num_warmups;
@@ -72,7 +73,7 @@ struct conf {
 
 enum conf_cmd_bit {
     CONF_SERVE = 1, CONF_PLAN = 2, CONF_INSPECT = 4, CONF_SCORE = 8, CONF_RENDER = 16,
-    CONF_CHAT = 32, CONF_BENCH = 64, CONF_BENCH_SERVE = 128,
+    CONF_CHAT = 32, CONF_BENCH = 64, CONF_BENCH_SERVE = 128, CONF_BENCH_PACE = 256,
 };
 
 /* argv after the subcommand. E_INVALID: e names the option and what it takes. */

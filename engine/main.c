@@ -49,6 +49,7 @@ static const struct {
     { "inspect", CONF_INSPECT, cmd_inspect, "print what a model directory holds" },
     { "score",   CONF_SCORE,   cmd_score,   "log-probabilities and greedy tokens of prompts" },
     { "bench engine", CONF_BENCH, cmd_bench_engine, "speed of prefill and decode, without nginx" },
+    { "bench pace", CONF_BENCH_PACE, cmd_bench_pace, "a long prompt beside answers under way" },
     { "bench serve", CONF_BENCH_SERVE, cmd_bench_serve, "speed of a server over HTTP, any server" },
     { "render",  CONF_RENDER,  cmd_render,  "print the prompt text of chat requests" },
 };

@@ -29,7 +29,8 @@ same(run().returncode, 2, "no command: usage")
 same(run("--help").returncode, 0, "--help")
 same((run("-h").stdout, run("plan", "-h").stdout), (run("--help").stdout,
      run("plan", "--help").stdout), "-h")
-for cmd in "serve", "plan", "inspect", "score", "render", "chat", "bench engine", "bench serve":
+for cmd in "serve", "plan", "inspect", "score", "render", "chat", "bench engine", "bench pace", \
+        "bench serve":
     ok(f"usage: inferd {cmd} " in run(*cmd.split(), "--help").stdout, f"{cmd} --help")
 same(run("bench", "--help").stdout, run("--help").stdout, "bench --help")
 same([run("bench").returncode, run("bench", "tea").returncode], [2, 2], "bench what?")
@@ -56,6 +57,18 @@ refused(["--max-num-seqs", "--max-num-batched-tokens"], "serve", "models/demo",
 refused(["one request of 4096 tokens", "MiB", "--kv-cache-memory-bytes"], "serve", "models/demo",
         "--kv-cache-memory-bytes", "1m")
 refused(["--backend"], "serve", "models/demo", "--backend", "cuda")
+refused(["--decodes 64", "--max-num-batched-tokens"], "bench", "pace", "t/golden/moe",
+        "--decodes", "64", "--max-num-batched-tokens", "64")
+for more in [], ["--itl-target-ms", "1"], ["--load-format", "dummy", "--no-async-scheduling"]:
+    p = run("bench", "pace", "t/golden/moe", "--prompt-tokens", "300", "--decodes", "4",
+            "--max-num-batched-tokens", "64", "--max-model-len", "2048", *more)
+    head, row = [x.split(",") for x in p.stdout.splitlines()[-2:]]
+    row = dict(zip(head, row, strict=True))
+    same((p.returncode, row["prompt"], row["decodes"], row["budget"]), (0, "300", "4", "64"),
+         f"bench pace {' '.join(more)}")
+    ok(0 < float(row["decode_ms"]) <= float(row["decode_p99_ms"])
+       and 0 < float(row["gap_ms"]) <= float(row["gap_p99_ms"]) <= float(row["gap_max_ms"]),
+       f"gaps {row['gap_ms']} to {row['gap_max_ms']} ms")
 refused(["nowhere", "config.json"], "serve", "nowhere")
 refused(["nowhere"], "render", "nowhere")
 
