@@ -59,30 +59,6 @@ static const struct row rows[] = {
     { PLAIN, "", "", "", false },
 };
 
-/* Markers become their id. Coarse: text as the tokenizer does it; fine: byte tokens only, the
- * hardest way to cut it. */
-static void to_ids(const char *s, bool fine, struct ids *out)
-{
-    struct ids all = { 0 };
-
-    tok_encode(tok, s, strlen(s), true, &all, NULL);
-    for (size_t i = 0; i < all.n; i++) {
-        struct slice t = tok_text(tok, all.p[i]);
-
-        if (!fine || tok_is_special(tok, all.p[i])) {
-            ids_put(out, all.p[i]);
-            continue;
-        }
-        for (size_t k = 0; k < t.n; k++) {
-            char name[8];
-
-            snprintf(name, sizeof(name), "<0x%02X>", (unsigned char) t.p[k]);
-            ids_put(out, tok_id(tok, name));
-        }
-    }
-    ids_free(&all);
-}
-
 /* Check a row; drain: give the text away after every token, as a stream does. */
 static bool run(const struct row *r, bool fine, bool drain)
 {
@@ -92,8 +68,8 @@ static bool run(const struct row *r, bool fine, bool drain)
     struct channel c;
     bool           good = true;
 
-    to_ids(r->prompt, fine, &prompt);
-    to_ids(r->raw, fine, &raw);
+    made_ids(tok, r->prompt, strlen(r->prompt), fine, &prompt);
+    made_ids(tok, r->raw, strlen(r->raw), fine, &raw);
     channel_open(&c, tok, &ids, NULL, prompt.p, prompt.n);
     for (size_t i = 0; i <= raw.n; i++) {
         if (i < raw.n)
@@ -127,10 +103,11 @@ static bool run(const struct row *r, bool fine, bool drain)
 static void counts(void)
 {
     struct ids     raw = { 0 };
+    static const char text[] = "<|channel>thought\nHello Hello<channel|>Hello";
     struct said    said = { 0 };
     struct channel c;
 
-    to_ids("<|channel>thought\nHello Hello<channel|>Hello", false, &raw);
+    made_ids(tok, text, strlen(text), false, &raw);
     channel_open(&c, tok, &ids, NULL, NULL, 0);
     for (size_t i = 0; i < raw.n; i++)
         channel_put(&c, raw.p[i], &said);

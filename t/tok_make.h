@@ -132,4 +132,29 @@ static struct tok *made_tok(void)
     return t;
 }
 
+/* Markers become their id. Coarse: text as the tokenizer does it; fine: byte tokens only, the
+ * hardest way to cut it. */
+__attribute__((unused))
+static void made_ids(const struct tok *t, const char *s, size_t n, bool fine, struct ids *out)
+{
+    struct ids all = { 0 };
+
+    tok_encode(t, s, n, true, &all, NULL);
+    for (size_t i = 0; i < all.n; i++) {
+        struct slice text = tok_text(t, all.p[i]);
+
+        if (!fine || tok_is_special(t, all.p[i])) {
+            ids_put(out, all.p[i]);
+            continue;
+        }
+        for (size_t k = 0; k < text.n; k++) {
+            char name[8];
+
+            snprintf(name, sizeof(name), "<0x%02X>", (unsigned char) text.p[k]);
+            ids_put(out, tok_id(t, name));
+        }
+    }
+    ids_free(&all);
+}
+
 #endif

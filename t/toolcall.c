@@ -167,30 +167,6 @@ static const struct typed typed[] = {
     { "unknown:1", "\"unknown\": 1" }, { "city:007", "\"city\": \"007\"" },
 };
 
-/* Markers become their id. Coarse: text as the tokenizer does it; fine: byte tokens only, the
- * hardest way to cut it. */
-static void to_ids(const char *s, size_t n, bool fine, struct ids *out)
-{
-    struct ids all = { 0 };
-
-    tok_encode(tok, s, n, true, &all, NULL);
-    for (size_t i = 0; i < all.n; i++) {
-        struct slice t = tok_text(tok, all.p[i]);
-
-        if (!fine || tok_is_special(tok, all.p[i])) {
-            ids_put(out, all.p[i]);
-            continue;
-        }
-        for (size_t k = 0; k < t.n; k++) {
-            char name[8];
-
-            snprintf(name, sizeof(name), "<0x%02X>", (unsigned char) t.p[k]);
-            ids_put(out, tok_id(tok, name));
-        }
-    }
-    ids_free(&all);
-}
-
 /* What a stream or a whole answer tells, as text. */
 static void tell(struct said *all, int n_call, struct buf *out)
 {
@@ -220,8 +196,8 @@ static void run(const char *prompt, const char *raw, size_t n, bool cut, bool fi
     struct slice     bytes;
     struct channel   c;
 
-    to_ids(prompt, strlen(prompt), fine, &before);
-    to_ids(raw, n, fine, &after);
+    made_ids(tok, prompt, strlen(prompt), fine, &before);
+    made_ids(tok, raw, n, fine, &after);
     channel_open(&c, tok, &ids, tools, before.p, before.n);
     for (size_t i = 0; i <= after.n; i++) {
         if (i < after.n)
