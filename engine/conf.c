@@ -88,6 +88,8 @@ static const struct conf_opt {
     "its group, e.g. www-data (with --uds-mode 0660)" },
   { "--api-key-file", set_str, AT(api_key_file), 1, 4095, NULL, NULL, CONF_SERVE,
     "API keys that are let in: KEY [NAME [admin]] a line; SIGHUP reads it again" },
+  { "--strict", set_flag, AT(strict), 0, 0, NULL, NULL, CONF_SERVE,
+    "refuse requests with fields that no table knows" },
   { "--drain-timeout", set_i32, AT(drain_timeout_s), 0, 86400, "60", NULL, CONF_SERVE,
     "seconds that running requests get after SIGTERM" },
   { "--log-level", set_word, AT(log_level), 0, 0, "info", "error|warn|info|debug", CONF_SERVE,

@@ -38,7 +38,7 @@ struct conf {
     int32_t     max_queue_wait_s;           /* 0: no limit */
     int32_t     max_requests_per_key;       /* 0: no limit */
     int32_t     itl_target_ms;              /* 0: none */
-    bool        no_prefix_cache, no_overlap;
+    bool        no_prefix_cache, no_overlap, strict;
     int32_t     reuse_point_tokens;         /* 0: only at the ends of prompts and answers */
     int32_t     kv_session_tokens;          /* 0: chosen by plan */
     const char *uds;                        /* NULL: /run/inferd/NAME.sock */

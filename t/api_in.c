@@ -1,7 +1,9 @@
 /* api_in.c - request bodies into asks; stop strings cut at every place. */
-#include "openai_in.h"
+#include "field.h"
 #include "stop.h"
 #include "tap.h"
+
+#include <math.h>
 
 #define M "[{\"role\":\"user\",\"content\":\"x\"}]"
 
@@ -258,9 +260,84 @@ static void stop_random(void)
     ok(wrong == 0 && hits > 5000, "of 20000 random texts %d stop; %d pieces differ", hits, wrong);
 }
 
+/* One field beside what its kind of body needs. */
+static int read_field(const struct field *f, const char *value)
+{
+    enum ask_kind kind = f->kinds & ASK_CHAT ? ASK_CHAT : f->kinds & ASK_TEXT ? ASK_TEXT
+                         : f->kinds & ASK_TOKENIZE ? ASK_TOKENIZE : ASK_DETOKENIZE;
+    static const char *const need[] = {
+        [ASK_CHAT] = "\"messages\":" M ",\"logprobs\":true", [ASK_TEXT] = "\"prompt\":\"x\"",
+        [ASK_TOKENIZE] = "\"prompt\":\"x\"", [ASK_DETOKENIZE] = "\"tokens\":[1]" };
+    char body[4096], *at = strstr(need[kind], f->name);
+
+    snprintf(body, sizeof(body), "{%s%s\"%s\":%s}", at == NULL ? need[kind] : "",
+             at == NULL ? "," : "", f->name, value);
+    return read_as(kind, body);
+}
+
+static bool refused(const struct field *f, double v)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "%.17g", v);
+    return read_field(f, text) == E_INVALID && strcmp(e.param, f->name) == 0;
+}
+
+/* Every row at its limits and beyond, and of another type. */
+static void limits_of(const struct field *f)
+{
+    static const char *const other[] = { "\"1\"", "true", "[1]", "{}", "NaN", "-Infinity" };
+    char   text[64];
+    bool   is_int = f->set == field_int, in = true, out = true;
+    double step = is_int ? 1 : fabs(f->max) / 1000;
+
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof(text), "%.17g", i ? f->max : f->min);
+        /* what goes together with another field is refused, but not for its value */
+        in = in && (read_field(f, text) == 0 || strstr(e.msg, "must be a") == NULL);
+    }
+    ok(in, "%s: %g and %g", f->name, f->min, f->max);
+    ok(refused(f, f->max + step) && refused(f, f->min - step), "%s: one more, one less", f->name);
+    ok(f->max >= 0x1p63 || refused(f, 0x1p63), "%s: 2^63", f->name);
+    for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++)
+        out = out && read_field(f, other[i]) != 0;
+    ok(out && (!is_int || refused(f, 1.5)), "%s: of another type", f->name);
+}
+
+static void table(void)
+{
+    const char         *prefix;
+    const struct field *f;
+    int                 n = 0;
+
+    for (int i = 0; (f = ask_fields(i, &prefix)) != NULL; i++) {
+        for (; f->name != NULL; f++, n++) {
+            bool refused = f->set == field_refuse;
+
+            for (const struct field *g = f + 1; g->name != NULL; g++)
+                if (strcmp(f->name, g->name) == 0 && (f->kinds & g->kinds) != 0)
+                    ok(false, "%s%s is there twice", prefix, f->name);
+            if ((f->help == NULL) != refused || (field_type(f) == NULL) != refused)
+                ok(false, "%s%s: a row without help or type", prefix, f->name);
+            if (i == 0 && (f->set == field_int || f->set == field_num))
+                limits_of(f);
+            if (i == 0 && (f->set == field_bool || f->set == field_flag))
+                ok(read_field(f, "1") == E_INVALID && read_field(f, "\"true\"") == E_INVALID
+                   && strcmp(e.code, "invalid_type") == 0, "%s: true or false only", f->name);
+            if (i == 0 && f->set == field_str)
+                ok(read_field(f, "5") == E_INVALID && strcmp(e.param, f->name) == 0,
+                   "%s: a string only", f->name);
+            if (i == 0 && refused && read_field(f, "[\"x\"]") != E_INVALID)
+                ok(false, "%s is refused by name", f->name);
+        }
+    }
+    ok(n > 100, "%d rows", n);
+}
+
 int main(void)
 {
     fields();
+    table();
     classes();
     messages();
     call_messages();

@@ -90,12 +90,11 @@ with Stack() as s:
     refused(bad, "n", "n", n=1000)
     refused(bad, "max_tokens", "max_tokens 0", max_tokens=0)
     refused(bad, "messages", "no messages", messages=[])
-    refused(bad, "logit_bias", "logit_bias", logit_bias={"5": 10})
+    refused(bad, "logit_bias", "logit_bias", logit_bias={"99999": 10})
     refused(bad, "messages[0].role", "a role of control tokens",
             messages=[{"role": "<|turn>model", "content": "Hi"}])
     refused(bad, "messages", "text over the limit, before it is tokenised",
             messages=[{"role": "user", "content": "x" * (4 << 20)}])
-    refused(bad, "tools", "tools", tools=[{"type": "function", "function": {"name": "f"}}])
     refused(bad, "messages", "prompt over the context",
             messages=[{"role": "user", "content": "word " * 20000}])
 done()

@@ -28,6 +28,7 @@ struct api_conf {
     int32_t     page_tok;            /* of the KV cache */
     int32_t     request_max;         /* requests alive in all threads */
     int32_t     tenant_max;          /* of one key; 0: no limit of its own */
+    bool        strict;              /* unknown fields are errors */
     const char *key_file;            /* of API keys (keys.h); NULL: nginx alone decides */
     void      (*on_drain)(void);     /* an admin asks to drain, once. Any thread; may be NULL */
     uint64_t    epoch;

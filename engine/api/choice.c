@@ -125,6 +125,23 @@ static bool has_ended(const struct choice *c)
     return c->chat && (c->ch.ended || (c->calls != NULL && c->calls->one && c->ch.n_call > 0));
 }
 
+/* A pattern of len tokens has come count times when the newest len * (count - 1) are as those len
+ * before. */
+static bool find_repeat(struct choice *c)
+{
+    const int32_t *tok = c->req.tok + c->req.n_prompt;
+    int32_t        n = c->n_seen;
+
+    for (int32_t len = 1; c->run != NULL && len <= c->repeat_max; len++) {
+        int32_t *run = &c->run[len - 1];
+
+        *run = n > len && tok[n - 1] == tok[n - 1 - len] ? *run + 1 : 0;
+        if (len >= c->repeat_min && *run >= (int64_t) len * (c->repeat_count - 1))
+            return true;
+    }
+    return false;
+}
+
 bool choice_step(struct choice *c, size_t text_max)
 {
     struct req *r = &c->req;
@@ -145,6 +162,10 @@ bool choice_step(struct choice *c, size_t text_max)
             put_end(c, false);
             c->finish = natural(c);
             c->early = true;
+        } else if (c->finish == NULL && find_repeat(c)) {
+            put_end(c, true);
+            c->finish = "stop";
+            c->early = c->repeats = true;
         }
     }
 
@@ -171,6 +192,11 @@ void choice_close(struct choice *c)
 {
     if (c->tok != NULL && c->chat)
         channel_close(&c->ch);
+    free(c->run);
+    free(c->req.lp.id);
+    free(c->req.lp.p);
+    free(c->req.prompt_lp.id);
+    free(c->req.prompt_lp.p);
     stop_free(&c->stop);
     buf_free(&c->plain);
     buf_free(&c->passed);

@@ -25,6 +25,10 @@ struct choice {
     struct said       fresh;           /* what a token of a chat said, before the stop strings */
     struct buf        plain, passed;   /* scratch: text of a token; what the stop strings let by */
     struct said       said;            /* not yet written to the client */
+    int32_t          *run;             /* [repeat_max] how many of the newest tokens are the same as
+                                          so many before; owned, NULL: not looked for */
+    int32_t           repeat_min, repeat_max, repeat_count;
+    bool              repeats;         /* that ended it */
     const char       *finish;          /* "stop", "length" or "tool_calls"; NULL: goes on */
     bool              early;           /* ended here, not by the core: the caller cancels it */
     bool              broken;          /* no answer: req.finish is an error, a refusal or a
@@ -34,6 +38,10 @@ struct choice {
 
     bool    began, ended;              /* the first, the last chunk was written */
     int32_t n_ids_sent;                /* of return_token_ids */
+    int32_t n_lp_sent;                 /* of logprobs */
+    int64_t lp_at;                     /* and the characters of their tokens */
+    int32_t n_told;                    /* tokens seen at the last chunk */
+    int32_t n_read_told;               /* of the prompt, for return_progress */
 };
 
 /* After req.tok, stop and the flags are set. */

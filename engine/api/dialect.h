@@ -8,6 +8,7 @@
 
 #include "openai_in.h"
 #include "said.h"
+#include "tok.h"
 
 struct out_id {                     /* of one answer */
     char        id[API_REQUEST_ID_MAX + 16];
@@ -36,6 +37,20 @@ struct out_usage { int64_t prompt, cached, completion, reasoning; };
 
 struct out_ids { const int32_t *p; size_t n; };
 
+struct out_lp {                     /* logprobs of tokens */
+    bool            wanted;
+    bool            as_ids;         /* tokens are told as token_id:ID */
+    bool            specials;       /* control tokens are part of the text */
+    const struct tok *tok;          /* NULL: the same as as_ids */
+    const int32_t  *ids;            /* [n] */
+    const int32_t  *id;             /* [n, 1 + n_top] as of struct req_lp: rank, then the best */
+    const float    *p;              /* the same: of the token itself, then of the best */
+    size_t          n;
+    int32_t         n_top;
+};
+
+struct out_progress { int64_t total, cached, read, ms; };
+
 struct out_choice {                 /* one delta, or one whole choice */
     int32_t        index;
     bool           role;            /* delta: the first of its choice */
@@ -48,6 +63,11 @@ struct out_choice {                 /* one delta, or one whole choice */
     bool           with_ids;        /* return_token_ids */
     bool           with_prompt_ids; /* delta: on the first one only */
     struct out_ids ids, prompt_ids;
+    struct out_lp  lp;              /* of what this brings */
+    struct out_lp  echo_lp;         /* of an echoed prompt, but its first id, which goes before */
+    struct out_lp  prompt_lp;       /* the same for prompt_logprobs */
+    int64_t        lp_at;           /* characters of the choice before this */
+    const struct out_progress *progress;   /* delta: of the prompt, and nothing else; or NULL */
 };
 
 struct dialect {
@@ -73,6 +93,9 @@ struct dialect {
 };
 
 void out_close(struct out_id *id);
+
+/* Where in the text of the choice the next token after these begins, in characters. */
+int64_t out_lp_end(const struct out_choice *c);
 
 /* Of a kind of body; 0, or one without a dialect of its own: OpenAI's chat. */
 const struct dialect *dialect_of(enum ask_kind kind);

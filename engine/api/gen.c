@@ -4,6 +4,7 @@
  * API_TEXT_HOLD_MAX a choice: what came meanwhile leaves as one larger chunk. */
 #include "choice.h"
 #include "dialect.h"
+#include "steering.h"
 #include "work.h"
 
 #include <inttypes.h>
@@ -24,6 +25,9 @@ struct gen {
     struct buf     echo;               /* id.echo is its bytes */
     atomic_bool    aborted;            /* by an admin, from any thread */
     bool           stream, with_ids;
+    bool           ids_as_tokens, prompt_lp, echo_lp, progress;    /* as asked for */
+    int32_t        interval;           /* tokens of a chunk */
+    struct steering steering;
     int32_t        n_choice, n_per_prompt;
     struct calls  *calls;              /* of the tools in force, or NULL */
     uint64_t       call_key[2];        /* of the ids of calls */
@@ -69,6 +73,7 @@ static void gen_free(struct gen *g)
     calls_close(g->calls);
     out_close(&g->id);
     buf_free(&g->echo);
+    steering_close(&g->steering);
     free(g);
 }
 
@@ -253,6 +258,47 @@ static void set_identity(struct req *r, const struct stream *st, const struct as
 _Static_assert(1 + sizeof(struct hash128) + API_CACHE_SALT_MAX <= REQ_SALT_MAX,
                "a salt fits a req");
 
+static int take_lp(struct req_lp *lp, int64_t n_row, int64_t n_top)
+{
+    size_t n = (size_t) n_row * (size_t) (1 + n_top) + 1;
+
+    lp->n = (int32_t) n_top;
+    lp->id = malloc(n * sizeof(*lp->id));
+    lp->p = malloc(n * sizeof(*lp->p));
+    return lp->id == NULL || lp->p == NULL ? E_FULL : 0;
+}
+
+/* Room for what is asked for beside ids; the prompt's logprobs come with its first choice. Room for
+ * an answer takes no memory until it comes. */
+static int take_room(struct gen *g, struct choice *c, const struct ask *ask, bool first)
+{
+    bool    lp = g->id.chat ? ask->logprobs : ask->top_logprobs >= 0;
+    int64_t top = ask->top_logprobs > 0 ? ask->top_logprobs : 0, most = ask->prompt_logprobs;
+
+    if (lp && take_lp(&c->req.lp, c->req.max_new, top) != 0)
+        return E_FULL;
+    if (lp && ask->echo && top > most)
+        most = top;
+    if (first && most >= 0 && take_lp(&c->req.prompt_lp, c->req.n_prompt - 1, most) != 0)
+        return E_FULL;
+
+    c->repeat_max = (int32_t) ask->repeat_max;
+    c->repeat_min = ask->repeat_min > 0 ? (int32_t) ask->repeat_min : 1;
+    c->repeat_count = (int32_t) ask->repeat_count;
+    if (c->repeat_max > 0 && (c->run = calloc((size_t) c->repeat_max, sizeof(*c->run))) == NULL)
+        return E_FULL;
+    return 0;
+}
+
+static void set_steering(const struct gen *g, struct req *r, int32_t prompt)
+{
+    const struct steering *s = &g->steering;
+
+    r->steer = s->of != NULL ? &s->of[prompt] : NULL;
+    r->think = s->think.budget >= 0 ? &s->think : NULL;
+    r->tell_read = g->progress;
+}
+
 static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, const int32_t *prompt,
                        int64_t n_prompt, uint64_t seed, struct api_err *e)
 {
@@ -267,6 +313,9 @@ static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, const in
     if (req_alloc(&c->req, (int32_t) n_prompt, max_new, a->c.page_tok) != 0)
         return E_FULL;
     memcpy(c->req.tok, prompt, (size_t) n_prompt * sizeof(int32_t));
+    if (take_room(g, c, ask, i % g->n_per_prompt == 0) != 0)
+        return E_FULL;
+    set_steering(g, &c->req, i / g->n_per_prompt);
 
     if (i % g->n_per_prompt > 0)
         c->req.twin = &g->choice[i - i % g->n_per_prompt].req;
@@ -365,6 +414,11 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     g->dialect = dialect_of(kind);
     g->stream = ask->stream;
     g->with_ids = ask->return_token_ids || p->api->tok == NULL;
+    g->ids_as_tokens = ask->ids_as_tokens;
+    g->prompt_lp = ask->prompt_logprobs >= 0;
+    g->echo_lp = ask->echo && ask->top_logprobs >= 0;
+    g->progress = ask->return_progress;
+    g->interval = (int32_t) ask->stream_interval;
     g->id = (struct out_id) {
         .chat = kind != ASK_TEXT, .model = model, .fingerprint = p->api->fingerprint,
         .include_usage = ask->include_usage, .continuous_usage = ask->continuous_usage,
@@ -382,6 +436,20 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     atomic_init(&g->aborted, early_leave(st));
     pthread_mutex_unlock(&p->gens_lock);
     return g;
+}
+
+/* Logprobs of prompts are written to memory as soon as they are asked for. */
+static int check_lp(const struct ask *ask, const struct prompt_set *ps, struct api_err *e)
+{
+    bool    echo = ask->echo && ask->top_logprobs >= 0;
+    int64_t top = echo && ask->top_logprobs > ask->prompt_logprobs ? ask->top_logprobs
+                                                                   : ask->prompt_logprobs;
+
+    if (top < 0 || (int64_t) ps->ids.n * (1 + top) <= API_PROMPT_LOGPROB_MAX)
+        return 0;
+    return api_err_400(e, "invalid_value", echo ? "logprobs" : "prompt_logprobs", "The prompts have"
+                       " %zu tokens: that makes more than %d logprobs.", ps->ids.n,
+                       API_PROMPT_LOGPROB_MAX);
 }
 
 int gen_start(struct stream *st, struct work *w, struct api_err *e)
@@ -415,7 +483,11 @@ int gen_start(struct stream *st, struct work *w, struct api_err *e)
     st->gen = g;
     g->calls = w->prompts.calls;
     w->prompts.calls = NULL;
-    rc = fill_all(g, ask, &w->prompts, e);
+    rc = check_lp(ask, &w->prompts, e);
+    if (rc == 0)
+        rc = steering_open(&g->steering, a, ask, &w->prompts, e);
+    if (rc == 0)
+        rc = fill_all(g, ask, &w->prompts, e);
     if (rc == 0)
         rc = submit_all(g, e);
     if (rc != 0)
@@ -424,6 +496,49 @@ int gen_start(struct stream *st, struct work *w, struct api_err *e)
 }
 
 /* Answers */
+
+static const struct choice *first_of(const struct gen *g, const struct choice *c)
+{
+    int32_t i = (int32_t) (c - g->choice);
+
+    return &g->choice[i - i % g->n_per_prompt];
+}
+
+/* n tokens of r from the one at place at; lp: where its logprobs begin. */
+static struct out_lp lp_of(const struct gen *g, const int32_t *ids, const struct req_lp *lp,
+                           size_t at, size_t n)
+{
+    size_t row = at * (size_t) (1 + lp->n);
+
+    return (struct out_lp) {
+        .wanted = lp->p != NULL, .tok = g->port->api->tok, .as_ids = g->ids_as_tokens, .ids = ids,
+        .id = lp->id + row, .p = lp->p + row, .n = lp->p != NULL ? n : 0, .n_top = lp->n };
+}
+
+static void describe_lp(const struct gen *g, struct choice *c, struct out_choice *o)
+{
+    const struct req *r = &c->req, *first = &first_of(g, c)->req;
+    size_t            at = (size_t) c->n_lp_sent, n_echo = (size_t) first->n_prompt - 1;
+
+    o->lp_at = c->lp_at;
+    if (r->lp.p != NULL)
+        o->lp = lp_of(g, r->tok + r->n_prompt + at, &r->lp, at, (size_t) c->n_seen - at);
+    o->lp.specials = !c->chat && !c->ts.skip_special;
+    if (!c->began && g->echo_lp)
+        o->echo_lp = lp_of(g, first->tok + 1, &first->prompt_lp, 0, n_echo);
+    if (!c->began && g->prompt_lp)
+        o->prompt_lp = lp_of(g, first->tok + 1, &first->prompt_lp, 0, n_echo);
+}
+
+/* It was written. */
+static void told(struct choice *c, const struct out_choice *o)
+{
+    c->n_ids_sent += (int32_t) o->ids.n;
+    c->n_lp_sent = c->n_seen;
+    c->n_told = c->n_seen;
+    c->lp_at = out_lp_end(o);
+    c->began = true;
+}
 
 static void describe(const struct gen *g, struct choice *c, struct out_choice *o)
 {
@@ -434,6 +549,7 @@ static void describe(const struct gen *g, struct choice *c, struct out_choice *o
     };
     o->ids.p = c->req.tok + c->req.n_prompt + c->n_ids_sent;
     o->ids.n = (size_t) (choice_n_tok(c) - c->n_ids_sent);
+    describe_lp(g, c, o);
 }
 
 static void describe_finish(const struct choice *c, struct out_choice *o)
@@ -442,6 +558,8 @@ static void describe_finish(const struct choice *c, struct out_choice *o)
     o->stop_id = c->stop_id;
     if (c->stop_str >= 0)
         o->stop_str = c->stop.str[c->stop_str];
+    else if (c->repeats)
+        o->stop_str = (struct slice) { "repetition", 10 };
 }
 
 static void write_chunk(struct gen *g, const struct out_choice *o)
@@ -472,12 +590,41 @@ static bool describe_next(struct choice *c, size_t max, struct out_choice *o)
     return true;
 }
 
+/* How much of the prompt is stored, when that has changed. */
+static void write_progress(struct gen *g, struct choice *c)
+{
+    struct req         *r = &c->req;
+    int32_t             n = atomic_load_explicit(&r->n_read, memory_order_acquire);
+    struct out_progress p = { r->n_prompt, r->n_cached, n, 0 };
+    struct out_choice   o = { .index = (int32_t) (c - g->choice), .stop_id = -1, .progress = &p };
+
+    if (n <= c->n_read_told || c->began || c != first_of(g, c))
+        return;
+    p.ms = (int64_t) (api_now_ns() - g->st->start_ns) / 1000000;
+    write_chunk(g, &o);
+    c->n_read_told = n;
+}
+
+/* So many tokens as a chunk needs have come, or nothing can be waited for. */
+static bool is_due(const struct gen *g, const struct choice *c)
+{
+    const struct choice *first = first_of(g, c);
+
+    if (g->echo_lp && first->n_seen == 0 && first->finish == NULL)
+        return false;                   /* the prompt's logprobs are on their way */
+    return !c->began || c->finish != NULL || c->n_seen - c->n_told >= g->interval;
+}
+
 /* Everything that this choice has to say now, as whole events of bounded size. */
 static void write_choice(struct gen *g, struct choice *c, size_t piece)
 {
     struct out_choice o;
     bool              more;
 
+    if (g->progress)
+        write_progress(g, c);
+    if (!is_due(g, c))
+        return;
     for (;;) {
         describe(g, c, &o);
         more = describe_next(c, piece, &o);
@@ -488,15 +635,14 @@ static void write_choice(struct gen *g, struct choice *c, size_t piece)
             write_chunk(g, &o);
             if (more)
                 said_take(&c->said, o.text.n + o.reasoning.n + o.call.name.n + o.call.args.n);
-            c->n_ids_sent += (int32_t) o.ids.n;
-            c->began = true;
+            told(c, &o);
             continue;
         }
 
         if (c->finish != NULL && !c->ended) {
             describe_finish(c, &o);
             write_chunk(g, &o);
-            c->n_ids_sent += (int32_t) o.ids.n;
+            told(c, &o);
             c->ended = true;
         }
         return;

@@ -17,6 +17,15 @@
 #define API_STOP_MAX           4
 #define API_STOP_BYTES_MAX     256           /* of one stop string */
 #define API_STOP_ID_MAX        64
+#define API_BIAS_MAX           1024          /* ids of logit_bias */
+#define API_BIAS_VALUE_MAX     100           /* and of either sign */
+#define API_ALLOWED_ID_MAX     (1 << 18)     /* ids of allowed_token_ids */
+#define API_BAD_WORD_MAX       128
+#define API_BAD_WORD_BYTES_MAX 256           /* of one of them */
+#define API_LOGPROB_MAX        20            /* top_logprobs, logprobs, prompt_logprobs */
+#define API_PROMPT_LOGPROB_MAX (4 << 20)     /* of all prompts of a request, of all ids */
+#define API_STREAM_INTERVAL_MAX 1024
+#define API_REPEAT_MAX         1024          /* tokens of a pattern, and how often it comes */
 #define API_METADATA_MAX       16
 #define API_METADATA_KEY_MAX   64
 #define API_METADATA_VALUE_MAX 512

@@ -1,4 +1,4 @@
-#include "openai_in.h"
+#include "sampling_in.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,17 +9,6 @@
 #define TOKS  (ASK_TOKENIZE | ASK_TEMPLATE)
 #define ANY   (GEN | TOKS | ASK_DETOKENIZE)
 #define AT(f) offsetof(struct ask, f)
-#define NOWHERE SIZE_MAX             /* checked, not stored: it cannot change the answer */
-
-struct field {
-    const char *name;
-    uint32_t    kinds;               /* enum ask_kind bits; elsewhere the field is unknown */
-    int       (*set)(const struct field *f, const struct json *v, struct ask *a,
-                     const char *path, struct api_err *e);
-    size_t      off;                 /* AT(field of struct ask), or NOWHERE */
-    double      min, max;
-    const char *only;                /* refuse: the values without effect, space-separated */
-};
 
 /* Messages quote the client, and snprintf may have cut inside a character. */
 static void keep_valid(char *s)
@@ -66,103 +55,10 @@ bool api_request_id_ok(struct slice s)
     return true;
 }
 
-static int bad_type(const char *path, const char *want, const struct json *v, struct api_err *e)
-{
-    return api_err_400(e, "invalid_type", path, "'%s' must be %s, not %s.", path, want,
-                       json_type_name(v->type));
-}
-
-/* Setters: the type and the bounds of one field, in words. */
-
-static int set_int(const struct field *f, const struct json *v, struct ask *a,
-                   const char *path, struct api_err *e)
-{
-    int64_t x;
-
-    if (v->type != JSON_NUMBER)
-        return bad_type(path, "an integer", v, e);
-    if (json_int(v, &x) != 0 || (double) x < f->min || (double) x > f->max)
-        return api_err_400(e, "invalid_value", path, "'%s' must be an integer from %.0f to %.0f.",
-                           path, f->min, f->max);
-
-    *(int64_t *) ((char *) a + f->off) = x;
-    return 0;
-}
-
-static int set_seed(const struct field *f, const struct json *v, struct ask *a,
-                    const char *path, struct api_err *e)
-{
-    if (v->type != JSON_NUMBER)
-        return bad_type(path, "an integer", v, e);
-    if (json_int(v, (int64_t *) ((char *) a + f->off)) != 0)
-        return api_err_400(e, "invalid_value", path, "'%s' must be a 64-bit integer.", path);
-
-    a->has_seed = a->seed != -1;         /* -1 means "none" to vLLM's clients */
-    return 0;
-}
-
-static int set_num(const struct field *f, const struct json *v, struct ask *a,
-                   const char *path, struct api_err *e)
-{
-    double x;
-
-    if (v->type != JSON_NUMBER)
-        return bad_type(path, "a number", v, e);
-    if (json_double(v, &x) != 0 || !(x >= f->min && x <= f->max))
-        return api_err_400(e, "invalid_value", path, "'%s' must be a number from %g to %g.",
-                           path, f->min, f->max);
-
-    *(double *) ((char *) a + f->off) = x;
-    return 0;
-}
-
-static int get_bool(const struct json *v, bool *b, const char *path, struct api_err *e)
-{
-    if (v->type != JSON_TRUE && v->type != JSON_FALSE)
-        return bad_type(path, "true or false", v, e);
-
-    *b = v->type == JSON_TRUE;
-    return 0;
-}
-
-static int set_bool(const struct field *f, const struct json *v, struct ask *a,
-                    const char *path, struct api_err *e)
-{
-    bool unused;
-
-    return get_bool(v, f->off != NOWHERE ? (bool *) ((char *) a + f->off) : &unused, path, e);
-}
-
-static int set_flag(const struct field *f, const struct json *v, struct ask *a,
-                    const char *path, struct api_err *e)
-{
-    bool b = false;
-
-    if (get_bool(v, &b, path, e) != 0)
-        return E_INVALID;
-
-    *(enum ask_flag *) ((char *) a + f->off) = b ? ASK_YES : ASK_NO;
-    return 0;
-}
-
-static int set_str(const struct field *f, const struct json *v, struct ask *a,
-                   const char *path, struct api_err *e)
-{
-    if (v->type != JSON_STRING)
-        return bad_type(path, "a string", v, e);
-    if ((double) v->text.n < f->min || (double) v->text.n > f->max)
-        return api_err_400(e, "invalid_value", path, "'%s' must have %.0f to %.0f bytes.", path,
-                           f->min, f->max);
-
-    if (f->off != NOWHERE)
-        *(struct slice *) ((char *) a + f->off) = v->text;
-    return 0;
-}
-
 static int set_request_id(const struct field *f, const struct json *v, struct ask *a,
                           const char *path, struct api_err *e)
 {
-    if (set_str(f, v, a, path, e) != 0)
+    if (field_str(f, v, a, path, e) != 0)
         return E_INVALID;
     if (!api_request_id_ok(v->text))
         return api_err_400(e, "invalid_value", path,
@@ -170,72 +66,13 @@ static int set_request_id(const struct field *f, const struct json *v, struct as
     return 0;
 }
 
-static int set_array(const struct field *f, const struct json *v, struct ask *a,
-                     const char *path, struct api_err *e)
-{
-    if (v->type != JSON_ARRAY)
-        return bad_type(path, "an array", v, e);
-    if ((double) v->n < f->min || (double) v->n > f->max)
-        return api_err_400(e, "invalid_value", path, "'%s' must have %.0f to %.0f elements.", path,
-                           f->min, f->max);
-
-    *(const struct json **) ((char *) a + f->off) = v;
-    return 0;
-}
-
 static int set_prompt(const struct field *f, const struct json *v, struct ask *a,
                       const char *path, struct api_err *e)
 {
     if (v->type != JSON_STRING && v->type != JSON_ARRAY)
-        return bad_type(path, "a string or an array", v, e);
+        return field_bad_type(path, "a string or an array", v, e);
 
     *(const struct json **) ((char *) a + f->off) = v;
-    return 0;
-}
-
-static int set_stop(const struct field *f, const struct json *v, struct ask *a,
-                    const char *path, struct api_err *e)
-{
-    const struct json *s = v->type == JSON_ARRAY ? v->child : v;
-
-    (void) f;
-    if (v->type != JSON_ARRAY && v->type != JSON_STRING)
-        return bad_type(path, "a string or an array of strings", v, e);
-    if (v->type == JSON_ARRAY && v->n > API_STOP_MAX)
-        return api_err_400(e, "invalid_value", path, "'%s' may hold at most %d strings.", path,
-                           API_STOP_MAX);
-
-    for (; s != NULL; s = v->type == JSON_ARRAY ? s->next : NULL) {
-        if (s->type != JSON_STRING)
-            return bad_type(path, "a string or an array of strings", s, e);
-        if (s->text.n == 0 || s->text.n > API_STOP_BYTES_MAX)
-            return api_err_400(e, "invalid_value", path,
-                               "Each string of '%s' must have 1 to %d bytes.", path,
-                               API_STOP_BYTES_MAX);
-        a->stop[a->n_stop++] = s->text;
-    }
-
-    return 0;
-}
-
-static int set_stop_ids(const struct field *f, const struct json *v, struct ask *a,
-                        const char *path, struct api_err *e)
-{
-    int64_t id;
-
-    (void) f;
-    if (v->type != JSON_ARRAY)
-        return bad_type(path, "an array of token ids", v, e);
-    if (v->n > API_STOP_ID_MAX)
-        return api_err_400(e, "invalid_value", path, "'%s' may hold at most %d ids.", path,
-                           API_STOP_ID_MAX);
-
-    for (const struct json *s = v->child; s != NULL; s = s->next) {
-        if (json_int(s, &id) != 0 || id < 0 || id > INT32_MAX)
-            return api_err_400(e, "invalid_value", path, "'%s' must hold token ids only.", path);
-        a->stop_id[a->n_stop_id++] = (int32_t) id;
-    }
-
     return 0;
 }
 
@@ -245,14 +82,16 @@ static int set_effort(const struct field *f, const struct json *v, struct ask *a
     static const char *const name[] = {
         "none", "minimal", "low", "medium", "high", "xhigh", "max",
     };
+    static const int32_t budget[] = { -1, 256, 1024, 4096, -1, -1, -1 };
 
     (void) f;
     if (v->type != JSON_STRING)
-        return bad_type(path, "a string", v, e);
+        return field_bad_type(path, "a string", v, e);
 
     for (size_t i = 0; i < sizeof(name) / sizeof(name[0]); i++) {
         if (slice_is(v->text, name[i])) {
             a->effort = i > 0 ? ASK_YES : ASK_NO;
+            a->effort_budget = budget[i];
             return 0;
         }
     }
@@ -267,7 +106,7 @@ static int accept_metadata(const struct field *f, const struct json *v, struct a
 {
     (void) f, (void) a;
     if (v->type != JSON_OBJECT)
-        return bad_type(path, "an object", v, e);
+        return field_bad_type(path, "an object", v, e);
 
     for (const struct json *m = v->child; m != NULL; m = m->next)
         if (v->n > API_METADATA_MAX || m->type != JSON_STRING || m->key.n > API_METADATA_KEY_MAX
@@ -297,56 +136,11 @@ static int accept_modalities(const struct field *f, const struct json *v, struct
 {
     (void) f, (void) a;
     if (v->type != JSON_ARRAY)
-        return bad_type(path, "an array", v, e);
+        return field_bad_type(path, "an array", v, e);
     if (v->n != 1 || v->child->type != JSON_STRING || !slice_is(v->child->text, "text"))
         return api_err_400(e, "unsupported_parameter", path, "'%s': only [\"text\"] is supported.",
                            path);
     return 0;
-}
-
-static bool is_neutral(const char *only, size_t n, const struct json *v)
-{
-    char   text[32];
-    double x;
-
-    snprintf(text, sizeof(text), "%.*s", (int) n, only);
-
-    switch (v->type) {
-    case JSON_FALSE:   return strcmp(text, "false") == 0;
-    case JSON_TRUE:    return strcmp(text, "true") == 0;
-    case JSON_ARRAY:   return strcmp(text, "[]") == 0 && v->n == 0;
-    case JSON_OBJECT:  return strcmp(text, "{}") == 0 && v->n == 0;
-    case JSON_STRING:  return slice_is(v->text, text);
-    case JSON_NUMBER:
-        return ((text[0] >= '0' && text[0] <= '9') || text[0] == '-')
-               && json_double(v, &x) == 0 && x == strtod(text, NULL);
-    case JSON_NULL:    return true;
-    }
-    return false;
-}
-
-/* Known, not built: only what would have no effect anyway passes. */
-static int refuse(const struct field *f, const struct json *v, struct ask *a,
-                  const char *path, struct api_err *e)
-{
-    const char *only = f->only;
-
-    (void) a;
-    if (only == NULL)
-        return api_err_400(e, "unsupported_parameter", path,
-                           "'%s' is not supported by this server.", path);
-
-    for (const char *s = only; *s != '\0';) {
-        size_t n = strcspn(s, " ");
-
-        if (is_neutral(s, n, v))
-            return 0;
-        s += n + (s[n] == ' ');
-    }
-
-    return api_err_400(e, "unsupported_parameter", path,
-                       "'%s' is not supported by this server, except the value without effect: %s.",
-                       path, only);
 }
 
 /* Two classes are all there is: the answer says which one it was. */
@@ -357,7 +151,7 @@ static int set_tier(const struct field *f, const struct json *v, struct ask *a,
 
     (void) f;
     if (v->type != JSON_STRING)
-        return bad_type(path, "a string", v, e);
+        return field_bad_type(path, "a string", v, e);
     for (size_t i = 0; i < sizeof(name) / sizeof(name[0]); i++) {
         if (slice_is(v->text, name[i])) {
             a->service_tier = v->text;
@@ -369,19 +163,33 @@ static int set_tier(const struct field *f, const struct json *v, struct ask *a,
                        "priority.", path);
 }
 
-static int set_fields(const struct field *table, uint32_t kind, const char *prefix,
-                      const struct json *obj, struct ask *a, struct api_err *e);
+static int set_side(const struct field *f, const struct json *v, struct ask *a,
+                    const char *path, struct api_err *e)
+{
+    (void) f;
+    if (v->type != JSON_STRING)
+        return field_bad_type(path, "a string", v, e);
+    if (!slice_is(v->text, "left") && !slice_is(v->text, "right"))
+        return api_err_400(e, "invalid_value", path, "'%s' must be left or right.", path);
+
+    a->truncate_right = slice_is(v->text, "right");
+    return 0;
+}
 
 static const struct field stream_fields[] = {
-    { "include_usage",          GEN, set_bool, AT(include_usage),    0, 0, NULL },
-    { "continuous_usage_stats", GEN, set_bool, AT(continuous_usage), 0, 0, NULL },
-    { "include_obfuscation",    GEN, refuse,   0, 0, 0, "false" },
+    { "include_usage", GEN, field_bool, AT(include_usage), 0, 0, NULL, "false",
+      "a last chunk with usage" },
+    { "continuous_usage_stats", GEN, field_bool, AT(continuous_usage), 0, 0, NULL, "false",
+      "usage on every chunk" },
+    { "include_obfuscation", GEN, field_refuse, 0, 0, 0, "false", NULL, NULL },
     { 0 }
 };
 
 static const struct field template_fields[] = {
-    { "enable_thinking",   ANY, set_flag, AT(thinking),          0, 0, NULL },
-    { "preserve_thinking", ANY, set_bool, AT(preserve_thinking), 0, 0, NULL },
+    { "enable_thinking", ANY, field_flag, AT(thinking), 0, 0, NULL, "false",
+      "goes before reasoning_effort" },
+    { "preserve_thinking", ANY, field_bool, AT(preserve_thinking), 0, 0, NULL, "false",
+      "thoughts of the history stay in the prompt" },
     { 0 }
 };
 
@@ -390,8 +198,8 @@ static int set_stream_options(const struct field *f, const struct json *v, struc
 {
     (void) f;
     if (v->type != JSON_OBJECT)
-        return bad_type(path, "an object", v, e);
-    return set_fields(stream_fields, GEN, "stream_options.", v, a, e);
+        return field_bad_type(path, "an object", v, e);
+    return field_set_all(stream_fields, GEN, "stream_options.", v, a, e);
 }
 
 /* A template variable that the template does not know must not vanish in silence. */
@@ -402,7 +210,7 @@ static int set_template_kwargs(const struct field *f, const struct json *v, stru
 
     (void) f;
     if (v->type != JSON_OBJECT)
-        return bad_type(path, "an object", v, e);
+        return field_bad_type(path, "an object", v, e);
 
     for (const struct json *m = v->child; m != NULL; m = m->next) {
         if (slice_is(m->key, "enable_thinking") || slice_is(m->key, "preserve_thinking"))
@@ -413,7 +221,7 @@ static int set_template_kwargs(const struct field *f, const struct json *v, stru
                            "enable_thinking and preserve_thinking only.", name);
     }
 
-    return set_fields(template_fields, ANY, "chat_template_kwargs.", v, a, e);
+    return field_set_all(template_fields, ANY, "chat_template_kwargs.", v, a, e);
 }
 
 /* The template would print any role as it is, control tokens too. */
@@ -424,7 +232,7 @@ static int check_role(const struct field *f, const struct json *v, struct ask *a
 
     (void) f, (void) a;
     if (v->type != JSON_STRING)
-        return bad_type(path, "a string", v, e);
+        return field_bad_type(path, "a string", v, e);
     for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
         if (slice_is(v->text, roles[i]))
             return 0;
@@ -435,21 +243,13 @@ static int check_role(const struct field *f, const struct json *v, struct ask *a
                        "or tool.", path);
 }
 
-/* Known: the template reads it, and chat_render checks it. */
-static int leave(const struct field *f, const struct json *v, struct ask *a, const char *path,
-                 struct api_err *e)
-{
-    (void) f, (void) v, (void) a, (void) path, (void) e;
-    return 0;
-}
-
 /* The template has a placeholder for images and sounds, but nobody reads them yet. */
 static int check_part_type(const struct field *f, const struct json *v, struct ask *a,
                            const char *path, struct api_err *e)
 {
     (void) f, (void) a;
     if (v->type != JSON_STRING)
-        return bad_type(path, "a string", v, e);
+        return field_bad_type(path, "a string", v, e);
     if (!slice_is(v->text, "text"))
         return api_err_400(e, "unsupported_parameter", path, "'%s': parts of type \"%.*s\" are not "
                            "supported by this server, only \"text\".", path,
@@ -458,8 +258,8 @@ static int check_part_type(const struct field *f, const struct json *v, struct a
 }
 
 static const struct field part_fields[] = {
-    { "type", ANY, check_part_type, NOWHERE, 0, 0, NULL },
-    { "text", ANY, leave, NOWHERE, 0, 0, NULL },
+    { "type", ANY, check_part_type, FIELD_NOWHERE, 0, 0, "\"text\"", NULL, "of a part" },
+    { "text", ANY, field_leave, FIELD_NOWHERE, 0, 0, "string", NULL, "" },
     { 0 }
 };
 
@@ -472,7 +272,7 @@ static int check_parts(const struct field *f, const struct json *v, struct ask *
     (void) f;
     for (const struct json *p = v->type == JSON_ARRAY ? v->child : NULL; p != NULL; p = p->next) {
         snprintf(prefix, sizeof(prefix), "%s[%u].", path, k++);
-        if (p->type == JSON_OBJECT && set_fields(part_fields, ANY, prefix, p, a, e) != 0)
+        if (p->type == JSON_OBJECT && field_set_all(part_fields, ANY, prefix, p, a, e) != 0)
             return E_INVALID;
     }
     return 0;
@@ -483,7 +283,7 @@ static int check_calls(const struct field *f, const struct json *v, struct ask *
 {
     (void) f;
     if (v->type != JSON_ARRAY)
-        return bad_type(path, "an array", v, e);
+        return field_bad_type(path, "an array", v, e);
     return tools_check_calls(v, path, &a->n_unknown, e);
 }
 
@@ -493,7 +293,7 @@ static int check_responses(const struct field *f, const struct json *v, struct a
 {
     (void) f, (void) a;
     if (v->type != JSON_ARRAY)
-        return bad_type(path, "an array", v, e);
+        return field_bad_type(path, "an array", v, e);
     if (v->n > API_TOOL_CALL_MAX)
         return api_err_400(e, "invalid_value", path, "'%s' may hold at most %d results.", path,
                            API_TOOL_CALL_MAX);
@@ -501,18 +301,25 @@ static int check_responses(const struct field *f, const struct json *v, struct a
 }
 
 static const struct field message_fields[] = {
-    { "role",              ANY, check_role,  NOWHERE, 0, 0, NULL },
-    { "content",           ANY, check_parts, NOWHERE, 0, 0, NULL },
-    { "reasoning",         ANY, leave,       NOWHERE, 0, 0, NULL },
-    { "reasoning_content", ANY, leave,       NOWHERE, 0, 0, NULL },
-    { "name",              ANY, set_str,     NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
-    { "refusal",           ANY, refuse,      NOWHERE, 0, 0, NULL },
-    { "annotations",       ANY, refuse,      NOWHERE, 0, 0, "[]" },
-    { "audio",             ANY, refuse,      NOWHERE, 0, 0, NULL },
-    { "tool_calls",        ANY, check_calls, NOWHERE, 0, 0, NULL },
-    { "tool_call_id",      ANY, set_str,     NOWHERE, 1, API_LABEL_BYTES_MAX, NULL },
-    { "tool_responses",    ANY, check_responses, NOWHERE, 0, 0, NULL },
-    { "function_call",     ANY, refuse,      NOWHERE, 0, 0, NULL },
+    { "role", ANY, check_role, FIELD_NOWHERE, 0, 0, "string", NULL,
+      "system, developer (the same), user, assistant or tool" },
+    { "content", ANY, check_parts, FIELD_NOWHERE, 0, 0, "string or array", NULL,
+      "text, or parts of type text; null beside tool_calls or thoughts" },
+    { "reasoning", ANY, field_leave, FIELD_NOWHERE, 0, 0, "string", NULL,
+      "an earlier thought of the assistant" },
+    { "reasoning_content", ANY, field_leave, FIELD_NOWHERE, 0, 0, "string", NULL, "the same" },
+    { "name", ANY, field_str, FIELD_NOWHERE, 0, API_LABEL_BYTES_MAX, NULL, NULL,
+      "of a tool; else without effect" },
+    { "tool_calls", ANY, check_calls, FIELD_NOWHERE, 0, 0, "array", NULL,
+      "of the assistant: up to 128" },
+    { "tool_call_id", ANY, field_str, FIELD_NOWHERE, 1, API_LABEL_BYTES_MAX, NULL, NULL,
+      "of a tool's message: required" },
+    { "tool_responses", ANY, check_responses, FIELD_NOWHERE, 0, 0, "array", NULL,
+      "Gemma's own form of results, beside tool_calls" },
+    { "refusal", ANY, field_refuse, FIELD_NOWHERE, 0, 0, NULL, NULL, NULL },
+    { "annotations", ANY, field_refuse, FIELD_NOWHERE, 0, 0, "[]", NULL, NULL },
+    { "audio", ANY, field_refuse, FIELD_NOWHERE, 0, 0, NULL, NULL, NULL },
+    { "function_call", ANY, field_refuse, FIELD_NOWHERE, 0, 0, NULL, NULL, NULL },
     { 0 }
 };
 
@@ -570,10 +377,10 @@ static int check_message(const struct json *m, uint32_t i, struct ask *a, struct
 
     snprintf(path, sizeof(path), "messages[%u]", i);
     if (m->type != JSON_OBJECT)
-        return bad_type(path, "an object", m, e);
+        return field_bad_type(path, "an object", m, e);
 
     snprintf(path, sizeof(path), "messages[%u].", i);
-    if (set_fields(message_fields, ANY, path, m, a, e) != 0)
+    if (field_set_all(message_fields, ANY, path, m, a, e) != 0)
         return E_INVALID;
 
     snprintf(path, sizeof(path), "messages[%u].role", i);
@@ -587,7 +394,7 @@ static int set_messages(const struct field *f, const struct json *v, struct ask 
 {
     uint32_t i = 0;
 
-    if (set_array(f, v, a, path, e) != 0)
+    if (field_array(f, v, a, path, e) != 0)
         return E_INVALID;
     for (const struct json *m = v->child; m != NULL; m = m->next)
         if (check_message(m, i++, a, e) != 0)
@@ -600,7 +407,7 @@ static int set_tools(const struct field *f, const struct json *v, struct ask *a,
 {
     (void) f;
     if (v->type != JSON_ARRAY)
-        return bad_type(path, "an array", v, e);
+        return field_bad_type(path, "an array", v, e);
     return tools_read(&a->tools, v, path, &a->n_unknown, e);
 }
 
@@ -611,147 +418,173 @@ static int set_tool_choice(const struct field *f, const struct json *v, struct a
     return tools_read_choice(v, path, &a->tool_choice, &a->tool_name, e);
 }
 
+/* name, bodies, setter, where, least, most, note, default, help. Three parts: what is implemented;
+ * what is accepted because it cannot change the answer; what is not built, where the value without
+ * effect passes and anything else is refused by name. */
 static const struct field fields[] = {
-    /* implemented */
-    { "model",                 ANY,       set_str,     AT(model),    1, 256, NULL },
-    { "messages",              ASK_CHAT | TOKS, set_messages, AT(messages), 1, API_MESSAGE_MAX,
-      NULL },
-    { "tools",                 ASK_CHAT | TOKS, set_tools, 0,        0, 0, NULL },
-    { "tool_choice",           ASK_CHAT | TOKS, set_tool_choice, 0,  0, 0, NULL },
-    { "parallel_tool_calls",   ASK_CHAT,  set_bool,    AT(parallel_calls), 0, 0, NULL },
-    { "prompt",                ASK_TEXT | ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
-    { "content",               ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, NULL },
-    { "tokens",                ASK_DETOKENIZE, set_array, AT(tokens), 0, 1 << 22, NULL },
-    { "max_tokens",            ASK_CHAT,  set_int,     AT(max_tok),  1, INT32_MAX, NULL },
-    { "max_tokens",            ASK_TEXT,  set_int,     AT(max_tok),  0, INT32_MAX, NULL },
-    { "max_completion_tokens", GEN,       set_int,     AT(max_completion_tok), 1, INT32_MAX, NULL },
-    { "temperature",           GEN,       set_num,     AT(temperature), 0, 2, NULL },
-    { "top_p",                 GEN,       set_num,     AT(top_p),    0, 1, NULL },
-    { "top_k",                 GEN,       set_int,     AT(top_k),   -1, INT32_MAX, NULL },
-    { "min_p",                 GEN,       set_num,     AT(min_p),    0, 1, NULL },
-    { "seed",                  GEN,       set_seed,    AT(seed),     0, 0, NULL },
-    { "n",                     GEN,       set_int,     AT(n),        1, API_N_MAX, NULL },
-    { "best_of",               ASK_TEXT,  set_int,     AT(best_of),  1, API_N_MAX, NULL },
-    { "stop",                  GEN,       set_stop,    0,            0, 0, NULL },
-    { "stop_token_ids",        GEN,       set_stop_ids, 0,           0, 0, NULL },
-    { "include_stop_str_in_output", GEN,  set_bool,    AT(include_stop), 0, 0, NULL },
-    { "ignore_eos",            GEN,       set_bool,    AT(ignore_eos), 0, 0, NULL },
-    { "min_tokens",            GEN,       set_int,     AT(min_tok),  0, INT32_MAX, NULL },
-    { "stream",                GEN,       set_bool,    AT(stream),   0, 0, NULL },
-    { "stream_options",        GEN,       set_stream_options, 0,     0, 0, NULL },
-    { "chat_template_kwargs",  ASK_CHAT | TOKS, set_template_kwargs, 0, 0, 0, NULL },
-    { "reasoning_effort",      ASK_CHAT | TOKS, set_effort, 0,       0, 0, NULL },
-    { "include_reasoning",     ASK_CHAT,  set_bool,    AT(include_reasoning), 0, 0, NULL },
-    { "continue_final_message", ASK_CHAT | TOKS, set_bool, AT(continue_final), 0, 0, NULL },
-    { "add_generation_prompt", ASK_CHAT | TOKS, set_flag, AT(add_generation), 0, 0, NULL },
-    { "add_special_tokens",    GEN | TOKS, set_flag,   AT(add_special), 0, 0, NULL },
-    { "echo",                  ASK_TEXT,  set_bool,    AT(echo),     0, 0, NULL },
-    { "return_token_ids",      GEN,       set_bool,    AT(return_token_ids), 0, 0, NULL },
-    { "return_token_strs",     ASK_TOKENIZE, set_bool, AT(return_token_strs), 0, 0, NULL },
-    { "skip_special_tokens",   ASK_TEXT,  set_bool,    AT(skip_special), 0, 0, NULL },
-    { "priority",              GEN,       set_int,     AT(priority), INT32_MIN, INT32_MAX, NULL },
-    { "service_tier",          GEN,       set_tier,    0,            0, 0, NULL },
-    { "cache_salt",            GEN,       set_str,     AT(cache_salt), 1, API_CACHE_SALT_MAX,
-      NULL },
-    { "request_id",            GEN,       set_request_id, AT(request_id), 1, API_REQUEST_ID_MAX,
-      NULL },
+    { "model", ANY, field_str, AT(model), 1, 256, NULL, "the first served name",
+      "a served name; the answer echoes it" },
+    { "messages", ASK_CHAT | TOKS, set_messages, AT(messages), 1, API_MESSAGE_MAX, "array", NULL,
+      "the conversation" },
+    { "tools", ASK_CHAT | TOKS, set_tools, 0, 0, API_TOOL_MAX, "array", "[]",
+      "functions that the model may call" },
+    { "tool_choice", ASK_CHAT | TOKS, set_tool_choice, 0, 0, 0, "string or object", "auto",
+      "none, auto, required, or a function by name" },
+    { "parallel_tool_calls", ASK_CHAT, field_bool, AT(parallel_calls), 0, 0, NULL, "true",
+      "false: the answer ends with its first call" },
+    { "prompt", ASK_TEXT | ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, "string or array", NULL,
+      "a text, texts, token ids, or lists of them (up to 256)" },
+    { "content", ASK_TOKENIZE, set_prompt, AT(prompt), 0, 0, "string or array", NULL,
+      "the same as prompt" },
+    { "tokens", ASK_DETOKENIZE, field_array, AT(tokens), 0, 1 << 22, NULL, NULL, "token ids" },
+    { "max_tokens", ASK_CHAT, field_int, AT(max_tok), 1, INT32_MAX, NULL, "rest of the context",
+      "older name of max_completion_tokens" },
+    { "max_tokens", ASK_TEXT, field_int, AT(max_tok), 0, INT32_MAX, NULL, "rest of the context",
+      "tokens that may come; 0 only reads the prompt" },
+    { "max_completion_tokens", GEN, field_int, AT(max_completion_tok), 1, INT32_MAX, NULL,
+      "rest of the context", "tokens that may come, thoughts included" },
+    { "temperature", GEN, field_num, AT(temperature), 0, 2, NULL, "the model's",
+      "0: always the likeliest token; others below 0.01 count as 0.01" },
+    { "top_p", GEN, field_num, AT(top_p), 0, 1, NULL, "the model's", "0: one token is kept" },
+    { "top_k", GEN, field_int, AT(top_k), -1, INT32_MAX, NULL, "the model's", "-1, 0: off" },
+    { "min_p", GEN, field_num, AT(min_p), 0, 1, NULL, "0", "relative to the likeliest token" },
+    { "presence_penalty", GEN, field_num, AT(presence), -2, 2, NULL, "0",
+      "subtracted from the logits of generated tokens" },
+    { "frequency_penalty", GEN, field_num, AT(frequency), -2, 2, NULL, "0",
+      "the same for each time that one came" },
+    { "repetition_penalty", GEN, field_num, AT(repetition), 1e-30, 1e30, NULL, "1",
+      "logits of tokens of the prompt and the answer, divided by it or, below 0, times it" },
+    { "logit_bias", GEN, sampling_bias, 0, 0, API_BIAS_MAX, "object", "{}",
+      "token ids and what is added to their logits, -100 to 100" },
+    { "allowed_token_ids", GEN, sampling_ids, AT(allowed_ids), 1, API_ALLOWED_ID_MAX, "array", NULL,
+      "only these ids may come" },
+    { "bad_words", GEN, sampling_words, AT(bad_words), 0, API_BAD_WORD_MAX, "array", "[]",
+      "texts that may not come, with or without a space before them" },
+    { "seed", GEN, sampling_seed, AT(seed), 0, 0, "integer of 64 bits", "random",
+      "same request, same seed, same answer; -1: none" },
+    { "n", GEN, field_int, AT(n), 1, API_N_MAX, NULL, "1", "answers to each prompt" },
+    { "best_of", ASK_TEXT, field_int, AT(best_of), 1, API_N_MAX, NULL, "n", "must be n" },
+    { "stop", GEN, sampling_stop, 0, 0, API_STOP_MAX, "string or array", "[]",
+      "texts that end the answer, up to 256 bytes each" },
+    { "stop_token_ids", GEN, sampling_stop_ids, 0, 0, API_STOP_ID_MAX, "array", "[]",
+      "token ids that end it" },
+    { "include_stop_str_in_output", GEN, field_bool, AT(include_stop), 0, 0, NULL, "false",
+      "the text that ended it is part of the answer" },
+    { "ignore_eos", GEN, field_bool, AT(ignore_eos), 0, 0, NULL, "false",
+      "the model's own end is no end" },
+    { "min_tokens", GEN, field_int, AT(min_tok), 0, INT32_MAX, NULL, "0",
+      "no stop id comes before so many tokens" },
+    { "repetition_detection", GEN, sampling_repetition, 0, 0, 0, "object", "off",
+      "ends an answer that goes round in circles" },
+    { "logprobs", ASK_CHAT, field_bool, AT(logprobs), 0, 0, NULL, "false",
+      "logprobs of the tokens, of the model's own logits" },
+    { "top_logprobs", ASK_CHAT, field_int, AT(top_logprobs), 0, API_LOGPROB_MAX, NULL, "0",
+      "and of so many likeliest ones" },
+    { "logprobs", ASK_TEXT, field_int, AT(top_logprobs), 0, API_LOGPROB_MAX, NULL, NULL,
+      "logprobs of the tokens and of so many likeliest ones; with echo of the prompt too" },
+    { "prompt_logprobs", GEN, field_int, AT(prompt_logprobs), 0, API_LOGPROB_MAX, NULL, NULL,
+      "the same of the prompt's tokens, as vLLM tells them; not with stream" },
+    { "return_tokens_as_token_ids", GEN, field_bool, AT(ids_as_tokens), 0, 0, NULL, "false",
+      "tokens of logprobs are written token_id:ID" },
+    { "stream", GEN, field_bool, AT(stream), 0, 0, NULL, "false", "server-sent events" },
+    { "stream_options", GEN, set_stream_options, 0, 0, 0, "object", "{}", "only with stream" },
+    { "stream_interval", GEN, field_int, AT(stream_interval), 1, API_STREAM_INTERVAL_MAX, NULL,
+      "1", "tokens of a chunk behind the first, at least" },
+    { "return_progress", GEN, field_bool, AT(return_progress), 0, 0, NULL, "false",
+      "chunks with prompt_progress while the prompt is read; only with stream" },
+    { "chat_template_kwargs", ASK_CHAT | TOKS, set_template_kwargs, 0, 0, 0, "object", "{}",
+      "variables of the model's template" },
+    { "reasoning_effort", ASK_CHAT | TOKS, set_effort, 0, 0, 0, "string", "none",
+      "none; minimal, low, medium think for up to 256, 1024, 4096 tokens; high, xhigh, max" },
+    { "thinking_token_budget", ASK_CHAT, field_int, AT(thinking_budget), -1, INT32_MAX, NULL, "-1",
+      "tokens of thoughts, then they are ended; -1: no limit" },
+    { "reasoning_budget", ASK_CHAT, field_int, AT(thinking_budget), -1, INT32_MAX, NULL, "-1",
+      "the same" },
+    { "include_reasoning", ASK_CHAT, field_bool, AT(include_reasoning), 0, 0, NULL, "true",
+      "thoughts are part of the answer" },
+    { "continue_final_message", ASK_CHAT | TOKS, field_bool, AT(continue_final), 0, 0, NULL,
+      "false", "the answer goes on with the last message" },
+    { "add_generation_prompt", ASK_CHAT | TOKS, field_flag, AT(add_generation), 0, 0, NULL,
+      "not continue_final_message", "excludes continue_final_message" },
+    { "add_special_tokens", GEN | TOKS, field_flag, AT(add_special), 0, 0, NULL,
+      "true, false for messages", "a <bos> before the text" },
+    { "truncate_prompt_tokens", GEN, field_int, AT(truncate), -1, INT32_MAX, NULL, NULL,
+      "only so many tokens of the prompt are kept, up to the context; -1: what fits" },
+    { "truncation_side", GEN, set_side, 0, 0, 0, "string", "left",
+      "left or right: where tokens are cut off" },
+    { "echo", ASK_TEXT, field_bool, AT(echo), 0, 0, NULL, "false",
+      "the prompt is part of the answer" },
+    { "return_token_ids", GEN, field_bool, AT(return_token_ids), 0, 0, NULL, "false",
+      "token_ids and prompt_token_ids" },
+    { "return_token_strs", ASK_TOKENIZE, field_bool, AT(return_token_strs), 0, 0, NULL, "false",
+      "token_strs too" },
+    { "skip_special_tokens", ASK_TEXT, field_bool, AT(skip_special), 0, 0, NULL, "true",
+      "control tokens are no text" },
+    { "priority", GEN, field_int, AT(priority), INT32_MIN, INT32_MAX, NULL, "0",
+      "larger than 0: behind all others" },
+    { "service_tier", GEN, set_tier, 0, 0, 0, "string", NULL,
+      "flex: behind all others; auto, default, scale, priority; the answer tells which it was" },
+    { "cache_salt", GEN, field_str, AT(cache_salt), 1, API_CACHE_SALT_MAX, NULL, NULL,
+      "prompts are shared in the prefix cache under the same salt only" },
+    { "request_id", GEN, set_request_id, AT(request_id), 1, API_REQUEST_ID_MAX, "string", "random",
+      "letters, digits and ._:-" },
 
-    /* accepted: they cannot change the answer of this server */
-    { "user",                  GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
-    { "safety_identifier",     GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
-    { "prompt_cache_key",      GEN,       set_str, NOWHERE, 0, API_LABEL_BYTES_MAX, NULL },
-    { "metadata",              GEN,       accept_metadata, 0, 0, 0, NULL },
-    { "response_format",       GEN,       accept_format, 0, 0, 0, NULL },
-    { "modalities",            ASK_CHAT,  accept_modalities, 0, 0, 0, NULL },
+    { "user", GEN, field_str, FIELD_NOWHERE, 0, API_LABEL_BYTES_MAX, NULL, NULL, "" },
+    { "safety_identifier", GEN, field_str, FIELD_NOWHERE, 0, API_LABEL_BYTES_MAX, NULL, NULL, "" },
+    { "prompt_cache_key", GEN, field_str, FIELD_NOWHERE, 0, API_LABEL_BYTES_MAX, NULL, NULL, "" },
+    { "metadata", GEN, accept_metadata, FIELD_NOWHERE, 0, API_METADATA_MAX, "object", "{}",
+      "texts of up to 512 bytes" },
+    { "store", GEN, field_bool, FIELD_NOWHERE, 0, 0, NULL, "false", "nothing is stored" },
+    { "cache_prompt", GEN, field_bool, FIELD_NOWHERE, 0, 0, NULL, "true",
+      "the cache changes no answer" },
+    { "response_format", GEN, accept_format, FIELD_NOWHERE, 0, 0, "object", NULL,
+      "{\"type\":\"text\"} only" },
+    { "modalities", ASK_CHAT, accept_modalities, FIELD_NOWHERE, 0, 0, "array", NULL,
+      "[\"text\"] only" },
 
-    /* not built: the neutral value passes, anything else is refused by name */
-    { "store",                 GEN,       refuse, 0, 0, 0, "false" },
-    { "presence_penalty",      GEN,       refuse, 0, 0, 0, "0" },
-    { "frequency_penalty",     GEN,       refuse, 0, 0, 0, "0" },
-    { "repetition_penalty",    GEN,       refuse, 0, 0, 0, "1" },
-    { "length_penalty",        GEN,       refuse, 0, 0, 0, "1" },
-    { "use_beam_search",       GEN,       refuse, 0, 0, 0, "false" },
-    { "logit_bias",            GEN,       refuse, 0, 0, 0, "{}" },
-    { "logprobs",              ASK_CHAT,  refuse, 0, 0, 0, "false" },
-    { "logprobs",              ASK_TEXT,  refuse, 0, 0, 0, NULL },
-    { "top_logprobs",          GEN,       refuse, 0, 0, 0, "0" },
-    { "prompt_logprobs",       GEN,       refuse, 0, 0, 0, NULL },
-    { "logprob_token_ids",     GEN,       refuse, 0, 0, 0, "[]" },
-    { "functions",             ASK_CHAT,  refuse, 0, 0, 0, "[]" },
-    { "function_call",         ASK_CHAT,  refuse, 0, 0, 0, "none auto" },
-    { "structured_outputs",    GEN,       refuse, 0, 0, 0, NULL },
-    { "guided_json",           GEN,       refuse, 0, 0, 0, NULL },
-    { "guided_regex",          GEN,       refuse, 0, 0, 0, NULL },
-    { "guided_choice",         GEN,       refuse, 0, 0, 0, NULL },
-    { "guided_grammar",        GEN,       refuse, 0, 0, 0, NULL },
-    { "json_schema",           GEN,       refuse, 0, 0, 0, NULL },
-    { "grammar",               GEN,       refuse, 0, 0, 0, NULL },
-    { "regex",                 GEN,       refuse, 0, 0, 0, NULL },
-    { "ebnf",                  GEN,       refuse, 0, 0, 0, NULL },
-    { "bad_words",             GEN,       refuse, 0, 0, 0, "[]" },
-    { "allowed_token_ids",     GEN,       refuse, 0, 0, 0, NULL },
-    { "echo",                  ASK_CHAT,  refuse, 0, 0, 0, "false" },
-    { "skip_special_tokens",   ASK_CHAT,  refuse, 0, 0, 0, "true" },
-    { "spaces_between_special_tokens", GEN, refuse, 0, 0, 0, "true" },
-    { "separate_reasoning",    ASK_CHAT,  refuse, 0, 0, 0, "true" },
-    { "stream_reasoning",      ASK_CHAT,  refuse, 0, 0, 0, "true" },
-    { "thinking_token_budget", GEN,       refuse, 0, 0, 0, "-1" },
-    { "reasoning_budget",      GEN,       refuse, 0, 0, 0, "-1" },
-    { "stream_interval",       GEN,       refuse, 0, 0, 0, "1" },
-    { "verbosity",             ASK_CHAT,  refuse, 0, 0, 0, "medium" },
-    { "prediction",            ASK_CHAT,  refuse, 0, 0, 0, NULL },
-    { "audio",                 ASK_CHAT,  refuse, 0, 0, 0, NULL },
-    { "web_search_options",    ASK_CHAT,  refuse, 0, 0, 0, NULL },
-    { "suffix",                ASK_TEXT,  refuse, 0, 0, 0, NULL },
-    { "truncate_prompt_tokens", GEN,      refuse, 0, 0, 0, NULL },
-    { "truncation_side",       GEN,       refuse, 0, 0, 0, NULL },
-    { "return_tokens_as_token_ids", GEN,  refuse, 0, 0, 0, "false" },
-    { "return_prompt_text",    GEN,       refuse, 0, 0, 0, "false" },
-    { "return_progress",       GEN,       refuse, 0, 0, 0, "false" },
-    { "timings_per_token",     GEN,       refuse, 0, 0, 0, "false" },
-    { "repetition_detection",  GEN,       refuse, 0, 0, 0, NULL },
-    { "chat_template",         ASK_CHAT | TOKS, refuse, 0, 0, 0, NULL },
-    { "documents",             ASK_CHAT | TOKS, refuse, 0, 0, 0, "[]" },
-    { "mm_processor_kwargs",   GEN | TOKS, refuse, 0, 0, 0, NULL },
-    { "media_io_kwargs",       GEN | TOKS, refuse, 0, 0, 0, NULL },
-    { "kv_transfer_params",    GEN,       refuse, 0, 0, 0, NULL },
-    { "vllm_xargs",            GEN,       refuse, 0, 0, 0, NULL },
-    { "custom_logit_processor", GEN,      refuse, 0, 0, 0, NULL },
-    { "mirostat",              GEN,       refuse, 0, 0, 0, "0" },
-    { "typical_p",             GEN,       refuse, 0, 0, 0, "1" },
-    { "top_n_sigma",           GEN,       refuse, 0, 0, 0, "-1" },
-    { "dynatemp_range",        GEN,       refuse, 0, 0, 0, "0" },
-    { "dry_multiplier",        GEN,       refuse, 0, 0, 0, "0" },
-    { "xtc_probability",       GEN,       refuse, 0, 0, 0, "0" },
-    { "id_slot",               GEN,       refuse, 0, 0, 0, "-1" },
+    { "length_penalty", GEN, field_refuse, 0, 0, 0, "1", NULL, NULL },
+    { "use_beam_search", GEN, field_refuse, 0, 0, 0, "false", NULL, NULL },
+    { "top_logprobs", ASK_TEXT, field_refuse, 0, 0, 0, "0", NULL, NULL },
+    { "logprob_token_ids", GEN, field_refuse, 0, 0, 0, "[]", NULL, NULL },
+    { "functions", ASK_CHAT, field_refuse, 0, 0, 0, "[]", NULL, NULL },
+    { "function_call", ASK_CHAT, field_refuse, 0, 0, 0, "none auto", NULL, NULL },
+    { "structured_outputs", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "guided_json", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "guided_regex", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "guided_choice", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "guided_grammar", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "json_schema", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "grammar", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "regex", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "ebnf", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "echo", ASK_CHAT, field_refuse, 0, 0, 0, "false", NULL, NULL },
+    { "skip_special_tokens", ASK_CHAT, field_refuse, 0, 0, 0, "true", NULL, NULL },
+    { "spaces_between_special_tokens", GEN, field_refuse, 0, 0, 0, "true", NULL, NULL },
+    { "separate_reasoning", ASK_CHAT, field_refuse, 0, 0, 0, "true", NULL, NULL },
+    { "stream_reasoning", ASK_CHAT, field_refuse, 0, 0, 0, "true", NULL, NULL },
+    { "verbosity", ASK_CHAT, field_refuse, 0, 0, 0, "medium", NULL, NULL },
+    { "prediction", ASK_CHAT, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "audio", ASK_CHAT, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "web_search_options", ASK_CHAT, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "suffix", ASK_TEXT, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "return_prompt_text", GEN, field_refuse, 0, 0, 0, "false", NULL, NULL },
+    { "timings_per_token", GEN, field_refuse, 0, 0, 0, "false", NULL, NULL },
+    { "chat_template", ASK_CHAT | TOKS, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "documents", ASK_CHAT | TOKS, field_refuse, 0, 0, 0, "[]", NULL, NULL },
+    { "mm_processor_kwargs", GEN | TOKS, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "media_io_kwargs", GEN | TOKS, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "kv_transfer_params", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "vllm_xargs", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "custom_logit_processor", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
+    { "mirostat", GEN, field_refuse, 0, 0, 0, "0", NULL, NULL },
+    { "typical_p", GEN, field_refuse, 0, 0, 0, "1", NULL, NULL },
+    { "top_n_sigma", GEN, field_refuse, 0, 0, 0, "-1", NULL, NULL },
+    { "dynatemp_range", GEN, field_refuse, 0, 0, 0, "0", NULL, NULL },
+    { "dry_multiplier", GEN, field_refuse, 0, 0, 0, "0", NULL, NULL },
+    { "xtc_probability", GEN, field_refuse, 0, 0, 0, "0", NULL, NULL },
+    { "id_slot", GEN, field_refuse, 0, 0, 0, "-1", NULL, NULL },
     { 0 }
 };
-
-static int set_fields(const struct field *table, uint32_t kind, const char *prefix,
-                      const struct json *obj, struct ask *a, struct api_err *e)
-{
-    const struct field *f;
-    char                path[64];
-
-    for (const struct json *v = obj->child; v != NULL; v = v->next) {
-        for (f = table; f->name != NULL; f++)
-            if ((f->kinds & kind) != 0 && slice_is(v->key, f->name))
-                break;
-
-        if (f->name == NULL) {
-            a->n_unknown++;
-            continue;
-        }
-        if (v->type == JSON_NULL)
-            continue;
-
-        snprintf(path, sizeof(path), "%s%s", prefix, f->name);
-        if (f->set(f, v, a, path, e) != 0)
-            return E_INVALID;
-    }
-
-    return 0;
-}
 
 /* What no single field can say. */
 static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
@@ -773,6 +606,18 @@ static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
     if (a->best_of >= 0 && a->best_of != a->n)
         return api_err_400(e, "unsupported_parameter", "best_of",
                            "'best_of' is supported only where it equals 'n'.");
+    if (kind == ASK_CHAT && a->top_logprobs >= 0 && !a->logprobs)
+        return api_err_400(e, "invalid_value", "top_logprobs",
+                           "'top_logprobs' is allowed only with 'logprobs': true.");
+    if (a->prompt_logprobs >= 0 && a->stream)
+        return api_err_400(e, "invalid_value", "prompt_logprobs",
+                           "'prompt_logprobs' is not allowed with 'stream': true.");
+    if (a->return_progress && !a->stream)
+        return api_err_400(e, "invalid_value", "return_progress",
+                           "'return_progress' is allowed only with 'stream': true.");
+    if (a->truncate == 0)
+        return api_err_400(e, "invalid_value", "truncate_prompt_tokens",
+                           "'truncate_prompt_tokens' must be -1 or an integer from 1 on.");
     if (a->continue_final && a->add_generation == ASK_YES)
         return api_err_400(e, "invalid_value", "continue_final_message",
                            "'continue_final_message' excludes 'add_generation_prompt': true.");
@@ -788,7 +633,9 @@ int ask_read(struct ask *a, enum ask_kind kind, const struct json *doc, struct a
 {
     *a = (struct ask) {
         .max_tok = -1, .max_completion_tok = -1, .n = 1, .best_of = -1, .top_k = -2,
-        .temperature = -1, .top_p = -1, .min_p = -1,
+        .temperature = -1, .top_p = -1, .min_p = -1, .repetition = 1,
+        .top_logprobs = -1, .prompt_logprobs = -1, .thinking_budget = -1, .effort_budget = -1,
+        .stream_interval = 1, .truncate = -2,
         .thinking = ASK_UNSET, .effort = ASK_UNSET, .add_generation = ASK_UNSET,
         .add_special = ASK_UNSET, .include_reasoning = true, .skip_special = true,
         .parallel_calls = true,
@@ -797,7 +644,21 @@ int ask_read(struct ask *a, enum ask_kind kind, const struct json *doc, struct a
     if (doc->type != JSON_OBJECT)
         return api_err_400(e, "invalid_type", NULL, "The request body must be an object, not %s.",
                            json_type_name(doc->type));
-    if (set_fields(fields, kind, "", doc, a, e) != 0)
+    if (field_set_all(fields, kind, "", doc, a, e) != 0)
         return E_INVALID;
     return check_together(a, kind, e);
+}
+
+const struct field *ask_fields(int i, const char **prefix)
+{
+    static const struct { const struct field *table; const char *prefix; } rows[] = {
+        { fields, "" }, { message_fields, "messages[]." }, { part_fields, "messages[].content[]." },
+        { stream_fields, "stream_options." }, { template_fields, "chat_template_kwargs." },
+        { sampling_repetition_fields, "repetition_detection." },
+    };
+
+    if (i < 0 || (size_t) i >= sizeof(rows) / sizeof(rows[0]))
+        return NULL;
+    *prefix = rows[i].prefix;
+    return rows[i].table;
 }

@@ -38,6 +38,9 @@ struct ask {
     const struct json *messages;                   /* ARRAY, 1 .. API_MESSAGE_MAX, or NULL */
     const struct json *prompt;                     /* STRING or ARRAY, or NULL */
     const struct json *tokens;                     /* ARRAY, or NULL */
+    const struct json *logit_bias;                 /* OBJECT of ids and numbers, or NULL */
+    const struct json *allowed_ids;                /* ARRAY of ids, or NULL */
+    const struct json *bad_words;                  /* ARRAY of strings, or NULL */
     struct tools       tools;                      /* n 0: none */
     enum tool_choice   tool_choice;
     struct slice       tool_name;                  /* of TOOL_CHOICE_NAMED */
@@ -45,7 +48,13 @@ struct ask {
     int64_t max_tok, max_completion_tok;           /* -1: absent */
     int64_t n, best_of, seed, min_tok, top_k;      /* top_k: -2 absent; best_of: -1 absent */
     int64_t priority;                              /* larger: later */
+    int64_t top_logprobs, prompt_logprobs;         /* -1: absent */
+    int64_t thinking_budget, effort_budget;        /* tokens; -1: none */
+    int64_t stream_interval;                       /* >= 1 */
+    int64_t truncate;                              /* -2: absent; -1: to what fits */
+    int64_t repeat_max, repeat_min, repeat_count;  /* of repetition_detection; repeat_max 0: off */
     double  temperature, top_p, min_p;             /* < 0: absent */
+    double  presence, frequency, repetition;       /* 0, 0, 1: off */
     bool    has_seed;
     struct slice stop[API_STOP_MAX];
     int32_t n_stop;
@@ -55,11 +64,18 @@ struct ask {
     enum ask_flag thinking, effort, add_generation, add_special;
     bool    preserve_thinking, include_reasoning, continue_final;
     bool    echo, return_token_ids, return_token_strs, skip_special;
+    bool    logprobs, ids_as_tokens, return_progress, return_prompt_text, truncate_right;
     uint32_t n_unknown;                            /* fields that no table knows */
+    struct slice unknown;                          /* the first of them */
 };
 
 /* The tools that the model is told of, or NULL: none. */
 const struct json *ask_tools(const struct ask *a);
+
+/* For docs (field.h): table i of the fields of a body and what stands before its names; NULL: there
+ * are no more. */
+struct field;
+const struct field *ask_fields(int i, const char **prefix);
 
 /* 0, or E_INVALID and *e filled. doc is the root of the body. */
 int ask_read(struct ask *a, enum ask_kind kind, const struct json *doc, struct api_err *e);

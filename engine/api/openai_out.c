@@ -1,3 +1,4 @@
+#include "openai_lp.h"
 #include "openai_out.h"
 
 #include <inttypes.h>
@@ -102,14 +103,20 @@ static void put_stop_reason(struct buf *b, const struct out_choice *c)
         buf_str(b, "null");
 }
 
-static void put_finish(struct buf *b, const struct out_choice *c, bool always_reason)
+static void put_finish(struct buf *b, const struct out_id *id, const struct out_choice *c,
+                       bool whole)
 {
-    if (c->finish != NULL)
-        buf_fmt(b, ",\"logprobs\":null,\"finish_reason\":\"%s\"", c->finish);
+    buf_str(b, ",\"logprobs\":");
+    if (id->chat)
+        lp_put_chat(b, c, whole);
     else
-        buf_str(b, ",\"logprobs\":null,\"finish_reason\":null");
+        lp_put_text(b, c, whole);
+    if (c->finish != NULL)
+        buf_fmt(b, ",\"finish_reason\":\"%s\"", c->finish);
+    else
+        buf_str(b, ",\"finish_reason\":null");
 
-    if (always_reason || c->stop_str.p != NULL || c->stop_id >= 0)
+    if (whole || c->stop_str.p != NULL || c->stop_id >= 0)
         put_stop_reason(b, c);
 
     if (c->with_ids) {
@@ -196,12 +203,24 @@ static void put_message(struct buf *b, const struct out_choice *c)
     buf_str(b, "}");
 }
 
-static void put_prompt_ids(struct buf *b, const struct out_choice *c)
+/* What there is to tell of the prompt: of an answer in chat, of a choice in completions. */
+static void put_prompt(struct buf *b, const struct out_choice *c)
 {
-    if (!c->with_prompt_ids)
-        return;
-    buf_str(b, ",\"prompt_token_ids\":");
-    out_ids(b, c->prompt_ids);
+    if (c->with_prompt_ids) {
+        buf_str(b, ",\"prompt_token_ids\":");
+        out_ids(b, c->prompt_ids);
+    }
+    if (c->prompt_lp.wanted) {
+        buf_str(b, ",\"prompt_logprobs\":");
+        lp_put_prompt(b, c);
+    }
+}
+
+static void put_progress(struct buf *b, const struct out_progress *p)
+{
+    buf_fmt(b, ",\"prompt_progress\":{\"total\":%" PRId64 ",\"cache\":%" PRId64
+            ",\"processed\":%" PRId64 ",\"time_ms\":%" PRId64 "}", p->total, p->cached, p->read,
+            p->ms);
 }
 
 /* The answer so far, and how it ended. */
@@ -217,9 +236,9 @@ static void put_choice(struct buf *b, const struct out_id *id, const struct out_
     } else {
         put_delta(b, c);
     }
-    put_finish(b, c, whole);
+    put_finish(b, id, c, whole);
     if (!id->chat)
-        put_prompt_ids(b, c);
+        put_prompt(b, c);
     buf_str(b, "}");
 }
 
@@ -229,10 +248,12 @@ static void out_chunk(struct buf *b, struct out_id *id, const struct out_choice 
     buf_str(b, "data: ");
     put_head(b, id, chunk_object(id));
     if (id->chat)
-        put_prompt_ids(b, c);
+        put_prompt(b, c);
     buf_str(b, ",\"choices\":[");
     put_choice(b, id, c, false);
     buf_str(b, "]");
+    if (c->progress != NULL)
+        put_progress(b, c->progress);
     if (usage != NULL) {
         buf_str(b, ",\"usage\":");
         out_usage(b, usage);
@@ -270,7 +291,7 @@ static void out_whole_begin(struct buf *b, struct out_id *id)
 static void out_whole_choice(struct buf *b, struct out_id *id, const struct out_choice *c)
 {
     if (id->chat && c->index == 0)
-        put_prompt_ids(b, c);
+        put_prompt(b, c);
     buf_str(b, c->index == 0 ? ",\"choices\":[" : ",");
     put_choice(b, id, c, true);
 }

@@ -1,6 +1,7 @@
 #include "calls.h"
 #include "work.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -93,10 +94,39 @@ static int put_ids(const struct api *a, const struct json *list, struct prompt_s
     return 0;
 }
 
+/* Of the ids from start on only so many as were asked for; the rest of them goes. */
+static int truncate_ids(const struct api *a, const struct ask *ask, struct prompt_set *out,
+                        size_t start, struct api_err *e)
+{
+    int64_t n_new = ask->max_completion_tok >= 0 ? ask->max_completion_tok : ask->max_tok;
+    int64_t keep = ask->truncate, n_ctx = a->c.model_len_max;
+    size_t  n = out->ids.n - start;
+
+    if (keep == -2)
+        return 0;
+    if (keep > n_ctx)
+        return api_err_400(e, "invalid_value", "truncate_prompt_tokens",
+                           "'truncate_prompt_tokens' is %" PRId64 ", over the context of %" PRId64
+                           " tokens.", keep, n_ctx);
+    if (keep < 0)
+        keep = n_ctx - (n_new >= 0 ? n_new : 1);
+    if (keep < 1 || n <= (size_t) keep)
+        return 0;
+    if (!ask->truncate_right)
+        memmove(out->ids.p + start, out->ids.p + out->ids.n - keep,
+                (size_t) keep * sizeof(out->ids.p[0]));
+    out->ids.n = start + (size_t) keep;
+    return 0;
+}
+
 /* One prompt ends here. */
-static int cut(struct prompt_set *out, const char *param, struct api_err *e)
+static int cut(const struct api *a, const struct ask *ask, struct prompt_set *out,
+               const char *param, struct api_err *e)
 {
     size_t start = out->n > 0 ? out->end[out->n - 1] : 0;
+
+    if (truncate_ids(a, ask, out, start, e) != 0)
+        return E_INVALID;
 
     if (out->ids.n == start)
         return api_err_400(e, "invalid_value", param, "'%s' must have at least one token.", param);
@@ -105,13 +135,15 @@ static int cut(struct prompt_set *out, const char *param, struct api_err *e)
     return 0;
 }
 
-static int put_list(const struct api *a, const struct json *p, bool bos, struct prompt_set *out,
+static int put_list(const struct api *a, const struct ask *ask, bool bos, struct prompt_set *out,
                     struct api_err *e)
 {
+    const struct json *p = ask->prompt;
+
     if (p->n == 0)
         return api_err_400(e, "invalid_value", "prompt", "'prompt' must not be empty.");
     if (p->child->type == JSON_NUMBER)
-        return put_ids(a, p, out, e) != 0 || cut(out, "prompt", e) != 0 ? E_INVALID : 0;
+        return put_ids(a, p, out, e) != 0 || cut(a, ask, out, "prompt", e) != 0 ? E_INVALID : 0;
     if (p->n > API_PROMPT_MAX)
         return api_err_400(e, "invalid_value", "prompt", "'prompt' may hold at most %d prompts.",
                            API_PROMPT_MAX);
@@ -122,7 +154,7 @@ static int put_list(const struct api *a, const struct json *p, bool bos, struct 
                                "strings, a list of token ids, or a list of such lists.");
         if ((v->type == JSON_STRING ? put_text(a, v->text, bos, "prompt", out, e)
                                     : put_ids(a, v, out, e)) != 0
-            || cut(out, "prompt", e) != 0)
+            || cut(a, ask, out, "prompt", e) != 0)
             return E_INVALID;
     }
     return 0;
@@ -135,7 +167,8 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
     bool       bos = ask->add_special != ASK_NO;
     int        rc;
 
-    *out = (struct prompt_set) { .for_context = (kind & ASK_GENERATE) != 0 };
+    *out = (struct prompt_set) {
+        .for_context = (kind & ASK_GENERATE) != 0 && ask->truncate == -2 };
 
     if (ask->messages != NULL) {
         if (a->tok == NULL)
@@ -145,16 +178,16 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
             rc = put_text(a, (struct slice) { text.p, text.n }, ask->add_special == ASK_YES,
                           "messages", out, e);
         if (rc == 0)
-            rc = cut(out, "messages", e);
+            rc = cut(a, ask, out, "messages", e);
         if (rc == 0 && (kind & ASK_GENERATE) != 0)
             rc = calls_open(&out->calls, ask, a->tok, &a->ids, a->mc->vocab, thinks(ask), e);
         buf_free(&text);
     } else if (ask->prompt->type == JSON_STRING) {
         rc = put_text(a, ask->prompt->text, bos, "prompt", out, e);
         if (rc == 0 && (kind != ASK_TOKENIZE || out->ids.n > 0))
-            rc = cut(out, "prompt", e);
+            rc = cut(a, ask, out, "prompt", e);
     } else {
-        rc = put_list(a, ask->prompt, bos, out, e);
+        rc = put_list(a, ask, bos, out, e);
     }
 
     return rc;

@@ -40,6 +40,16 @@ static int translate(struct work *w, const struct json **root, uint32_t *n_unkno
     return rc;
 }
 
+static int unknown_field(struct work *w)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "%.*s", (int) (w->ask.unknown.n < 60 ? w->ask.unknown.n : 60),
+             w->ask.unknown.p != NULL ? w->ask.unknown.p : "");
+    w->ask = (struct ask) { 0 };
+    return api_err_400(&w->e, "unknown_parameter", name, "Unknown parameter: '%s'.", name);
+}
+
 static int read_ask(struct work *w)
 {
     static const struct json_limits lim = {
@@ -62,6 +72,8 @@ static int read_ask(struct work *w)
     }
     w->ask.n_unknown += n_unknown;
     atomic_fetch_add(&w->api->n_unknown_field, w->ask.n_unknown);
+    if (w->api->c.strict && w->ask.n_unknown > 0)
+        return unknown_field(w);
     return 0;
 }
 

@@ -10,7 +10,7 @@
 struct prompt_set {
     struct ids ids;                           /* all of them, one after the other */
     int32_t    n;
-    bool       for_context;                   /* it must leave room in the context */
+    bool       for_context;                   /* it must leave room in the context as it is */
     size_t     text_bytes;                    /* tokenised so far, <= API_TEXT_BYTES_MAX */
     size_t     end[API_PROMPT_MAX];           /* where each ends in ids */
     struct calls *calls;                      /* NULL: no tools in force; who takes it sets NULL */

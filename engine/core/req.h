@@ -88,6 +88,7 @@ struct req {
     struct req_lp prompt_lp;     /* [n_prompt - 1] rows, each of the prompt's next id; who wants
                                     them reads no prefix cache */
     float        *last_logits;   /* [vocab] of the last prompt position, or NULL */
+    bool          tell_read;     /* publish n_read too */
     void         *user;          /* the owner's */
     int           port;          /* which serve_port is woken */
     uint64_t      tenant;        /* who asks: shares of the engine go by it. 0: unknown */
@@ -102,6 +103,7 @@ struct req {
     atomic_bool   cancel;
 
     /* core -> owner */
+    atomic_int    n_read;        /* prompt tokens stored, if tell_read; n_cached is set then */
     atomic_int    n_pub;         /* generated tokens valid at tok[n_prompt ..] */
     atomic_int    finish;        /* enum req_finish; last word of the core */
     int32_t       stop_at;       /* the stop id that ended it (not published in tok), or -1 */

@@ -299,6 +299,7 @@ static void commit(struct sched *s)
 
         it->ends_prompt = r->seq.n_tok < r->n_prompt && r->seq.n_tok + it->n >= r->n_prompt;
         kv_advance(s->kv, r, it->n);
+        it->end = r->seq.n_tok;
         it->samples = r->seq.n_tok == r->want_tok && r->want_tok - r->n_prompt < r->max_new;
         r->want_tok += it->samples;
         r->item = -1;

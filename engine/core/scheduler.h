@@ -11,7 +11,8 @@
 
 struct step_item {
     struct req *r;
-    int32_t     n;               /* r's next n tokens are computed, to r->seq.n_tok */
+    int32_t     n;               /* r's next n tokens are computed, */
+    int32_t     end;             /* to this one */
     bool        samples;         /* and the one after them sampled */
     bool        ends_prompt;     /* the prompt is stored after this */
     bool        fills;           /* not a decode */

@@ -266,6 +266,7 @@ static void prepare(struct serve *s, struct req *r)
 {
     atomic_init(&r->cancel, false);
     atomic_init(&r->n_pub, 0);
+    atomic_init(&r->n_read, 0);
     atomic_init(&r->finish, FIN_NONE);
     r->stop_at = -1;
     r->n_cached = r->retry_ms = r->n_flight = 0;
@@ -603,6 +604,14 @@ static void tune(struct serve *s, const struct batch_mem *b, double ns)
     s->sched.fill_tok_max = (int32_t) fmin(fmax(budget, s->c.kv.page_tok), s->c.step_tok_max);
 }
 
+static void tell_read(struct serve *s, struct req *r, int32_t n)
+{
+    if (n > r->n_prompt || n <= atomic_load_explicit(&r->n_read, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&r->n_read, n, memory_order_release);
+    s->port[r->port].touched = true;
+}
+
 /* What the oldest step brought: K and V of every item, a logprob or a token for every row. */
 static void take_step(struct serve *s, uint64_t now)
 {
@@ -621,6 +630,8 @@ static void take_step(struct serve *s, uint64_t now)
     for (int32_t i = 0; i < b->n_item; i++) {
         struct req *r = b->item[i].r;
 
+        if (r != NULL && r->tell_read)
+            tell_read(s, r, b->item[i].end);
         if (r != NULL && r->max_new == 0 && b->item[i].ends_prompt)
             end(s, r, FIN_LENGTH, now);
     }
