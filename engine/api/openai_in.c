@@ -606,7 +606,7 @@ static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
     if (a->best_of >= 0 && a->best_of != a->n)
         return api_err_400(e, "unsupported_parameter", "best_of",
                            "'best_of' is supported only where it equals 'n'.");
-    if (kind == ASK_CHAT && a->top_logprobs >= 0 && !a->logprobs)
+    if (kind == ASK_CHAT && a->top_logprobs > 0 && !a->logprobs)
         return api_err_400(e, "invalid_value", "top_logprobs",
                            "'top_logprobs' is allowed only with 'logprobs': true.");
     if (a->prompt_logprobs >= 0 && a->stream)
