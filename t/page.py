@@ -157,6 +157,7 @@ def calls(b):
     same(b.js(f"{cards}.map(c => [c.children[0].textContent, c.children[1].textContent])"),
          [["get_weather", '{\n  "city": "Paris"\n}'], ["get_time", "{}"]], "calls are shown")
     same(b.js("document.activeElement.tagName"), "TEXTAREA", "their results are asked for")
+    ok(b.js(f"{cards}.every(c => c.scrollWidth <= c.clientWidth)"), "nothing sticks out of them")
     b.type("sunny")
     b.key("Tab")
     b.type("noon")
@@ -258,8 +259,6 @@ def looks(b, url):
             w, bottom = b.js("[document.documentElement.scrollWidth, "
                              "go.getBoundingClientRect().bottom]")
             ok(w <= width and bottom <= height, f"{scheme}, {width} x {height}: all is in sight")
-            if os.environ.get("SHOTS"):
-                b.shot(f"{os.environ['SHOTS']}/{scheme}-{width}.png")
             seen.add(b.js("getComputedStyle(document.body).backgroundColor"))
     same(len(seen), 2, "light and dark differ")
 
@@ -292,8 +291,8 @@ def real(b, s):
     for stop in (lambda: b.key("Escape"), lambda: b.click("#go")):
         before = s.metric("vllm:generation_tokens_total")
         more(b, {"min_tokens": 3000, "max_tokens": 3000})
-        b.js("window.sizes = []; new MutationObserver(() => sizes.push("
-             f"{LAST}.innerText.length)).observe(log, {{subtree: true, childList: true}})")
+        b.js("window.sizes = []; new MutationObserver(() => sizes.push(log.innerText.length))"
+             ".observe(log, {subtree: true, childList: true})")
         say(b, "Count.", idle=False)
         b.wait("new Set(sizes).size > 5")
         same((b.js("go.ariaLabel"), s.metric("vllm:num_requests_running")), ("Stop", 1),
@@ -312,6 +311,8 @@ def real(b, s):
     say(b, "Hello again!")
     same(b.js("document.querySelectorAll('.error').length"), 0, "the conversation goes on")
 
+    real_tools(b)
+    b.click("#new")
     s.engine.terminate()
     s.engine.wait(20)
     say(b, "Anybody?")
@@ -321,6 +322,32 @@ def real(b, s):
     b.click(".error button")
     same(b.wait(f"{IDLE} + document.querySelectorAll('.error').length", 0), 0, "Try again")
     ok(len(b.js(f"{LAST}.querySelector('.text').textContent")) > 5, "works when there is one again")
+
+
+def real_tools(b):
+    """A call of the model, a result typed in, and an answer that knows it; then one with thought."""
+    weather = {"name": "get_weather", "description": "Get the current weather for a city.",
+               "parameters": {"type": "object", "required": ["city"], "properties": {
+                   "city": {"type": "string", "description": "City name"}}}}
+    b.click("#new")
+    more(b, {"temperature": 0, "tools": [{"type": "function", "function": weather}]})
+    say(b, "What is the weather in Paris?")
+    same(b.js(f"[...{LAST}.querySelectorAll('.call > *')].map(e => e.textContent).slice(0, 2)"),
+         ["get_weather", '{\n  "city": "Paris"\n}'], "the model's own call is shown")
+    b.type("cloudy, 17 degrees")
+    b.key("Tab")
+    b.key("Enter")
+    b.wait(f"{IDLE} + document.querySelectorAll('.call ~ form').length", 0)
+    ok("17" in b.js(f"{LAST}.querySelector('.text').textContent"),
+       "and its answer: " + b.js(f"{LAST}.querySelector('.text').textContent"))
+    b.click("#new")
+    b.click("#think")
+    more(b, {"temperature": 0})
+    b.js("box.focus()")
+    say(b, "What is 12 + 30?")
+    ok(b.js(f"{LAST}.querySelector('.thought div').textContent.length") > 5
+       and b.js(f"{LAST}.querySelector('.text').textContent.length") > 0, "a thought and an answer")
+    b.click("#think")
 
 
 def shipped_location():

@@ -137,9 +137,9 @@ for cmd in re.findall(r"^build/inferd .*$", readme, re.M):
     p = run(cmd, input="Hello!\n")
     ok(p.returncode == 0 and p.stdout.strip(), cmd)
 
-help_text = run("build/inferd serve --help; build/inferd plan --help").stdout
+help_text = "".join(run(f"build/inferd {c} --help").stdout for c in ("serve", "plan", "bench serve"))
 for opt in set(re.findall(r"(--[a-z][a-z-]+)", readme)):
-    ok(opt in help_text, f"{opt} is an option of serve or plan")
+    ok(opt in help_text, f"{opt} is an option of serve, plan or bench")
 
 # the nginx.conf of the README, with this tree's module, a free port and a throw-away certificate
 conf = re.search(r"```nginx\n(.*?)```", readme, re.S)[1]

@@ -119,10 +119,5 @@ class Browser:
         self.ask("Emulation.setEmulatedMedia",
                  features=[{"name": "prefers-color-scheme", "value": name}])
 
-    def shot(self, path):
-        import base64
-        with open(path, "wb") as f:
-            f.write(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
-
     def events(self, method):
         return [m["params"] for m in self.log if m["method"] == method]
