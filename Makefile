@@ -3,6 +3,7 @@
 # make test       install what the tests need and run all of them
 # make install    DESTDIR and PREFIX are honoured; docs/nginx.md says what goes where
 # make test-gpu   the GPU against the CPU; says so and passes where there is none
+# GPU_ARCH=80     the kernels for 8.0 and newer alone, in build/ptx80; for test-gpu on a newer GPU
 # make fuzz       every fuzzer for FUZZ_S seconds
 # ARCH=           for any machine of this architecture; without it for the one that compiles
 # SAN=1           AddressSanitizer and UBSan, in build/asan; CPU only
@@ -10,7 +11,8 @@
 # NVCC=           build without the CUDA backend; it is built if nvcc is found
 
 SAN    ?=
-BUILD  ?= build$(addprefix /,$(SAN:1=asan))
+GPU_ARCH ?= 90a 80
+BUILD  ?= build$(addprefix /,$(SAN:1=asan))$(if $(filter 90a,$(GPU_ARCH)),,/ptx80)
 CC     ?= cc
 SAN_1   = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 SAN_fuzz   = $(SAN_1) -fsanitize=fuzzer-no-link
@@ -22,11 +24,14 @@ CFLAGS  = -std=gnu11 -g $(OPT) $(ARCH) -Wall -Wextra -Werror -MMD -MP -pthread
 KFLAGS  = $(if $(SAN),,-O3) -fno-math-errno -fno-trapping-math
 LDLIBS  = -lyajl -lm -pthread
 
-# The CUDA backend: Hopper's own code, and code for whatever else is 8.0 or newer.
+# The CUDA backend: Hopper's own code, and code for whatever else is 8.0 or newer; GPU_ARCH=80: only
+# the latter, so that a Hopper runs it too.
 NVCC     := $(if $(SAN),,$(or $(NVCC),$(if $(filter undefined,$(origin NVCC)),$(shell command -v nvcc))))
 CUDA_DIR  = $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-NVFLAGS   = -std=c++17 -O3 -lineinfo -gencode arch=compute_90a,code=sm_90a \
-            -gencode arch=compute_80,code=compute_80 -Xcompiler -Wall -MMD -MP
+GENCODE_90a = -gencode arch=compute_90a,code=sm_90a
+GENCODE_80  = -gencode arch=compute_80,code=compute_80
+NVFLAGS   = -std=c++17 -O3 -lineinfo $(foreach a,$(GPU_ARCH),$(GENCODE_$(a))) \
+            -Xcompiler -Wall -MMD -MP
 ifneq ($(NVCC),)
 CFLAGS += -DHAVE_CUDA
 LDLIBS += -L$(CUDA_DIR)/lib64 -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -ldl -lrt
@@ -135,7 +140,7 @@ test:
 
 test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu
 	$(BUILD)/t/gpu
-	python3 t/gpu_score.py
+	TEST_BUILD=$(BUILD) python3 t/gpu_score.py
 
 PREFIX     ?= /usr/local
 MODULE_DIR ?= /usr/lib/nginx/modules

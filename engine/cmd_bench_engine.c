@@ -269,6 +269,23 @@ static int reserve(struct bench *b, struct err *e)
     return 0;
 }
 
+/* `plan` must say what is then allocated. */
+static int check_memory(const struct bench *b, struct err *e)
+{
+    const struct plan *p = &b->en.plan;
+    uint64_t planned = p->weight_bytes + p->scratch_bytes + p->kv_bytes;
+    struct model_memory m;
+
+    model_memory(b->en.model, &m);
+    fprintf(stderr, "memory: %.1f MiB planned, %.1f allocated\n", (double) m.planned / 0x1p20,
+            (double) m.used / 0x1p20);
+    if (m.used > m.planned || m.planned - m.used > MODEL_MEMORY_SLACK
+        || (b->c->backend == BACKEND_CUDA && m.planned != planned))
+        return err_set(e, E_GPU, "the plan says %" PRIu64 " bytes, the backend %" PRIu64
+                       ", allocated are %" PRIu64, planned, m.planned, m.used);
+    return 0;
+}
+
 static int run(struct bench *b, struct conf *c, struct err *e)
 {
     int rc;
@@ -285,6 +302,8 @@ static int run(struct bench *b, struct conf *c, struct err *e)
         || (rc = engine_load(&b->en, c, 1, 1, NULL, NULL, e)) != 0)
         return rc;
 
+    if ((rc = check_memory(b, e)) != 0)
+        return rc;
     b->page_tok = b->en.plan.kv.page_tok;
     b->page_max = b->en.plan.full_pages_each;
     b->n_seq_max = b->batch.max;

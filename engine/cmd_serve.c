@@ -122,6 +122,23 @@ static int listen_api(struct server *s, struct err *e)
     return api_open(&s->api, &ac, &s->load, e);
 }
 
+/* Planned against allocated: on the CPU without the weights, which are mapped. Said when ready and
+ * at the end; nothing is allocated in between, so what a GPU has less by then is not ours, or the
+ * driver's. */
+static void show_memory(const struct server *s, const char *when)
+{
+    const double mib = 1024.0 * 1024.0;
+    struct model_memory m;
+
+    model_memory(s->en.model, &m);
+    log_info("memory %s: %.1f MiB planned, %.1f allocated, of it %.1f for the KV cache", when,
+             (double) m.planned / mib, (double) m.used / mib,
+             (double) s->en.plan.kv_bytes / mib);
+    if (m.free_before != 0)
+        log_info("the GPU had %.1f MiB free before, and has %.1f %s", (double) m.free_before / mib,
+                 (double) m.free_now / mib, when);
+}
+
 static int bring_up(struct server *s, struct err *e)
 {
     uint64_t t0 = engine_now_ns();
@@ -143,6 +160,7 @@ static int bring_up(struct server *s, struct err *e)
              s->en.mc.name, s->socket_path, (double) (engine_now_ns() - t0) / 1e9,
              s->en.plan.sessions, s->en.plan.session_len,
              (double) s->en.plan.kv_bytes / (1024.0 * 1024.0));
+    show_memory(s, "when ready");
     return 0;
 }
 
@@ -211,6 +229,7 @@ int cmd_serve(const struct conf *c)
         serve_stop(s.en.serve);
         pthread_join(s.en.thread, NULL);
         s.en.started = false;
+        show_memory(&s, "at the end");
     }
     if (s.api != NULL)
         api_close(s.api);

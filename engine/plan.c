@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,21 +22,16 @@ static uint64_t machine_memory(void)
 }
 
 /* What may be used, all together. */
-static int memory(struct plan *p, const struct conf *c, struct err *e)
+static uint64_t memory(const struct conf *c, const struct plan_memory *gpu)
 {
-    uint64_t n_free, n_total, part;
-    int rc;
+    uint64_t part;
 
-    p->memory_bytes = c->memory_bytes != 0 ? c->memory_bytes : machine_memory();
+    if (c->memory_bytes != 0)
+        return c->memory_bytes;
     if (c->backend == BACKEND_CPU)
-        return 0;
-    if (c->memory_bytes == 0) {
-        if ((rc = model_gpu_memory(&n_free, &n_total, e)) != 0)
-            return rc;
-        part = (uint64_t) ((double) n_total * c->gpu_memory_utilization);
-        p->memory_bytes = part < n_free ? part : n_free;
-    }
-    return 0;
+        return machine_memory();
+    part = (uint64_t) ((double) gpu->n_total * c->gpu_memory_utilization);
+    return part < gpu->n_free ? part : gpu->n_free;
 }
 
 /* A request keeps its whole context in the full pool, and in the sliding pool the window, the
@@ -96,20 +92,89 @@ static int split(struct plan *p, uint64_t budget, struct err *e)
     return 0;
 }
 
-int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e)
+static uint64_t each_bytes(const struct plan *p)
 {
-    uint64_t each, budget, want;
-    int rc;
+    return (uint64_t) p->full_pages_each * p->full_page_bytes
+           + (uint64_t) p->sliding_pages_each * p->sliding_page_bytes;
+}
 
-    memset(p, 0, sizeof(*p));
-    model_size(mc, &p->size);
-    p->weight_elem_bytes = 2;
-    p->kv_elem_bytes = c->backend == BACKEND_CPU ? 4 : 2;
-    p->weight_bytes = p->size.total * p->weight_elem_bytes;
-    if ((rc = memory(p, c, e)) != 0)
-        return rc;
+static uint64_t fixed_bytes(const struct plan *p)
+{
+    return p->weight_bytes + p->scratch_bytes + p->reserve_bytes;
+}
 
-    p->model_len = c->max_model_len != 0 ? c->max_model_len : mc->max_pos;
+/* Of the GPU's memory, rounded up to two digits. */
+static double share(uint64_t bytes, const struct plan_memory *gpu)
+{
+    return ceil((double) bytes / (double) gpu->n_total * 100) / 100;
+}
+
+/* The longest request that fits into budget, in tokens. */
+static int32_t longest(const struct plan *p, const struct model_conf *mc, const struct conf *c,
+                       uint64_t budget)
+{
+    int32_t low = 0, high = p->model_len / c->block_size;      /* pages: one that fits; at most */
+
+    while (low < high) {
+        struct plan q = *p;
+
+        q.model_len = (low + (high - low + 1) / 2) * c->block_size;
+        pages_each(&q, mc, c);
+        if (each_bytes(&q) <= budget)
+            low = q.model_len / c->block_size;
+        else
+            high = q.model_len / c->block_size - 1;
+    }
+    return low * c->block_size;
+}
+
+static int no_request_fits(const struct plan *p, const struct model_conf *mc, const struct conf *c,
+                           const struct plan_memory *gpu, uint64_t budget, struct err *e)
+{
+    double each = (double) each_bytes(p) / MIB;
+    uint64_t need = fixed_bytes(p) + each_bytes(p);
+    int32_t len = longest(p, mc, c, budget);
+    char lower[60] = "", more[80] = "take more memory";
+
+    if (c->kv_cache_memory_bytes != 0 || c->backend == BACKEND_CPU)
+        snprintf(more, sizeof(more), "raise --kv-cache-memory-bytes to %" PRIu64, each_bytes(p));
+    else if (c->memory_bytes == 0 && need <= gpu->n_free)
+        snprintf(more, sizeof(more), "raise --gpu-memory-utilization to %.2f", share(need, gpu));
+    if (len > 0)
+        snprintf(lower, sizeof(lower), " or lower --max-model-len to %d", len);
+    return err_set(e, E_INVALID, "one request of %d tokens needs %.1f MiB of KV cache, there are"
+                   " %.1f MiB: %s%s", p->model_len, each, (double) budget / MIB, more, lower);
+}
+
+/* Weights and scratch alone are too much. need: with a request. */
+static int no_room(const struct plan *p, const struct conf *c, const struct plan_memory *gpu,
+                   struct err *e)
+{
+    uint64_t need = fixed_bytes(p) + each_bytes(p);
+    double mib = (double) fixed_bytes(p) / MIB;
+
+    if (c->memory_bytes != 0)
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, --memory-bytes is %.0f"
+                       " MiB", mib, (double) p->memory_bytes / MIB);
+    if (c->backend == BACKEND_CPU)
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, this machine has %.0f MiB;"
+                       " `inferd plan DIR --memory-bytes 141g` is for another one", mib,
+                       (double) p->memory_bytes / MIB);
+    if (need > gpu->n_total)
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, the GPU has %.0f MiB:"
+                       " take a larger one or a smaller model", mib, (double) gpu->n_total / MIB);
+    if (need > gpu->n_free)
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, %.0f of the GPU's %.0f MiB"
+                       " are free: end what holds the others (nvidia-smi shows it)", mib,
+                       (double) gpu->n_free / MIB, (double) gpu->n_total / MIB);
+    return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, of the GPU's %.0f MiB %.0f may"
+                   " be used: raise --gpu-memory-utilization to %.2f", mib,
+                   (double) gpu->n_total / MIB, (double) p->memory_bytes / MIB, share(need, gpu));
+}
+
+static int check_lengths(const struct plan *p, const struct model_conf *mc, const struct conf *c,
+                         struct err *e)
+{
     if (p->model_len > mc->max_pos)
         return err_set(e, E_INVALID, "--max-model-len: %d is more than the %d positions of the"
                        " model", p->model_len, mc->max_pos);
@@ -120,39 +185,57 @@ int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c,
         return err_set(e, E_INVALID, "--max-queue-tokens: a prompt may have nearly %d tokens, of"
                        " which %d may wait; lower --max-model-len", p->model_len,
                        c->max_queue_tokens);
+    return 0;
+}
+
+int plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
+             const struct plan_memory *gpu, struct err *e)
+{
+    uint64_t budget, want;
+    int rc;
+
+    memset(p, 0, sizeof(*p));
+    model_size(mc, &p->size);
+    p->weight_elem_bytes = 2;
+    p->kv_elem_bytes = c->backend == BACKEND_CPU ? 4 : 2;
+    p->weight_bytes = p->size.total * p->weight_elem_bytes;
+    p->memory_bytes = memory(c, gpu);
+    p->model_len = c->max_model_len != 0 ? c->max_model_len : mc->max_pos;
+    p->kv.page_tok = c->block_size;
+    if ((rc = check_lengths(p, mc, c, e)) != 0)
+        return rc;
 
     pages_each(p, mc, c);
-    if (c->backend == BACKEND_CUDA)
+    if (c->backend == BACKEND_CUDA) {
+        p->weight_bytes += sizeof(float) * p->size.vec_f32 - p->weight_elem_bytes * p->size.vec;
         p->scratch_bytes = scratch(p, mc, c);
+        p->reserve_bytes = MODEL_GPU_RESERVE;
+    }
     p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);
     p->sliding_page_bytes = model_kv_page_bytes(mc, false, c->block_size, p->kv_elem_bytes);
-    each = (uint64_t) p->full_pages_each * p->full_page_bytes
-           + (uint64_t) p->sliding_pages_each * p->sliding_page_bytes;
-    want = each * (uint64_t) c->max_num_seqs;
+    want = each_bytes(p) * (uint64_t) c->max_num_seqs;
 
     budget = c->kv_cache_memory_bytes;
     if (budget == 0) {
-        if (p->weight_bytes + p->scratch_bytes >= p->memory_bytes)
-            return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, %s %.0f MiB%s",
-                           (double) (p->weight_bytes + p->scratch_bytes) / MIB,
-                           c->memory_bytes != 0 ? "--memory-bytes is"
-                           : c->backend == BACKEND_CPU ? "this machine has" : "the GPU has",
-                           (double) p->memory_bytes / MIB, c->memory_bytes != 0 ? ""
-                           : "; `inferd plan DIR --memory-bytes 141g` is for another one");
-        budget = p->memory_bytes - p->weight_bytes - p->scratch_bytes;
+        if (fixed_bytes(p) >= p->memory_bytes)
+            return no_room(p, c, gpu, e);
+        budget = p->memory_bytes - fixed_bytes(p);
         if (c->backend == BACKEND_CPU && budget > p->memory_bytes / 4)
             budget = p->memory_bytes / 4;
         if (budget > want)
             budget = want;
     }
-    if (budget < each)
-        return err_set(e, E_INVALID, "one request of %d tokens needs %.1f MiB of KV cache, there"
-                       " are %.1f MiB: raise --kv-cache-memory-bytes to %" PRIu64 " or lower"
-                       " --max-model-len", p->model_len, (double) each / MIB,
-                       (double) budget / MIB, each);
+    return budget < each_bytes(p) ? no_request_fits(p, mc, c, gpu, budget, e) : split(p, budget, e);
+}
 
-    p->kv.page_tok = c->block_size;
-    return split(p, budget, e);
+int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e)
+{
+    struct plan_memory gpu = {0};
+    int rc = 0;
+
+    if (c->backend == BACKEND_CUDA && c->memory_bytes == 0)
+        rc = model_gpu_memory(&gpu.n_free, &gpu.n_total, e);
+    return rc != 0 ? rc : plan_fit(p, mc, c, &gpu, e);
 }
 
 static void weight_row(const char *name, uint64_t n, const struct plan *p)
@@ -172,7 +255,7 @@ static void pool_row(const char *name, uint64_t page_bytes, int32_t each, int32_
 
 void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c)
 {
-    uint64_t all = p->weight_bytes + p->scratch_bytes + p->kv_bytes;
+    uint64_t all = fixed_bytes(p) + p->kv_bytes;
 
     printf("model %s: %d layers, hidden %d, vocabulary %d, window %d\n", mc->name, mc->n_layer,
            mc->hidden, mc->vocab, mc->window);
@@ -186,6 +269,9 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
     weight_row("norms, scalars", p->size.norms, p);
     weight_row("separate head", p->size.head, p);
     weight_row("all", p->size.total, p);
+    if (p->weight_bytes > p->size.total * p->weight_elem_bytes)
+        printf("  vectors are fp32 there %34.1f MiB more\n",
+               (double) (p->weight_bytes - p->size.total * p->weight_elem_bytes) / MIB);
 
     printf("KV cache, %s, pages of %d tokens\n", p->kv_elem_bytes == 4 ? "fp32" : "bf16",
            p->kv.page_tok);
@@ -197,10 +283,13 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
     if (p->scratch_bytes > 0)
         printf("activations and work space of a step %.1f MiB\n",
                (double) p->scratch_bytes / MIB);
+    if (p->reserve_bytes > 0)
+        printf("left to the driver and libraries %.1f MiB\n", (double) p->reserve_bytes / MIB);
     printf("together %.1f MiB of %.1f MiB\n", (double) all / MIB,
            (double) p->memory_bytes / MIB);
 
     if (all > p->memory_bytes)
-        printf("does not fit: lower --kv-cache-memory-bytes by %.1f MiB\n",
-               (double) (all - p->memory_bytes) / MIB);
+        printf("does not fit: lower --kv-cache-memory-bytes to %" PRIu64 "m\n",
+               p->memory_bytes > all - p->kv_bytes
+               ? (p->memory_bytes - (all - p->kv_bytes)) >> 20 : 0);
 }

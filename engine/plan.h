@@ -1,7 +1,8 @@
 /* plan.h - the memory budget: what the weights take, what is left for the KV cache, who fits.
  *
- * Arithmetic on model_conf and conf; no weights. With --backend cuda and no --memory-bytes the GPU
- * is asked how much it has. */
+ * Arithmetic on model_conf and conf; no weights. With --backend cuda and no --memory-bytes
+ * plan_make asks the GPU how much it has. On a GPU weight_bytes + scratch_bytes + kv_bytes is what
+ * model_open allocates, less MODEL_MEMORY_SLACK at most. */
 #ifndef ENGINE_PLAN_H
 #define ENGINE_PLAN_H
 
@@ -13,6 +14,7 @@ struct plan {
     uint64_t weight_bytes;
     uint64_t memory_bytes;                  /* of the machine or GPU, or --memory-bytes */
     uint64_t scratch_bytes;                 /* on a GPU: activations and work space */
+    uint64_t reserve_bytes;                 /* on a GPU: left to the driver and libraries */
     uint64_t kv_bytes;                      /* both pools as reserved */
     uint64_t full_page_bytes, sliding_page_bytes;
     int32_t  model_len;                     /* tokens of one request at most */
@@ -27,6 +29,10 @@ struct plan {
 };
 
 /* E_INVALID when not even one request fits: the words name the flag to change and to what. */
+struct plan_memory { uint64_t n_free, n_total; };  /* of the GPU, now; not asked for on the CPU */
+
+int  plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
+              const struct plan_memory *gpu, struct err *e);
 int  plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e);
 void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c);
 

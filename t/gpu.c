@@ -824,8 +824,11 @@ int main(int argc, char **argv)
         .steer_words = 32 * (VOCAB / 16 + 2048),
         .step_tok_max = TOK, .seq_max = SEQ, .page_max = PAGES, .hidden = 8192, .n_head = 16,
         .n_kv = { 8, 2 }, .head_dim = { 256, 512 } };
+    uint64_t n_free = 0, n_total;
     struct err e = { 0 };
 
+    if (be_memory_cuda(&n_free, &n_total, &e) == 0)
+        lim.model_bytes = n_free / 5 * 4;              /* for what the tests allocate */
     if (be_open_cuda(&be[1], &lim, &e) < 0) {
         printf("1..0 # SKIP no GPU: %s\n", e.msg);
         return 0;

@@ -7,24 +7,35 @@
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include "attn.h"
 #include "err.h"
 #include "gemm.h"
 #include "moe.h"
 #include "norm.h"
+#include "pump.h"
 #include "sample.h"
 
 struct backend;
+
+/* Bytes: planned from the limits, and really allocated; of a GPU, all processes counted, free
+ * before and now (0: no GPU). */
+struct be_memory { uint64_t planned, used, free_before, free_now; };
 
 struct step_key { int32_t n_tok, n_seq, n_out, ctx, n_steer; };
 
 struct backend_ops {
     void *(*alloc)(struct backend *be, size_t bytes);            /* NULL: no memory */
     void  (*close)(struct backend *be);
+    void  (*memory)(struct backend *be, struct be_memory *m);
 
-    /* A tensor of the checkpoint where ops can read it: p itself, or a copy. NULL: no memory. */
-    const void *(*weight)(struct backend *be, const void *p, size_t bytes);
+    /* A tensor of the checkpoint where ops can read it: from->p itself, or a copy that is on its
+     * way. NULL: no memory. */
+    const void *(*weight)(struct backend *be, const struct be_file *from, size_t bytes);
+    /* Bytes on their way, after a moment of waiting. 0: none, or it failed (latched). Asked until
+     * then before the first step. */
+    uint64_t (*loading)(struct backend *be);
     void  (*put)(struct backend *be, void *to, const void *p, size_t bytes);   /* before steps, */
     void  (*get)(struct backend *be, void *to, const void *p, size_t bytes);   /* for tests: wait */
     /* n_row rows of n_col ints, *stride apart, of this step, where ops can read them; *stride is
@@ -57,6 +68,7 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
     struct err                err;     /* the first failure; E_GPU, sticky */
+    bool                      sealed;  /* ready: no be_alloc any more */
     bool                      device;  /* memory of its own; matrices, acts (norm.h) and KV pages
                                           are bf16 there */
 };
@@ -71,7 +83,11 @@ struct backend_limits {                /* of all ops to come; sizes the backend'
     int32_t    hidden;
     int32_t    n_head, n_kv[2], head_dim[2];           /* of the two layer types */
     uint64_t   model_bytes;            /* weights, KV pages and activations, allocated later */
+    uint64_t   kv_bytes;               /* of these */
 };
+
+#define BE_SLACK         (1u << 20)    /* for the rounding of all allocations together */
+#define BE_CUDA_RESERVE  (128ull << 20)    /* that driver and libraries take while we run */
 
 int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e);
 
@@ -117,6 +133,7 @@ static inline void be_close(struct backend *be)
 
 static inline void *be_alloc(struct backend *be, size_t bytes)
 {
+    assert(!be->sealed);
     return be->ops->alloc(be, bytes);
 }
 

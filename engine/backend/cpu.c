@@ -51,11 +51,41 @@ static void cpu_close(struct backend *be)
     free(c);
 }
 
-static const void *cpu_weight(struct backend *be, const void *p, size_t bytes)
+static const void *cpu_weight(struct backend *be, const struct be_file *from, size_t bytes)
 {
     (void) be;
     (void) bytes;
-    return p;
+    return from->p;
+}
+
+static uint64_t cpu_loading(struct backend *be)
+{
+    (void) be;                             /* the map brings what is read */
+    return 0;
+}
+
+struct sizes { size_t attn, sample, moe; };
+
+static struct sizes sizes_of(const struct backend_limits *lim)
+{
+    size_t n = (size_t) lim->n_thread;
+
+    return (struct sizes) {
+        .attn = n * lim->attn_scratch * sizeof(float),
+        .sample = n * SAMPLE_SCRATCH * (size_t) lim->vocab * sizeof(int32_t),
+        .moe = lim->moe.n_expert > 0 ? moe_scratch(&lim->moe) : 0,
+    };
+}
+
+static void cpu_memory(struct backend *be, struct be_memory *m)
+{
+    struct cpu *c = (struct cpu *) be;
+    struct sizes s = sizes_of(&c->lim);
+
+    *m = (struct be_memory) { .planned = c->lim.model_bytes + s.attn + s.sample + s.moe
+                                         + BE_SLACK };
+    for (int i = 0; i < c->n_mem; i++)
+        m->used += c->mem[i].n;
 }
 
 static void cpu_put(struct backend *be, void *to, const void *p, size_t bytes)
@@ -227,6 +257,7 @@ static void cpu_sample(struct backend *be, const struct sample_row *rows, int32_
 
 static const struct backend_ops cpu_ops = {
     .alloc = cpu_alloc,           .close = cpu_close,         .weight = cpu_weight,
+    .loading = cpu_loading,       .memory = cpu_memory,
     .put = cpu_put,               .get = cpu_put,             .input = cpu_input,
     .step_begin = cpu_step_begin, .step_end = cpu_step_end,
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
@@ -248,11 +279,11 @@ int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct e
 
     rc = pool_open(&c->pool, lim->n_thread, e);
     if (rc == 0) {
-        size_t n = (size_t) lim->n_thread;
+        struct sizes s = sizes_of(lim);
 
-        c->attn = cpu_alloc(&c->be, n * lim->attn_scratch * sizeof(float));
-        c->sample = cpu_alloc(&c->be, n * SAMPLE_SCRATCH * (size_t) lim->vocab * sizeof(int32_t));
-        c->moe = cpu_alloc(&c->be, lim->moe.n_expert > 0 ? moe_scratch(&lim->moe) : 0);
+        c->attn = cpu_alloc(&c->be, s.attn);
+        c->sample = cpu_alloc(&c->be, s.sample);
+        c->moe = cpu_alloc(&c->be, s.moe);
         if (c->attn == NULL || c->sample == NULL || c->moe == NULL)
             rc = err_set(e, E_IO, "out of memory for the scratch of %d threads", lim->n_thread);
     }

@@ -4,18 +4,19 @@
  * Ops only queue work. A failure is found after the launch or at the step's end and latched. */
 #include "backend.h"
 #include "cuda.h"
+#include "cuda_fit.h"
 
 #include <assert.h>
 #include <cuda_runtime.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ALLOC_MAX    8192
+#define ALIGN        256                   /* of every allocation */
 #define GRAPH_MAX    64                    /* steps that are kept */
 #define GRAPH_SEEN   2                     /* capture a step when it comes so often */
-#define LOAD_BYTES   (16u << 20)           /* of each of the two buffers of the loader */
-#define DRIVER_NEED  "580"                 /* the first driver of CUDA 13 */
-#define MIB          (1024.0 * 1024.0)
+#define LOAD_THREADS 8                     /* four reach what PCIe 5 can take */
+#define LOAD_TICK_MS 100
+#define LT_BYTES     (32u << 20)           /* cuBLASLt's work space, which gemm_lt_open allocates */
 
 /* Where the caller wants it. */
 struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top; };
@@ -37,12 +38,12 @@ struct cuda {
     struct backend_limits lim;
     cudaStream_t          stream;
     size_t                smem_max;        /* shared memory that a block may ask for */
-    void                 *mem[ALLOC_MAX];
-    int                   n_mem;
+    char                 *mem;             /* everything is in here, one after the other */
+    uint64_t              mem_bytes, mem_used, free_before;
 
-    void                 *load[2];         /* pinned */
-    cudaEvent_t           loaded[2];       /* the buffer may be written again */
-    int                   n_load;
+    struct pump        *pump;          /* while weights come in */
+    char                 *load;            /* its buffers, pinned */
+    cudaEvent_t           sent[2 * LOAD_THREADS];      /* all from this buffer is there */
 
     /* What goes up: host and device agree on offsets, one copy takes all that is new. The buffers
      * are free again at the step's end, when the stream is idle. */
@@ -79,16 +80,100 @@ static void latch(struct cuda *c, const char *op, cudaError_t rc)
 static void *cuda_alloc(struct backend *be, size_t bytes)
 {
     struct cuda *c = cuda_of(be);
-    void *p;
+    uint64_t at = (c->mem_used + ALIGN - 1) / ALIGN * ALIGN;
 
-    if (c->n_mem == ALLOC_MAX)
+    if (at > c->mem_bytes || bytes > c->mem_bytes - at)
         return NULL;
-    if (cudaMalloc(&p, bytes + (bytes == 0)) != cudaSuccess) {
-        (void) cudaGetLastError();         /* the caller says it; it is no failure of a step */
-        return NULL;
+    c->mem_used = at + bytes;
+    return c->mem + at;
+}
+
+static void cuda_memory(struct backend *be, struct be_memory *m)
+{
+    struct cuda *c = cuda_of(be);
+    size_t n_free = 0, n_total;
+
+    (void) cudaMemGetInfo(&n_free, &n_total);
+    *m = (struct be_memory) {
+        .planned = c->mem_bytes + LT_BYTES, .used = c->mem_used + LT_BYTES,
+        .free_before = c->free_before, .free_now = n_free };
+}
+
+/* --- weights --- */
+
+static int load_send(void *arg, int k, void *to, const void *p, size_t n, struct err *e)
+{
+    struct cuda *c = arg;
+    cudaError_t rc = cudaMemcpyAsync(to, p, n, cudaMemcpyHostToDevice, c->stream);
+
+    if (rc == cudaSuccess)
+        rc = cudaEventRecord(c->sent[k], c->stream);
+    return rc == cudaSuccess ? 0
+           : err_set(e, E_GPU, "GPU: loading: %s", cudaGetErrorString(rc));
+}
+
+static int load_wait(void *arg, int k, struct err *e)
+{
+    struct cuda *c = arg;
+    cudaError_t rc = cudaEventSynchronize(c->sent[k]);
+
+    return rc == cudaSuccess ? 0
+           : err_set(e, E_GPU, "GPU: loading: %s", cudaGetErrorString(rc));
+}
+
+static void begin_loading(struct cuda *c)
+{
+    struct pump_hooks h = { .arg = c, .send = load_send, .wait = load_wait };
+    size_t bytes = 2 * LOAD_THREADS * (size_t) PUMP_BYTES;
+    struct err e;
+
+    latch(c, "loading", cudaHostAlloc((void **) &c->load, bytes, 0));
+    for (int i = 0; i < 2 * LOAD_THREADS && c->be.err.code == 0; i++)
+        latch(c, "loading", cudaEventCreateWithFlags(&c->sent[i], cudaEventDisableTiming));
+    h.buffer = c->load;
+    if (c->be.err.code == 0 && pump_open(&c->pump, LOAD_THREADS, &h, &e) != 0)
+        c->be.err = e;
+}
+
+static void end_loading(struct cuda *c)
+{
+    pump_close(c->pump);
+    c->pump = NULL;
+    for (int i = 0; i < 2 * LOAD_THREADS; i++) {
+        if (c->sent[i] != NULL)
+            cudaEventDestroy(c->sent[i]);
+        c->sent[i] = NULL;
     }
-    c->mem[c->n_mem++] = p;
-    return p;
+    cudaFreeHost(c->load);
+    c->load = NULL;
+}
+
+static const void *cuda_weight(struct backend *be, const struct be_file *from, size_t bytes)
+{
+    struct cuda *c = cuda_of(be);
+    void *to = cuda_alloc(be, bytes);
+
+    if (to != NULL && c->pump == NULL && be->err.code == 0)
+        begin_loading(c);
+    if (to != NULL && be->err.code == 0 && pump_add(c->pump, from, bytes, to) != 0)
+        err_set(&be->err, E_FULL, "more than %d matrices", PUMP_JOB_MAX);
+    return to;
+}
+
+static uint64_t cuda_loading(struct backend *be)
+{
+    struct cuda *c = cuda_of(be);
+    uint64_t left = 0;
+    struct err e;
+
+    if (c->pump != NULL && be->err.code == 0
+        && pump_left(c->pump, LOAD_TICK_MS, &left, &e) != 0)
+        be->err = e;
+    if (be->err.code != 0)
+        left = 0;
+    if (left == 0)
+        end_loading(c);
+    return left;
 }
 
 static void cuda_close(struct backend *be)
@@ -101,39 +186,14 @@ static void cuda_close(struct backend *be)
     for (int i = 0; i < GRAPH_MAX; i++)
         if (c->graph[i].exec != NULL)
             cudaGraphExecDestroy(c->graph[i].exec);
-    for (int i = 0; i < c->n_mem; i++)
-        cudaFree(c->mem[i]);
-    for (int i = 0; i < 2; i++) {
-        cudaFreeHost(c->load[i]);
-        if (c->loaded[i] != NULL)
-            cudaEventDestroy(c->loaded[i]);
-    }
+    end_loading(c);
+    cudaFree(c->mem);
     cudaFreeHost(c->up);
     cudaFreeHost(c->down);
     if (c->stream != NULL)
         cudaStreamDestroy(c->stream);
     free(c->result);
     free(c);
-}
-
-/* One buffer is filled while the other is on its way. */
-static const void *cuda_weight(struct backend *be, const void *p, size_t bytes)
-{
-    struct cuda *c = cuda_of(be);
-    char *to = cuda_alloc(be, bytes);
-    size_t n;
-
-    for (size_t at = 0; to != NULL && at < bytes && be->err.code == 0; at += n) {
-        int i = c->n_load++ % 2;
-
-        n = bytes - at < LOAD_BYTES ? bytes - at : LOAD_BYTES;
-        latch(c, "loading", cudaEventSynchronize(c->loaded[i]));
-        memcpy(c->load[i], (const char *) p + at, n);
-        latch(c, "loading", cudaMemcpyAsync(to + at, c->load[i], n, cudaMemcpyHostToDevice,
-                                            c->stream));
-        latch(c, "loading", cudaEventRecord(c->loaded[i], c->stream));
-    }
-    return to;
 }
 
 static void cuda_put(struct backend *be, void *to, const void *p, size_t bytes)
@@ -439,7 +499,8 @@ static void cuda_step_end(struct backend *be)
 }
 
 static const struct backend_ops cuda_ops = {
-    .alloc = cuda_alloc,          .close = cuda_close,        .weight = cuda_weight,
+    .alloc = cuda_alloc,          .close = cuda_close,        .memory = cuda_memory,
+    .weight = cuda_weight,        .loading = cuda_loading,
     .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
     .step_begin = cuda_step_begin, .step_end = cuda_step_end,
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
@@ -453,30 +514,26 @@ static const struct backend_ops cuda_ops = {
 
 static int find_gpu(struct cudaDeviceProp *prop, struct err *e)
 {
-    int driver = 0, n = 0;
-    cudaError_t rc = cudaDriverGetVersion(&driver);
+    struct cuda_found f = { .name = prop->name };
+    cudaError_t rc = cudaDriverGetVersion(&f.driver);
 
-    if (rc != cudaSuccess || driver == 0)
-        return err_set(e, E_GPU, "--backend cuda: no GPU driver here: install NVIDIA's ("
-                       DRIVER_NEED " or newer) or use --backend cpu");
-    rc = cudaGetDeviceCount(&n);
-    if (rc == cudaErrorInsufficientDriver)
-        return err_set(e, E_GPU, "--backend cuda: the GPU driver is too old: install " DRIVER_NEED
-                       " or newer, or use --backend cpu");
-    if (rc == cudaErrorNoDevice || (rc == cudaSuccess && n == 0))
-        return err_set(e, E_GPU, "--backend cuda: no GPU here: use --backend cpu");
-    if (rc != cudaSuccess || (rc = cudaGetDeviceProperties(prop, 0)) != cudaSuccess)
-        return err_set(e, E_GPU, "--backend cuda: %s; --backend cpu works without a GPU",
-                       cudaGetErrorString(rc));
-    if (prop->major < 8)
-        return err_set(e, E_GPU, "--backend cuda: %s has compute capability %d.%d, 8.0 is needed:"
-                       " use --backend cpu", prop->name, prop->major, prop->minor);
-    return 0;
+    if (rc == cudaSuccess && f.driver >= CUDA_DRIVER_NEED) {
+        rc = cudaGetDeviceCount(&f.n_gpu);
+        if (rc == cudaSuccess && f.n_gpu > 0)
+            rc = cudaGetDeviceProperties(prop, 0);
+        if (rc == cudaErrorNoDevice)
+            f.n_gpu = 0;
+        else if (rc != cudaSuccess)
+            f.failure = cudaGetErrorString(rc);
+    }
+    f.major = prop->major;
+    f.minor = prop->minor;
+    return cuda_usable(&f, e);
 }
 
 int be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
 {
-    struct cudaDeviceProp prop;
+    struct cudaDeviceProp prop = {0};
     size_t n_free, n_total;
     cudaError_t err;
     int rc = find_gpu(&prop, e);
@@ -533,8 +590,7 @@ size_t be_scratch_cuda(const struct backend_limits *lim)
 {
     struct sizes s = sizes_of(lim);
 
-    /* cuBLASLt's workspace; the kernels themselves and the libraries' own */
-    return s.attn + s.moe + s.draw + s.up + s.down + (32u << 20) + (128u << 20);
+    return s.attn + s.moe + s.draw + s.up + s.down + LT_BYTES + BE_SLACK;
 }
 
 static int check_shape(const struct backend_limits *lim, struct err *e)
@@ -556,23 +612,19 @@ static int check_shape(const struct backend_limits *lim, struct err *e)
     return 0;
 }
 
-static int check_memory(const struct backend_limits *lim, struct err *e)
+static int check_memory(const struct backend_limits *lim, uint64_t *n_free, struct err *e)
 {
-    uint64_t need = lim->model_bytes + be_scratch_cuda(lim);
-    size_t n_free, n_total;
-    cudaError_t rc = cudaMemGetInfo(&n_free, &n_total);
+    struct cuda_need need = {
+        .weights = lim->model_bytes - lim->kv_bytes, .kv = lim->kv_bytes,
+        .scratch = be_scratch_cuda(lim), .reserve = BE_CUDA_RESERVE };
+    size_t is_free, total;
+    cudaError_t rc = cudaMemGetInfo(&is_free, &total);
 
     if (rc != cudaSuccess)
         return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
-    if (need <= n_free)
-        return 0;
-    if (n_total - n_free > n_total / 20)
-        return err_set(e, E_GPU, "--backend cuda: %.0f MiB are needed, %.0f of %.0f MiB are free:"
-                       " end what holds the others (nvidia-smi) or lower --kv-cache-memory-bytes",
-                       (double) need / MIB, (double) n_free / MIB, (double) n_total / MIB);
-    return err_set(e, E_GPU, "--backend cuda: %.0f MiB are needed, the GPU has %.0f: lower"
-                   " --kv-cache-memory-bytes or --max-num-batched-tokens", (double) need / MIB,
-                   (double) n_free / MIB);
+    need.n_free = *n_free = is_free;
+    need.n_total = total;
+    return cuda_fit(&need, e);
 }
 
 static int open_buffers(struct cuda *c, struct err *e)
@@ -581,9 +633,9 @@ static int open_buffers(struct cuda *c, struct err *e)
     cudaError_t rc = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
 
     c->up_max = s.up;
-    for (int i = 0; i < 2 && rc == cudaSuccess; i++)
-        if ((rc = cudaHostAlloc(&c->load[i], LOAD_BYTES, 0)) == cudaSuccess)
-            rc = cudaEventCreateWithFlags(&c->loaded[i], cudaEventDisableTiming);
+    c->mem_bytes = c->lim.model_bytes + be_scratch_cuda(&c->lim) - LT_BYTES;
+    if (rc == cudaSuccess)
+        rc = cudaMalloc((void **) &c->mem, c->mem_bytes);
     if (rc == cudaSuccess)
         rc = cudaHostAlloc((void **) &c->up, s.up, 0);
     if (rc == cudaSuccess)
@@ -612,17 +664,19 @@ static int open_buffers(struct cuda *c, struct err *e)
 
 int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct err *e)
 {
-    struct cudaDeviceProp prop;
+    struct cudaDeviceProp prop = {0};
     struct cuda *c;
+    uint64_t n_free = 0;
     int rc = find_gpu(&prop, e);
 
-    if (rc != 0 || (rc = check_shape(lim, e)) != 0 || (rc = check_memory(lim, e)) != 0)
+    if (rc != 0 || (rc = check_shape(lim, e)) != 0 || (rc = check_memory(lim, &n_free, e)) != 0)
         return rc;
     if ((c = calloc(1, sizeof(*c))) == NULL)
         return err_set(e, E_IO, "out of memory");
     c->be.ops = &cuda_ops;
     c->be.device = true;
     c->lim = *lim;
+    c->free_before = n_free;
     c->smem_max = prop.sharedMemPerBlockOptin;
     hopper_open(&c->hopper);
     if ((rc = open_buffers(c, e)) != 0) {

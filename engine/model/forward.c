@@ -339,21 +339,26 @@ static int alloc_f32(struct fwd *f, float **p, int64_t rows, int64_t width, stru
     return alloc(f, (void **) p, rows, width, sizeof(float), e);
 }
 
+/* Pairs of a head that turn. */
+static int32_t n_rot(const struct model_conf *c, bool full)
+{
+    return full ? (int32_t) (c->rope_partial_full * (float) c->head_full / 2)
+                : c->head_sliding / 2;
+}
+
 static int open_type(struct fwd *f, bool full, struct err *e)
 {
     const struct model_conf *c = f->c;
     struct fwd_type *t = &f->type[full];
     float inv_freq[HEAD_MAX / 2];
-    int32_t half;
     int rc;
 
     t->head_dim = full ? c->head_full : c->head_sliding;
     t->n_kv = full ? c->n_kv_full : c->n_kv_sliding;
     t->window = full ? 0 : c->window;
-    half = t->head_dim / 2;
-    if (half > HEAD_MAX / 2)
+    if (t->head_dim > HEAD_MAX)
         return err_set(e, E_INVALID, "head_dim %d, at most %d", (int) t->head_dim, HEAD_MAX);
-    t->n_rot = full ? (int32_t) (c->rope_partial_full * (float) t->head_dim / 2) : half;
+    t->n_rot = n_rot(c, full);
 
     if ((rc = alloc_f32(f, &t->inv_freq, t->n_rot, 1, e)) < 0
         || (rc = alloc_f32(f, &t->cs, f->lim.step_tok_max, 2 * t->n_rot, e)) < 0)
@@ -441,8 +446,9 @@ uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *
     for (int i = 0; i < N_BUF; i++)
         n += (uint64_t) row[i].rows * (uint64_t) row[i].width
              * (row[i].is_act ? act_bytes : sizeof(float));
-    return n + (uint64_t) lim->step_tok_max * (uint64_t) (c->head_full + c->head_sliding)
-               * sizeof(float);
+    for (int full = 0; full < 2; full++)
+        n += (uint64_t) n_rot(c, full) * (2 * (uint64_t) lim->step_tok_max + 1) * sizeof(float);
+    return n;
 }
 
 uint64_t forward_kv(const struct model_conf *c, const struct model_limits *lim, size_t elem_bytes)

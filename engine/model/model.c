@@ -49,6 +49,9 @@ int64_t model_steer_words(const struct model_conf *c, const struct model_limits 
     return steer_words(c->vocab, lim->seq_max, (int64_t) lim->kv.n_page_full * lim->kv.page_tok);
 }
 
+_Static_assert(MODEL_MEMORY_SLACK == BE_SLACK && MODEL_GPU_RESERVE == BE_CUDA_RESERVE,
+               "one promise, made to two rooms");
+
 static struct backend_limits backend_limits(const struct model_conf *c,
                                             const struct model_limits *lim)
 {
@@ -82,15 +85,25 @@ int model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
 static int open_backend(struct model *m, const struct model_limits *lim, struct err *e)
 {
     struct backend_limits bl = backend_limits(&m->conf, lim);
+    bool cuda = lim->backend == MODEL_CUDA;
     struct model_size size;
 
-    if (lim->backend == MODEL_CPU)
-        return be_open_cpu(&m->be, &bl, e);
-
     model_size(&m->conf, &size);
-    bl.model_bytes = 2 * size.total + forward_kv(&m->conf, lim, 2)
-                     + forward_scratch(&m->conf, lim, 2);
-    return be_open_cuda(&m->be, &bl, e);
+    bl.kv_bytes = forward_kv(&m->conf, lim, cuda ? 2 : sizeof(float));
+    bl.model_bytes = bl.kv_bytes + forward_scratch(&m->conf, lim, cuda ? 2 : sizeof(float));
+    if (cuda || lim->dummy)                /* else the files are mapped */
+        bl.model_bytes += 2 * (size.total - size.vec);
+    if (cuda)
+        bl.model_bytes += sizeof(float) * size.vec_f32;
+    return cuda ? be_open_cuda(&m->be, &bl, e) : be_open_cpu(&m->be, &bl, e);
+}
+
+void model_memory(const struct model *m, struct model_memory *mem)
+{
+    struct be_memory b;
+
+    m->be->ops->memory(m->be, &b);
+    *mem = (struct model_memory) { b.planned, b.used, b.free_before, b.free_now };
 }
 
 static runner_fn step;
@@ -115,6 +128,8 @@ int model_open(struct model **out, const char *dir, const struct model_conf *c,
         m->fwd = (struct fwd) { .c = &m->conf, .w = &m->w, .lim = *lim, .be = m->be };
         rc = forward_open(&m->fwd, e);
     }
+    if (rc == 0)
+        m->be->sealed = true;
     if (rc == 0)
         rc = runner_open(&m->runner, step, m, e);
     if (rc < 0) {

@@ -51,8 +51,12 @@ int32_t model_kv_layer(const struct model_conf *c, int32_t il);
 size_t model_kv_page_bytes(const struct model_conf *c, bool full, int32_t page_tok,
                            size_t elem_bytes);
 
-/* Bytes of the text weights by component, from the shapes (for plan). Elements, not bytes. */
-struct model_size { uint64_t embed, ple_embed, attn, mlp, experts, router, norms, head, total; };
+/* The text weights by component, from the shapes (for plan). Elements, not bytes. */
+struct model_size {
+    uint64_t embed, ple_embed, attn, mlp, experts, router, norms, head, total;
+    uint64_t vec;                         /* of the total: in vectors, */
+    uint64_t vec_f32;                     /* which take so many floats where they are copied */
+};
 void model_size(const struct model_conf *c, struct model_size *s);
 
 struct kv_shape { int32_t page_tok, n_page_full, n_page_sliding; };
@@ -78,9 +82,18 @@ uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limi
 /* Of the first GPU, in bytes; E_GPU with the reason if there is none to use. */
 int  model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
 
-typedef void model_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);
-
 struct model;
+
+/* Of the backend, in bytes: planned from the shapes alone, and really allocated. On a GPU what was
+ * free before, and is now, counts for all processes. */
+struct model_memory { uint64_t planned, used, free_before, free_now; };
+
+#define MODEL_MEMORY_SLACK  (1u << 20)    /* that planned may be more than used: rounding */
+#define MODEL_GPU_RESERVE   (128ull << 20)     /* not allocated: for the driver and libraries */
+
+void model_memory(const struct model *m, struct model_memory *mem);
+
+typedef void model_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
 /* Load the weights strictly and reserve everything. progress may be NULL. */
 int  model_open(struct model **out, const char *dir, const struct model_conf *c,

@@ -1,6 +1,7 @@
 /* safetensors.c - header checks: sizes, dtypes, shape products, holes, overlap, duplicates. */
 #include "safetensors.h"
 #include "json.h"
+#include "pump.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,7 @@
 #define ST_TENSOR_MAX  1000000
 #define ST_NODE_MAX    16000000u
 
-struct st_map { void *p; size_t n; char *file; };
+struct st_map { void *p; size_t n; char *file; int fd; };
 
 struct st {
     struct st_map     map[ST_SHARD_MAX];
@@ -102,10 +103,18 @@ static struct st_tensor *add(struct st *st)
     return &st->t[st->n];
 }
 
+/* A file's data, behind its header. */
+struct shard {
+    const char *file, *data;               /* mapped */
+    uint64_t    bytes, off;                /* of the data; where it begins */
+    int         fd;
+};
+
 /* One entry of a header: "name": {dtype, shape, data_offsets}. */
-static int read_tensor(struct st *st, const struct json *j, const char *data, uint64_t data_bytes,
-                       const char *file, struct err *e)
+static int read_tensor(struct st *st, const struct json *j, const struct shard *s,
+                       struct err *e)
 {
+    const char *file = s->file;
     const struct json *d = json_get(j, "dtype");
     struct st_tensor *t;
     uint64_t count = 0;
@@ -128,14 +137,16 @@ static int read_tensor(struct st *st, const struct json *j, const char *data, ui
         return rc;
     if (read_offsets(json_get(j, "data_offsets"), off) < 0)
         return err_set(e, E_INVALID, "%s: %s: data_offsets: not two rising offsets", file, t->name);
-    if ((uint64_t) off[1] > data_bytes)
+    if ((uint64_t) off[1] > s->bytes)
         return err_set(e, E_INVALID, "%s: %s: data ends at %lld, the file has %llu: truncated?",
-                       file, t->name, (long long) off[1], (unsigned long long) data_bytes);
+                       file, t->name, (long long) off[1], (unsigned long long) s->bytes);
     if (__builtin_mul_overflow(count, (uint64_t) bytes, &t->bytes)
         || t->bytes != (uint64_t) (off[1] - off[0]))
         return err_set(e, E_INVALID, "%s: %s: shape and data_offsets differ", file, t->name);
 
-    t->p = data + off[0];
+    t->p = s->data + off[0];
+    t->fd = s->fd;
+    t->off = s->off + (uint64_t) off[0];
     if (t->bytes > 0 && (uintptr_t) t->p % (uintptr_t) bytes != 0)
         return err_set(e, E_INVALID, "%s: %s: data is not aligned to its dtype", file, t->name);
     return 0;
@@ -173,32 +184,70 @@ static int check_cover(struct st *st, int32_t first, const char *data, uint64_t 
     return 0;
 }
 
-static int read_file(struct st *st, const char *p, size_t n, const char *file, struct err *e)
+/* The size of the header, from the first 8 bytes of a file of n. */
+static int header_bytes(const char *p, size_t n, const char *file, uint64_t *head, struct err *e)
+{
+    *head = 0;
+    for (int i = 7; n >= 8 && i >= 0; i--)
+        *head = *head << 8 | (uint8_t) p[i];
+    if (n < 8 || *head > n - 8 || *head > ST_HEADER_MAX)
+        return err_set(e, E_INVALID, "%s: header: %llu bytes in a file of %zu: truncated?", file,
+                       (unsigned long long) *head, n);
+    return 0;
+}
+
+static int read_header(struct st *st, const char *p, size_t n, const struct shard *s,
+                       struct err *e)
 {
     struct json_limits lim = { ST_HEADER_MAX, 8, ST_NODE_MAX };
     const struct json *root;
     struct json_doc *doc;
     int32_t first = st->n;
     struct err je = {0};
-    uint64_t head = 0;
     int rc = 0;
 
-    for (int i = 7; n >= 8 && i >= 0; i--)
-        head = head << 8 | (uint8_t) p[i];
-    if (n < 8 || head > n - 8 || head > ST_HEADER_MAX)
-        return err_set(e, E_INVALID, "%s: header: %llu bytes in a file of %zu: truncated?", file,
-                       (unsigned long long) head, n);
-
-    if (json_parse(&doc, &root, p + 8, head, &lim, &je) < 0)
-        return err_set(e, E_INVALID, "%s: header: %s", file, je.msg);
+    if (json_parse(&doc, &root, p, n, &lim, &je) < 0)
+        return err_set(e, E_INVALID, "%s: header: %s", s->file, je.msg);
     if (root->type != JSON_OBJECT)
-        rc = err_set(e, E_INVALID, "%s: header: not an object", file);
+        rc = err_set(e, E_INVALID, "%s: header: not an object", s->file);
     for (const struct json *j = rc == 0 ? root->child : NULL; j != NULL && rc == 0; j = j->next)
         if (!slice_is(j->key, "__metadata__"))
-            rc = read_tensor(st, j, p + 8 + head, n - 8 - head, file, e);
+            rc = read_tensor(st, j, s, e);
     json_free(doc);
 
-    return rc < 0 ? rc : check_cover(st, first, p + 8 + head, n - 8 - head, file, e);
+    return rc < 0 ? rc : check_cover(st, first, s->data, s->bytes, s->file, e);
+}
+
+int st_read(const struct st_tensor *t, void *to, struct err *e)
+{
+    if (t->fd != -1)
+        return pump_read(&(struct be_file) { t->file, t->fd, t->off, NULL }, to, t->bytes, e);
+    if (t->bytes > 0)
+        memcpy(to, t->p, t->bytes);
+    return 0;
+}
+
+/* A file of n bytes, open and mapped at p. */
+static int read_file(struct st *st, const char *p, size_t n, int fd, const char *file,
+                     struct err *e)
+{
+    struct shard s = { .file = file, .fd = fd };
+    char first[8], *head;
+    uint64_t bytes;
+    int rc = pump_read(&(struct be_file) { file, fd, 0, p }, first, n < 8 ? n : 8, e);
+
+    if (rc < 0 || (rc = header_bytes(first, n, file, &bytes, e)) < 0)
+        return rc;
+    if ((head = malloc(bytes + 1)) == NULL)
+        return err_set(e, E_IO, "out of memory");
+    s.off = 8 + bytes;
+    s.data = p + s.off;
+    s.bytes = n - s.off;
+    rc = pump_read(&(struct be_file) { file, fd, 8, p }, head, bytes, e);
+    if (rc == 0)
+        rc = read_header(st, head, bytes, &s, e);
+    free(head);
+    return rc;
 }
 
 static int by_name(const void *a, const void *b)
@@ -217,49 +266,45 @@ static int sort_names(struct st *st, struct err *e)
     return 0;
 }
 
-/* Map dir/file; a missing one is named. *n is 0 for an empty file. */
-static int map_file(const char *dir, const char *file, void **p, size_t *n, struct err *e)
+/* dir/file, a regular one of *n bytes; a missing one is named. */
+static int open_file(const char *dir, const char *file, int *fd, size_t *n, struct err *e)
 {
     char path[4096];
     struct stat sb;
-    int fd, rc = 0;
 
     if (snprintf(path, sizeof(path), "%s/%s", dir, file) >= (int) sizeof(path))
         return err_set(e, E_INVALID, "%s: the path is too long", file);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
         return err_set(e, E_IO, "%s: %s", path, strerror(errno));
-
-    *p = NULL;
-    *n = 0;
-    if (fstat(fd, &sb) < 0 || !S_ISREG(sb.st_mode)) {
-        rc = err_set(e, E_IO, "%s: not a regular file", path);
-    } else if (sb.st_size > 0) {
-        *n = (size_t) sb.st_size;
-        *p = mmap(NULL, *n, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (*p == MAP_FAILED)
-            rc = err_set(e, E_IO, "%s: mmap: %s", path, strerror(errno));
+    if (fstat(*fd, &sb) < 0 || !S_ISREG(sb.st_mode)) {
+        close(*fd);
+        return err_set(e, E_IO, "%s: not a regular file", path);
     }
-    close(fd);
-    return rc;
+    *n = (size_t) sb.st_size;
+    return 0;
 }
 
 static int open_shard(struct st *st, const char *dir, struct slice file, struct err *e)
 {
     struct st_map *m = &st->map[st->n_map];
-    void *p;
     int rc;
 
     if ((m->file = copy_str(file)) == NULL)
         return err_set(e, E_IO, "out of memory");
-    rc = map_file(dir, m->file, &p, &m->n, e);
+    rc = open_file(dir, m->file, &m->fd, &m->n, e);
     if (rc < 0) {
         free(m->file);
         return rc;
     }
-    m->p = p;
-    st->n_map++;
-    return read_file(st, m->p, m->n, m->file, e);
+    st->n_map++;                           /* st_close has it from here on */
+    if (m->n > 0)
+        m->p = mmap(NULL, m->n, PROT_READ, MAP_PRIVATE, m->fd, 0);
+    if (m->p == MAP_FAILED) {
+        m->p = NULL;
+        return err_set(e, E_IO, "%s/%s: mmap: %s", dir, m->file, strerror(errno));
+    }
+    return read_file(st, m->p, m->n, m->fd, m->file, e);
 }
 
 static bool has_map(const struct st *st, struct slice file)
@@ -315,20 +360,26 @@ static int open_index(struct st *st, const char *dir, struct err *e)
     const struct json *root;
     struct json_doc *doc;
     struct err je = {0};
+    char *p = NULL;
     size_t n;
-    void *p;
-    int rc = map_file(dir, INDEX, &p, &n, e);
+    int fd, rc = open_file(dir, INDEX, &fd, &n, e);
 
     if (rc < 0)
         return rc;
-    if (json_parse(&doc, &root, p, n, &lim, &je) < 0) {
+    if (n > ST_INDEX_MAX)
+        rc = err_set(e, E_INVALID, INDEX ": %zu bytes, at most %u", n, ST_INDEX_MAX);
+    else if ((p = malloc(n + 1)) == NULL)
+        rc = err_set(e, E_IO, "out of memory");
+    else
+        rc = pump_read(&(struct be_file) { INDEX, fd, 0, NULL }, p, n, e);
+    if (rc == 0 && json_parse(&doc, &root, p, n, &lim, &je) < 0) {
         rc = err_set(e, E_INVALID, INDEX ": %s", je.msg);
-    } else {
+    } else if (rc == 0) {
         rc = open_shards(st, dir, root, e);
         json_free(doc);
     }
-    if (p != NULL)
-        munmap(p, n);
+    free(p);
+    close(fd);
     return rc;
 }
 
@@ -367,11 +418,18 @@ int st_open(struct st **out, const char *dir, struct err *e)
 int st_open_mem(struct st **out, const void *p, size_t n, const char *name, struct err *e)
 {
     struct st *st = calloc(1, sizeof(*st));
+    struct shard s = { .file = name, .fd = -1 };
+    uint64_t bytes;
     int rc;
 
     if (st == NULL)
         return err_set(e, E_IO, "out of memory");
-    rc = read_file(st, p, n, name, e);
+    if ((rc = header_bytes(p, n, name, &bytes, e)) == 0) {
+        s.off = 8 + bytes;
+        s.data = (const char *) p + s.off;
+        s.bytes = n - s.off;
+        rc = read_header(st, (const char *) p + 8, bytes, &s, e);
+    }
     if (rc == 0)
         rc = sort_names(st, e);
     if (rc < 0) {
@@ -391,6 +449,7 @@ void st_close(struct st *st)
     for (int i = 0; i < st->n_map; i++) {
         if (st->map[i].p != NULL)
             munmap(st->map[i].p, st->map[i].n);
+        close(st->map[i].fd);
         free(st->map[i].file);
     }
     free(st->t);

@@ -1,5 +1,8 @@
 /* safetensors.h - the tensors of a checkpoint directory, mapped read-only.
  *
+ * Headers and st_read use pread, so that only who reads a matrix through p can meet SIGBUS, if the
+ * file shrinks.
+ *
  * model.safetensors, or the shards that model.safetensors.index.json names. Everything a header
  * claims is checked against the file before a pointer is made of it. */
 #ifndef MODEL_SAFETENSORS_H
@@ -24,6 +27,8 @@ struct st_tensor {
     int         n_dim;
     int64_t     shape[ST_DIM_MAX];
     const void *p;                     /* into the map */
+    int         fd;                    /* of the file, -1: st_open_mem */
+    uint64_t    off;                   /* in it */
     uint64_t    bytes;
     bool        used;                  /* the loader's mark */
 };
@@ -35,6 +40,9 @@ void st_close(struct st *st);                          /* NULL is fine; unmaps e
 
 /* One file that is in memory already (borrowed): what st_open does after mapping. */
 int  st_open_mem(struct st **out, const void *p, size_t n, const char *name, struct err *e);
+
+/* All bytes of t to `to`. */
+int  st_read(const struct st_tensor *t, void *to, struct err *e);
 
 int32_t           st_count(const struct st *st);
 struct st_tensor *st_at(struct st *st, int32_t i);     /* sorted by name */

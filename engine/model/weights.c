@@ -149,32 +149,6 @@ static uint64_t row_elems(const struct model_conf *c, int32_t il, const struct r
     return n;
 }
 
-static void size_add(struct model_size *s, const struct model_conf *c, int32_t il,
-                     const struct row *r)
-{
-    uint64_t *part[] = {
-        [P_EMBED] = &s->embed,     [P_PLE_EMBED] = &s->ple_embed, [P_ATTN] = &s->attn,
-        [P_MLP] = &s->mlp,         [P_EXPERTS] = &s->experts,     [P_ROUTER] = &s->router,
-        [P_NORMS] = &s->norms,     [P_HEAD] = &s->head,
-    };
-
-    if (needed(c, il, r->need)) {
-        *part[r->part] += row_elems(c, il, r);
-        s->total += row_elems(c, il, r);
-    }
-}
-
-void model_size(const struct model_conf *c, struct model_size *s)
-{
-    memset(s, 0, sizeof(*s));
-    for (size_t i = 0; i < N(top_rows); i++)
-        size_add(s, c, 0, &top_rows[i]);
-    for (int32_t il = 0; il < c->n_layer; il++)
-        for (size_t i = 0; i < N(layer_rows); i++)
-            size_add(s, c, il, &layer_rows[i]);
-    size_add(s, c, 0, &head_row);
-}
-
 /* Floats from one vector to the next: each begins at a multiple of 16 bytes, as the ops want it. */
 static size_t vec_step(size_t n)
 {
@@ -194,6 +168,34 @@ static size_t vec_elems(const struct model_conf *c)
             if (layer_rows[i].is_vec && needed(c, il, layer_rows[i].need))
                 n += vec_step(row_elems(c, il, &layer_rows[i]));
     return n;
+}
+
+static void size_add(struct model_size *s, const struct model_conf *c, int32_t il,
+                     const struct row *r)
+{
+    uint64_t *part[] = {
+        [P_EMBED] = &s->embed,     [P_PLE_EMBED] = &s->ple_embed, [P_ATTN] = &s->attn,
+        [P_MLP] = &s->mlp,         [P_EXPERTS] = &s->experts,     [P_ROUTER] = &s->router,
+        [P_NORMS] = &s->norms,     [P_HEAD] = &s->head,
+    };
+
+    if (needed(c, il, r->need)) {
+        *part[r->part] += row_elems(c, il, r);
+        s->total += row_elems(c, il, r);
+        s->vec += r->is_vec ? row_elems(c, il, r) : 0;
+    }
+}
+
+void model_size(const struct model_conf *c, struct model_size *s)
+{
+    memset(s, 0, sizeof(*s));
+    for (size_t i = 0; i < N(top_rows); i++)
+        size_add(s, c, 0, &top_rows[i]);
+    for (int32_t il = 0; il < c->n_layer; il++)
+        for (size_t i = 0; i < N(layer_rows); i++)
+            size_add(s, c, il, &layer_rows[i]);
+    size_add(s, c, 0, &head_row);
+    s->vec_f32 = vec_elems(c);
 }
 
 static int to_type(const struct st_tensor *t, enum mat_type *type)
@@ -252,11 +254,26 @@ static int no_room(struct loading *l)
                    " --kv-cache-memory-bytes", (double) l->done / 1e6, (double) l->total / 1e6);
 }
 
-static void progress(struct loading *l, uint64_t bytes)
+/* left: of what is done, still on its way. */
+static void report(struct loading *l, uint64_t left)
 {
-    l->done += bytes;
     if (l->progress != NULL)
-        l->progress(l->arg, l->done, l->total);
+        l->progress(l->arg, l->done - left, l->total);
+}
+
+/* A vector as floats, whatever it is in the file. */
+static int read_vec(struct loading *l, const struct st_tensor *t, const struct mat *m)
+{
+    struct mat raw = *m;
+    void *p = malloc(t->bytes + 1);
+    int rc = p != NULL ? st_read(t, p, l->e) : err_set(l->e, E_IO, "out of memory");
+
+    if (rc == 0) {
+        raw.p = p;
+        quant_row_ref(l->vec, &raw, 0, 1);
+    }
+    free(p);
+    return rc;
 }
 
 static int bind(struct loading *l, int32_t il, const struct row *r, void *base,
@@ -271,20 +288,25 @@ static int bind(struct loading *l, int32_t il, const struct row *r, void *base,
         m.rows *= t->shape[i];
 
     if (r->is_vec) {
-        quant_row_ref(l->vec, &m, 0, 1);
+        if ((rc = read_vec(l, t, &m)) < 0)
+            return rc;
         *(const float **) (void *) ((char *) base + r->off) = l->vec;
         l->vec += vec_step((size_t) m.cols);
     } else {
         if (l->be->device && m.type != MAT_BF16)
             return err_set(l->e, E_INVALID, "%s: %s: dtype %s: --backend cuda takes BF16 only",
                            t->file, t->name, t->dtype);
-        if ((m.p = l->be->ops->weight(l->be, t->p, t->bytes)) == NULL)
+        m.p = l->be->ops->weight(l->be, &(struct be_file) { t->file, t->fd, t->off, t->p },
+                                 t->bytes);
+        if (m.p == NULL)
             return no_room(l);
         *(struct mat *) (void *) ((char *) base + r->off) = m;
     }
 
     t->used = true;
-    progress(l, t->bytes);
+    l->done += t->bytes;
+    if (!l->be->device)
+        report(l, 0);
     return 0;
 }
 
@@ -301,11 +323,23 @@ static struct st_tensor *find(struct loading *l, int32_t il, const char *name)
     return st_find(l->w->st, full);
 }
 
+static bool same_bytes(const struct st_tensor *a, const struct st_tensor *b, struct err *e)
+{
+    void *p = malloc(a->bytes + 1), *q = malloc(b->bytes + 1);
+    bool same = p != NULL && q != NULL && a->bytes == b->bytes && st_read(a, p, e) == 0
+                && st_read(b, q, e) == 0 && memcmp(p, q, a->bytes) == 0;
+
+    free(p);
+    free(q);
+    return same;
+}
+
 /* A tensor that the layer computes from another: it may be there, and is then checked or unused. */
 static int skip(struct loading *l, int32_t il, const struct row *r, struct st_tensor *t)
 {
     struct st_tensor *k;
 
+    l->done += t->bytes;
     if (r->need == OWN_KV || (r->need == OWN_V && model_kv_layer(l->c, il) != il)) {
         t->used = true;                    /* a KV-shared layer reads its donor's */
         return 0;
@@ -314,7 +348,7 @@ static int skip(struct loading *l, int32_t il, const struct row *r, struct st_te
         return 0;                          /* check_used() refuses it */
 
     k = find(l, il, "self_attn.k_proj.weight");
-    if (k == NULL || k->bytes != t->bytes || memcmp(k->p, t->p, t->bytes) != 0)
+    if (k == NULL || !same_bytes(k, t, l->e))
         return err_set(l->e, E_INVALID, "%s: %s: attention_k_eq_v, but it differs from k_proj",
                        t->file, t->name);
     t->used = true;
@@ -351,14 +385,20 @@ static int load_head(struct loading *l)
     return 0;
 }
 
+static bool is_ignored(const struct st_tensor *t)
+{
+    for (size_t k = 0; k < N(ignored); k++)
+        if (strncmp(t->name, ignored[k], strlen(ignored[k])) == 0)
+            return true;
+    return false;
+}
+
 static int check_used(struct loading *l)
 {
     for (int32_t i = 0; i < st_count(l->w->st); i++) {
         struct st_tensor *t = st_at(l->w->st, i);
 
-        for (size_t k = 0; k < N(ignored) && !t->used; k++)
-            t->used = strncmp(t->name, ignored[k], strlen(ignored[k])) == 0;
-        if (!t->used)
+        if (!t->used && !is_ignored(t))
             return err_set(l->e, E_INVALID, "%s: %s: no parameter has this name", t->file,
                            t->name);
     }
@@ -415,7 +455,8 @@ static int make_row(struct loading *l, int32_t il, const struct row *r, void *ba
         m.p = f.y;
         *(struct mat *) (void *) ((char *) base + r->off) = m;
     }
-    progress(l, (uint64_t) f.n * 2);
+    l->done += (uint64_t) f.n * 2;
+    report(l, 0);
     return 0;
 }
 
@@ -444,7 +485,7 @@ static int read_all(struct loading *l, const char *dir)
     if (rc < 0)
         return rc;
     for (int32_t i = 0; i < st_count(l->w->st); i++)
-        l->total += st_at(l->w->st, i)->bytes;
+        l->total += is_ignored(st_at(l->w->st, i)) ? 0 : st_at(l->w->st, i)->bytes;
     l->prefix = find_prefix(l->w->st);
     if (l->prefix == NULL)
         return err_set(l->e, E_INVALID, "safetensors: tensor missing: %sembed_tokens.weight",
@@ -463,10 +504,14 @@ static void move_vec(struct loading *l, const struct row *r, void *base, const f
 /* All vectors as one block in the device's memory; the scalars stay the host's. */
 static int move_vecs(struct loading *l)
 {
-    const float *to = l->be->ops->weight(l->be, l->w->vec, vec_elems(l->c) * sizeof(float));
+    size_t bytes = vec_elems(l->c) * sizeof(float);
+    float *to = l->be->device ? be_alloc(l->be, bytes) : NULL;
 
+    if (!l->be->device)
+        return 0;
     if (to == NULL)
         return no_room(l);
+    l->be->ops->put(l->be, to, l->w->vec, bytes);
     for (size_t i = 0; i < N(top_rows); i++)
         move_vec(l, &top_rows[i], l->w, to);
     for (int32_t il = 0; il < l->c->n_layer; il++)
@@ -480,6 +525,7 @@ int weights_load(struct weights *w, struct backend *be, const char *dir,
 {
     struct loading l = { .w = w, .be = be, .c = c, .progress = progress, .arg = arg, .e = e };
     struct model_size size;
+    uint64_t left;
     int rc;
 
     memset(w, 0, sizeof(*w));
@@ -495,8 +541,12 @@ int weights_load(struct weights *w, struct backend *be, const char *dir,
     }
     if (rc == 0)
         rc = move_vecs(&l);
+    while (rc == 0 && (left = be->ops->loading(be)) > 0)
+        report(&l, left);
     if (rc == 0)
-        rc = be_step_end(be, e);           /* copies have arrived, or say why not */
+        rc = be_step_end(be, e);           /* all has arrived, or says why not */
+    if (rc == 0 && be->device && dir != NULL)
+        report(&l, 0);
 
     if (rc < 0)
         weights_free(w);

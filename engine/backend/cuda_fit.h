@@ -1,0 +1,31 @@
+/* cuda_fit.h - is there a GPU that can be used, and does a model fit: what was found against what
+ * is needed, and the words where it does not. No CUDA in here, so any machine can test it. */
+#ifndef BACKEND_CUDA_FIT_H
+#define BACKEND_CUDA_FIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "err.h"
+
+#define CUDA_DRIVER_NEED  13000            /* as the runtime counts: 1000 * major + 10 * minor */
+
+struct cuda_found {
+    int         driver;                    /* the newest CUDA that it knows, 0: no driver */
+    int         n_gpu;
+    const char *failure;                   /* why the runtime cannot say, NULL: it can */
+    const char *name;                      /* of the first GPU */
+    int         major, minor;              /* its compute capability */
+};
+
+/* E_GPU: one line that says what is missing and what to do. */
+int cuda_usable(const struct cuda_found *f, struct err *e);
+
+struct cuda_need {                         /* bytes */
+    uint64_t weights, kv, scratch;         /* of the model; together what is allocated */
+    uint64_t reserve;                      /* for the driver and its libraries */
+    uint64_t n_free, n_total;              /* of the GPU, now */
+};
+
+int cuda_fit(const struct cuda_need *n, struct err *e);
+
+#endif

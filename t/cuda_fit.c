@@ -1,0 +1,81 @@
+/* cuda_fit.c - each way in which a GPU can be missing, unfit or too small: one line with what to
+ * do; and both sides of every edge. */
+#include "tap.h"
+#include "cuda_fit.h"
+
+#include <stdlib.h>
+
+static struct err e;
+
+static void says(int rc, const char *a, const char *b)
+{
+    ok(rc == E_GPU && strstr(e.msg, "--backend cuda: ") == e.msg && strstr(e.msg, a) != NULL
+       && strstr(e.msg, b) != NULL && strchr(e.msg, '\n') == NULL && strlen(e.msg) < 239, "%s",
+       e.msg);
+}
+
+static void usable(void)
+{
+    const struct cuda_found good = { 13000, 1, NULL, "NVIDIA A100", 8, 0 };
+    struct cuda_found f = good;
+
+    is_int(cuda_usable(&f, &e), 0, "the least that will do");
+    f.driver = 0;
+    says(cuda_usable(&f, &e), "no GPU driver", "--backend cpu");
+    f.driver = 12090;
+    says(cuda_usable(&f, &e), "too old, it knows CUDA 12.9", "580");
+    f.failure = "CUDA driver version is insufficient";
+    says(cuda_usable(&f, &e), "too old", "--backend cpu");
+    f = good;
+    f.failure = "system not yet initialized";
+    says(cuda_usable(&f, &e), "system not yet initialized", "--backend cpu");
+    f = good;
+    f.n_gpu = 0;
+    says(cuda_usable(&f, &e), "no GPU here", "--backend cpu");
+    f = good;
+    f.major = 7;
+    f.minor = 5;
+    f.name = "a GPU with a very very very very very very very very very very long name";
+    says(cuda_usable(&f, &e), "compute capability 7.5, 8.0 is needed", "--backend cpu");
+    f.major = 12;
+    f.minor = 0;
+    is_int(cuda_usable(&f, &e), 0, "newer ones");
+}
+
+#define M  (1ull << 20)
+
+static void fit(void)
+{
+    struct cuda_need n = { 1000 * M, 500 * M, 200 * M, 100 * M, 1800 * M, 1850 * M };
+    char *end;
+
+    is_int(cuda_fit(&n, &e), 0, "it fits to the byte");
+    n.n_free--;
+    says(cuda_fit(&n, &e), "1800 MiB are needed, the GPU has 1800",
+         "--kv-cache-memory-bytes to 499m");
+    n.kv = strtoull(strstr(e.msg, "bytes to ") + 9, &end, 10) * M;
+    is_int(cuda_fit(&n, &e), 0, "what it says, fits");
+
+    n.kv = 500 * M;
+    n.n_total = 80000 * M;
+    says(cuda_fit(&n, &e), "of 80000 MiB are free", "nvidia-smi");
+    ok(strstr(e.msg, "to 499m") != NULL, "or with less");
+    n.n_free = 1300 * M;
+    says(cuda_fit(&n, &e), "end what holds the others", "1300 of 80000 MiB");
+    ok(strstr(e.msg, "--kv") == NULL, "no flag helps");
+    n.n_free = 0;
+    says(cuda_fit(&n, &e), "end what holds the others", "0 of 80000 MiB");
+
+    n.n_free = n.n_total = 1299 * M;
+    says(cuda_fit(&n, &e), "too small: weights and work space need 1300 MiB, it has 1299",
+         "--backend cpu");
+    n.n_total = 1310 * M;
+    says(cuda_fit(&n, &e), "1800 MiB are needed, the GPU has 1299", "--max-num-batched-tokens");
+}
+
+int main(void)
+{
+    usable();
+    fit();
+    return done_testing();
+}

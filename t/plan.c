@@ -1,0 +1,145 @@
+/* plan.c - the memory budget: what it says is what the model then allocates; a GPU that is too
+ * small or in use, and which flag to change to what: that value then fits, one more does not. */
+#include "tap.h"
+#include "plan.h"
+
+#include <stdlib.h>
+
+#define MIB  (1ull << 20)
+
+static struct err e;
+static struct model_conf mc;
+static struct conf c;
+static struct plan p;
+
+static int conf(int n, ...)
+{
+    char *arg[12];
+    __builtin_va_list ap;
+
+    __builtin_va_start(ap, n);
+    for (int i = 0; i < n; i++)
+        arg[i] = __builtin_va_arg(ap, char *);
+    __builtin_va_end(ap);
+    return conf_parse(&c, CONF_BENCH, n, arg, &e);
+}
+
+static int fit(uint64_t n_free, uint64_t n_total)
+{
+    struct plan_memory gpu = { n_free * MIB, n_total * MIB };
+
+    e.msg[0] = '\0';
+    return plan_fit(&p, &mc, &c, &gpu, &e);
+}
+
+static void says(int rc, const char *a, const char *b)
+{
+    ok(rc == E_INVALID && strstr(e.msg, a) != NULL && strstr(e.msg, b) != NULL
+       && strlen(e.msg) < 239, "%s", e.msg);
+}
+
+/* The number after these words of the message. */
+static unsigned long long number(const char *after)
+{
+    const char *at = strstr(e.msg, after);
+
+    return at != NULL ? strtoull(at + strlen(after), NULL, 10) : 0;
+}
+
+static void allocated(const char *dir, bool dummy)
+{
+    struct model_limits lim = { .backend = MODEL_CPU, .step_tok_max = 300, .seq_max = 3,
+                                .page_max = 40, .n_thread = 3, .dummy = dummy };
+    struct model_memory m = {0};
+    struct model *model;
+
+    conf(1, dir);
+    c.max_model_len = 600;
+    if (model_conf_load(&mc, dir, &e) != 0 || fit(0, 0) != 0) {
+        ok(0, "%s: %s", dir, e.msg);
+        return;
+    }
+    lim.kv = p.kv;
+    if (model_open(&model, dir, &mc, &lim, NULL, NULL, &e) != 0) {
+        ok(0, "%s: %s", dir, e.msg);
+        return;
+    }
+    model_memory(model, &m);
+    ok(m.used <= m.planned && m.planned - m.used <= MODEL_MEMORY_SLACK && m.used > p.kv_bytes,
+       "%s%s: %llu bytes planned, %llu allocated", dir, dummy ? ", random" : "",
+       (unsigned long long) m.planned, (unsigned long long) m.used);
+    model_close(model);
+}
+
+/* As it said: that fits, a hundredth less does not. */
+static void raise_share(uint64_t gpu)
+{
+    const char *at = strstr(e.msg, "utilization to ");
+
+    c.gpu_memory_utilization = at != NULL ? strtod(at + 15, NULL) : 0;
+    is_int(fit(gpu, gpu), 0, "with %.2f it fits: %s", c.gpu_memory_utilization, e.msg);
+    c.gpu_memory_utilization -= 0.01;
+    ok(fit(gpu, gpu) != 0, "with %.2f it does not", c.gpu_memory_utilization);
+    c.gpu_memory_utilization = 0.9;
+}
+
+/* The 26B on GPUs of many sizes. */
+static void gpu(void)
+{
+    const char *dir = "bench/configs/gemma-4-26B-A4B-it";
+    uint64_t fixed;
+    unsigned long long n;
+    char flag[64];
+
+    is_int(model_conf_load(&mc, dir, &e), 0, "the 26B");
+    conf(3, dir, "--backend=cuda", "--max-model-len=32768");
+    is_int(fit(143000, 143771), 0, "fits an H200: %s", e.msg);
+    fixed = p.weight_bytes + p.scratch_bytes + p.reserve_bytes;
+    ok(fixed + p.kv_bytes <= p.memory_bytes && p.memory_bytes == (uint64_t) (143771 * MIB * 0.9),
+       "in its nine tenths");
+    ok(p.kv_bytes > p.memory_bytes - fixed - p.full_page_bytes - p.sliding_page_bytes
+       || p.kv_bytes > c.max_num_seqs * 1000 * MIB, "and fills them, but for a page");
+    is_int(fit(100000, 143771), 0, "so it does when another process has a part");
+    ok(p.memory_bytes == 100000 * MIB && fixed + p.kv_bytes <= p.memory_bytes, "of what is free");
+
+    says(fit(23000, 24000), "the GPU has 24000 MiB", "take a larger one");
+    says(fit(40000, 143771), "40000 of the GPU's 143771 MiB are free", "nvidia-smi");
+    says(fit(53000, 53000), "of the GPU's 53000 MiB 47700 may be used",
+         "--gpu-memory-utilization to 0.");
+    raise_share(53000);
+    says(fit(55000, 55000), "one request of 32768 tokens", "--gpu-memory-utilization to 0.");
+    raise_share(55000);
+
+    conf(2, dir, "--backend=cuda");
+    says(fit(57000, 57000), "one request of 262144 tokens", "lower --max-model-len to ");
+    ok(strstr(e.msg, "--kv-cache") == NULL, "more memory for it would not help");
+    n = number("max-model-len to ");
+    snprintf(flag, sizeof(flag), "--max-model-len=%llu", n);
+    conf(3, dir, "--backend=cuda", flag);
+    is_int(fit(57000, 57000), 0, "with that it fits: %s", e.msg);
+    snprintf(flag, sizeof(flag), "--max-model-len=%llu", n + 16);
+    conf(3, dir, "--backend=cuda", flag);
+    says(fit(57000, 57000), "--max-model-len to", "");
+    is_int(number("max-model-len to "), n, "a page more does not");
+
+    conf(3, dir, "--backend=cuda", "--kv-cache-memory-bytes=1g");
+    says(fit(143000, 143771), "raise --kv-cache-memory-bytes to ", "or lower --max-model-len to ");
+    n = number("memory-bytes to ");
+    snprintf(flag, sizeof(flag), "--kv-cache-memory-bytes=%llu", n);
+    conf(3, dir, "--backend=cuda", flag);
+    is_int(fit(143000, 143771), 0, "with that it fits: %s", e.msg);
+    snprintf(flag, sizeof(flag), "--kv-cache-memory-bytes=%llu", n - 1);
+    conf(3, dir, "--backend=cuda", flag);
+    says(fit(143000, 143771), "one request of 262144 tokens", "raise");
+}
+
+int main(void)
+{
+    allocated("models/demo", false);
+    allocated("t/golden/moe", false);
+    allocated("t/golden/dense", false);
+    allocated("t/golden/ple", false);
+    allocated("models/demo", true);
+    gpu();
+    return done_testing();
+}
