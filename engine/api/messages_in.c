@@ -480,6 +480,8 @@ static const struct tr_field fields[] = {
     { "mcp_servers",    tr_refuse, NULL, 0, 0, "[]", NULL },
     { "output_config",  tr_refuse, NULL, 0, 0, "{}", NULL },
     { "output_format",  tr_refuse, NULL, 0, 0, NULL, NULL },
+    { "inference_geo",  tr_refuse, NULL, 0, 0, NULL, NULL },
+    { "speed",          tr_refuse, NULL, 0, 0, "\"standard\"", NULL },
     { 0 }
 };
 
