@@ -34,10 +34,9 @@ ASK = [{"role": "user", "content": "What is the weather in Paris?"}]
 CALL = ("get_weather", {"city": "Paris"})
 
 
-def post(port, body):
+def post(port, body, uri="/v1/chat/completions"):
     c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    c.request("POST", "/v1/chat/completions", json.dumps(body),
-              {"Content-Type": "application/json"})
+    c.request("POST", uri, json.dumps(body), {"Content-Type": "application/json"})
     r = c.getresponse()
     return r.status, r.read().decode()
 
@@ -215,6 +214,16 @@ def generated(s):
     same(split, N, "thoughts are where they belong, and only with thinking on")
 
 
+def anthropic(s):
+    """Where a call's arguments are an object and not its text, a cut one must still be one."""
+    body = {"model": "demo", "messages": ASK, "temperature": 0, "tools": [
+        {"name": "get_weather", "description": "Get the weather.",
+         "input_schema": {"type": "object", "properties": CITY}}]}
+    for n, want in ((120, ({"city": "Paris"}, "tool_use")), (8, ({}, "max_tokens"))):
+        m = json.loads(post(s.port, {**body, "max_tokens": n}, "/v1/messages")[1])
+        same((m["content"][-1]["input"], m["stop_reason"]), want, f"/v1/messages, {n} tokens")
+
+
 def official(s):
     client = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
     chunks = client.chat.completions.create(model="demo", messages=ASK, tools=[WEATHER, TIME],
@@ -233,5 +242,6 @@ with Stack() as s:
     refusals(s)
     back(s)
     official(s)
+    anthropic(s)
     generated(s)
 done()

@@ -94,6 +94,10 @@ static void whole(void)
     ok(strncmp(ids[0], "call_", 5) == 0 && strlen(ids[0]) == 29
        && strspn(ids[0] + 5, set) == 24,
        "an id is call_ and 24 letters or digits: %s", ids[0]);
+    w = (struct said_walk) { 0 };
+    s.cut = true;
+    for (int i = 0; said_next_call(&s, &w, &call); i++)
+        ok(call.cut == (i == 2), "call %d %s cut", i, call.cut ? "is" : "is not");
     ok(strcmp(ids[0], ids[1]) != 0 && strcmp(ids[1], ids[2]) != 0, "each has its own");
     said_front_call(&s, part, SLICE("first"), &again);
     is_str(again.id, ids[0], "streams have the same");

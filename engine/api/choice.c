@@ -57,6 +57,7 @@ static void put_fresh(struct choice *c)
         }
         said_take(&c->fresh, bytes.n);
     }
+    c->said.cut = c->fresh.cut;
     said_clear(&c->fresh);
 }
 

@@ -201,7 +201,10 @@ static void message_choice(struct buf *b, struct out_id *id, const struct out_ch
         buf_fmt(b, "%s{\"type\":\"tool_use\",\"id\":\"%s\",\"name\":", sep, call.id);
         put_str(b, call.name);
         buf_str(b, ",\"input\":");
-        buf_put(b, call.args.p, call.args.n);      /* an object already */
+        if (call.cut)
+            buf_str(b, "{}");                      /* stop_reason says why */
+        else
+            buf_put(b, call.args.p, call.args.n);  /* an object already */
         buf_str(b, "}");
         sep = ",";
     }

@@ -153,6 +153,7 @@ static void end_call(struct channel *c, enum toolcall_end how, struct said *out)
         return;
     }
     c->n_call += how != TOOLCALL_CUT;
+    out->cut = how == TOOLCALL_CUT;
     c->state = SKIP_SPACE | MAY_CALL;
 }
 

@@ -124,6 +124,7 @@ bool said_next_call(const struct said *s, struct said_walk *w, struct said_call 
         call->args = (struct slice) { s->calls.p + w->at, s->part[w->part].n };
         w->at += s->part[w->part++].n;
     }
+    call->cut = s->cut && w->index == s->n_call;
     return true;
 }
 

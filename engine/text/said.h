@@ -23,6 +23,7 @@ struct said {
     size_t            first, n_part, cap_part;
     int32_t           n_call;           /* calls begun so far, taken ones too */
     int32_t           n_taken;          /* of these, those whose name was taken */
+    bool              cut;              /* the last call is: its arguments are no whole JSON */
     uint64_t          id_key[2];        /* random: ids of calls are made of it */
 };
 
@@ -31,6 +32,7 @@ struct said_call {
     char         id[SAID_ID_BYTES];
     struct slice name;                  /* n 0: more arguments of a call that was told before */
     struct slice args;                  /* JSON text, or a piece of it; borrowed, as name is */
+    bool         cut;                   /* of a whole answer: args stop in the middle */
 };
 
 /* Append; text goes on in the last part if that is of its kind. */
