@@ -181,7 +181,7 @@ static size_t lay_out(struct moe_work *w, void *p)
         { (void **) &w->rank, pairs * 4 },
         { (void **) &w->m.start, (size_t) w->m.n_expert * 4 },
         { (void **) &w->tile, tiles * sizeof(*w->tile) },
-        { (void **) &w->n_tile, 4 },
+        { (void **) &w->n_tile, 4 },            { (void **) &w->n_taken, 2 * 4 },
         { (void **) &w->m.gu, pairs * 2 * (size_t) w->m.ffn * 4 },
         { (void **) &w->act, pairs * (size_t) w->m.ffn * 2 },
         { (void **) &w->m.out, pairs * (size_t) w->m.hidden * 4 },

@@ -13,7 +13,7 @@ struct __align__(16) moe_tile { int32_t expert, first, n, unused; };
 struct moe_work {
     struct moe       m;
     int32_t         *rank;         /* [n_tok * top_k] of a pair among those of its expert */
-    int32_t         *n_tile;
+    int32_t         *n_tile, *n_taken;      /* n_taken: [2], 0 before the products */
     struct moe_tile *tile;         /* [n_tile] */
     bf16            *act;          /* [n_tok * top_k, ffn] */
     int32_t          tile_max;     /* at most so many tiles, */
@@ -28,7 +28,8 @@ __device__ static inline float moe_geglu(float g, float u)
     return __fdividef(g, e + 1.0f) * u;
 }
 
-#define EXPERT_MAX 1024
+#define EXPERT_MAX  1024
+#define GROUP_DEPTH 16             /* pairs that a thread has in flight */
 
 /* Sum of v over threads 0 .. this one; tmp: 32 ints. */
 __device__ static inline int scan(int v, int *tmp)
@@ -68,9 +69,17 @@ __device__ static inline void group_pairs(struct group_smem *sm, const struct mo
 
     sm->count[e] = 0;
     __syncthreads();
-    #pragma unroll 8
-    for (int i = e; i < n_pair; i += EXPERT_MAX)
-        w.rank[i] = atomicAdd(&sm->count[w.m.idx[i]], 1);
+    for (int i = e; i < n_pair; i += EXPERT_MAX * GROUP_DEPTH) {
+        int expert[GROUP_DEPTH];
+
+        #pragma unroll
+        for (int d = 0; d < GROUP_DEPTH; d++)
+            expert[d] = i + d * EXPERT_MAX < n_pair ? w.m.idx[i + d * EXPERT_MAX] : -1;
+        #pragma unroll
+        for (int d = 0; d < GROUP_DEPTH; d++)
+            if (expert[d] >= 0)
+                w.rank[i + d * EXPERT_MAX] = atomicAdd(&sm->count[expert[d]], 1);
+    }
     __syncthreads();
 
     n = sm->count[e];
@@ -86,6 +95,8 @@ __device__ static inline void group_pairs(struct group_smem *sm, const struct mo
     }
     if (e == EXPERT_MAX - 1)
         *w.n_tile = tile + tiles;
+    if (e < 2)
+        w.n_taken[e] = 0;
 }
 
 /* After the block or kernel that has grouped. */

@@ -2,8 +2,8 @@
  *
  * Weights are the M side of the matrix units, the tokens of one expert the N side: N follows their
  * number, so few tokens waste little, and the weights, which bind, are read once. One block an SM
- * takes an item (256 rows of weights of one expert x up to 160 of its tokens) after the other. One
- * warpgroup fills a ring of stages of 64 columns: the copy engine brings weights, its threads
+ * takes items (256 rows of weights of one expert x up to 160 of its tokens) from a common counter.
+ * One warpgroup fills a ring of stages of 64 columns: the copy engine brings weights, its threads
  * gather the rows of tokens. Two warpgroups multiply, 128 rows each, while the ring fills for the
  * next item. */
 #include "hopper.cuh"
@@ -17,11 +17,17 @@
 #define BOXES    4
 #define TOK      MOE_HOPPER_TOK            /* tokens of an item: its N is a multiple of 32 */
 #define PUT_TOK  32                        /* tokens that are put at a time */
+#define PRODUCER_SYNC 3                    /* ids of group_sync(); 1 and 2 are the consumers' */
+
+/* n 0: the end. */
+struct __align__(16) item { int expert, first, n, row; };
 
 struct smem {
     bf16     w[STAGES][BOXES][BOX][K];
     bf16     x[STAGES][TOK][K];
     bf16     put[2][2][PUT_TOK][BOX];      /* [group, turn]: outputs on their way, swizzled */
+    struct item item[STAGES];              /* whose stage it is */
+    int      taken[2];                     /* by turns: the item after this one */
     uint64_t full[STAGES], empty[STAGES];
 };
 
@@ -32,11 +38,10 @@ struct product {
     const bf16            *x;              /* up: [n_tok, cols], down: [pair in order, cols] */
     bf16                  *y;              /* up: [pair in order, rows], down: [pair, rows] */
     const int32_t         *order, *n_tile;
+    int32_t               *taken;          /* items so far, but for the first of each block */
     const struct moe_tile *tile;
     int32_t                rows, cols, top_k;
 };
-
-struct item { int expert, first, n, row; };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -80,17 +85,33 @@ __device__ static inline void load_weights(const struct product &p, struct smem 
     }
 }
 
-/* The producer. A thread gathers one piece of 16 bytes of every 16th token. */
+/* All threads of the producer: waits for the stage to be free and says whose it is. */
+__device__ static inline void begin_stage(struct smem *sm, uint32_t use, const struct item *it)
+{
+    barrier_wait(&sm->empty[use % STAGES], use / STAGES % 2 ^ 1);
+    if (threadIdx.x == 0)
+        sm->item[use % STAGES] = *it;
+}
+
+/* The producer: takes items until there are none, then says so in a last stage. A thread gathers
+ * one piece of 16 bytes of every 16th token. */
 template <bool up> __device__ static inline void produce(const struct product &p, struct smem *sm)
 {
-    int piece = threadIdx.x % 8, row = threadIdx.x % GROUP / 8;
+    int piece = threadIdx.x % 8, row = threadIdx.x % GROUP / 8, taken = 0, turn = 0;
+    struct item it = item_at<up>(p, blockIdx.x), next;
     uint32_t use = 0;                      /* stages so far */
-    struct item it, next = item_at<up>(p, blockIdx.x);
 
-    for (int i = blockIdx.x; (it = next).n > 0; i += gridDim.x) {
+    if (threadIdx.x == 0)
+        taken = atomicAdd(p.taken, 1) + gridDim.x;
+    for (; it.n > 0; it = next, turn ^= 1) {
         uint32_t at[TOK / 16];             /* in pieces */
 
-        next = item_at<up>(p, i + gridDim.x);
+        if (threadIdx.x == 0)
+            sm->taken[turn] = taken;
+        group_sync(PRODUCER_SYNC, GROUP);
+        next = item_at<up>(p, sm->taken[turn]);
+        if (threadIdx.x == 0)
+            taken = atomicAdd(p.taken, 1) + gridDim.x;
 
         #pragma unroll
         for (int j = 0; j < TOK / 16; j++) {
@@ -103,7 +124,7 @@ template <bool up> __device__ static inline void produce(const struct product &p
             int stage = use % STAGES, col = k + piece * 8;
             bool in = col < p.cols;
 
-            barrier_wait(&sm->empty[stage], use / STAGES % 2 ^ 1);
+            begin_stage(sm, use, &it);
             if (threadIdx.x == 0)
                 load_weights<up>(p, sm, stage, &it, k);
             #pragma unroll
@@ -114,6 +135,10 @@ template <bool up> __device__ static inline void produce(const struct product &p
             barrier_arrive_copies(&sm->full[stage]);
         }
     }
+    begin_stage(sm, use, &it);
+    if (threadIdx.x == 0)
+        barrier_arrive(&sm->full[use % STAGES]);
+    barrier_arrive(&sm->full[use % STAGES]);
 }
 
 /* This warp's 16 outputs of PUT_TOK tokens, turned so that a token is a row; v: of each 8 tokens
@@ -161,13 +186,10 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
             wgmma<n>(c[1], a1 + 2 * i, b + 2 * i);
         }
         wgmma_commit();
-        wgmma_wait<1>();
-        if (k > 0 && lane == 0)
-            barrier_arrive(&sm->empty[(use - 1) % STAGES]);
+        wgmma_wait<0>();                   /* the other warpgroup keeps the matrix units busy */
+        if (lane == 0)
+            barrier_arrive(&sm->empty[stage]);
     }
-    wgmma_wait<0>();
-    if (lane == 0)
-        barrier_arrive(&sm->empty[(use - 1) % STAGES]);
 
     #pragma unroll
     for (int m = 0; m < (up ? 1 : 2); m++) {
@@ -209,11 +231,15 @@ template <bool up>
 __device__ static inline void consume_all(const struct product &p, struct smem *sm, int group)
 {
     int n_k = (p.cols + K - 1) / K;
-    uint32_t use = 0, turns = 0;
-    struct item it, next = item_at<up>(p, blockIdx.x);
+    uint32_t turns = 0;
 
-    for (int i = blockIdx.x; (it = next).n > 0; i += gridDim.x, use += n_k) {
-        next = item_at<up>(p, i + gridDim.x);
+    for (uint32_t use = 0; ; use += n_k) {
+        struct item it;
+
+        barrier_wait(&sm->full[use % STAGES], use / STAGES % 2);
+        it = sm->item[use % STAGES];
+        if (it.n == 0)
+            return;
         if (it.row + group * rows_of_item<up>() / 2 >= p.rows)
             pass(sm, n_k, use);
         else if (it.n <= 32)
@@ -309,6 +335,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     up.y = w->act;
     up.order = m->order;
     up.n_tile = w->n_tile;
+    up.taken = w->n_taken;
     up.tile = w->tile;
     up.rows = m->ffn;
     up.cols = m->hidden;
@@ -316,6 +343,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
 
     down = up;
     map_weights(&down.w, h, m->down.p, (int64_t) m->n_expert * m->hidden, m->ffn);
+    down.taken = up.taken + 1;
     down.x = up.y;
     down.y = (bf16 *) m->out;
     down.rows = m->hidden;
