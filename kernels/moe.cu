@@ -63,6 +63,8 @@ static __global__ void __launch_bounds__(EXPERT_MAX) group_kernel(struct moe_wor
 {
     __shared__ struct group_smem sm;
 
+    next_may_start();
+    wait_for_others();
     group_pairs(&sm, w);
 }
 
@@ -71,6 +73,8 @@ static __global__ void order_kernel(struct moe_work w)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
 
+    next_may_start();
+    wait_for_others();
     if (i < w.m.n_tok * w.m.top_k)
         place_pair(w, i);
 }
@@ -243,8 +247,8 @@ void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t
     w.tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w.tile_tok;
 
     moe_route_cuda(&route, s);
-    group_kernel<<<1, EXPERT_MAX, 0, s>>>(w);
-    order_kernel<<<(unsigned) ceil_div(pairs, 256), 256, 0, s>>>(w);
+    launch_early(group_kernel, dim3(1), EXPERT_MAX, 0, s, w);
+    launch_early(order_kernel, dim3((unsigned) ceil_div(pairs, 256)), 256, 0, s, w);
     if (hopper)
         moe_hopper(&w, h, s);
     else

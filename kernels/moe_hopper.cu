@@ -272,7 +272,9 @@ product_kernel(const __grid_constant__ struct product p)
         }
         barrier_init_done();
     }
+    next_may_start();
     __syncthreads();
+    wait_for_others();
     if (threadIdx.x < GROUP) {
         regs_give<40>();
         produce<up>(p, sm);
@@ -290,6 +292,8 @@ static __global__ void __launch_bounds__(128) sum_kernel(struct moe m, const bf1
     int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
     float sum[8] = {};
 
+    next_may_start();
+    wait_for_others();
     if (i >= m.hidden)
         return;
     #pragma unroll 8
@@ -328,6 +332,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
 {
     const struct moe *m = &w->m;
     struct product up = {}, down = {};
+    dim3 sms((unsigned) h->n_sm);
     dim3 sums((unsigned) ceil_div(m->hidden, 128 * 8), (unsigned) m->n_tok);
 
     map_weights(&up.w, h, m->gate_up.p, (int64_t) m->n_expert * 2 * m->ffn, m->hidden);
@@ -349,9 +354,9 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     down.rows = m->hidden;
     down.cols = m->ffn;
 
-    product_kernel<true><<<(unsigned) h->n_sm, THREADS, sizeof(struct smem), s>>>(up);
-    product_kernel<false><<<(unsigned) h->n_sm, THREADS, sizeof(struct smem), s>>>(down);
-    sum_kernel<<<sums, 128, 0, s>>>(*m, (const bf16 *) m->out);
+    launch_early(product_kernel<true>, sms, THREADS, sizeof(struct smem), s, up);
+    launch_early(product_kernel<false>, sms, THREADS, sizeof(struct smem), s, down);
+    launch_early(sum_kernel, sums, 128, 0, s, *m, (const bf16 *) m->out);
 }
 
 /* The code that was loaded says what it can: of 9.0a's own, or compiled from what is for all. */
