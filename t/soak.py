@@ -1,0 +1,217 @@
+"""Random load through nginx for some seconds: prompts with and without a shared beginning, n, streams,
+every sampling field, clients that leave, requests that are wrong. Meanwhile fixed prompts must go on
+giving what they gave on the idle server (a wrong page would change them). Afterwards: every page is
+back, memory is flat, the logs have no error.
+
+    t/soak.py [--seconds 10] [--streams 12] [--model DIR] [--vocab N] [--tolerance X] [inferd serve's]
+
+For a GPU: t/soak.py --seconds 600 --streams 64 --model DIR --vocab 262144 --tolerance 0.5 \\
+    --backend cuda --load-format dummy --max-model-len 4096"""
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
+from env import Stack, done, ok, same
+
+p = argparse.ArgumentParser()
+p.add_argument("--seconds", type=float, default=10)
+p.add_argument("--streams", type=int, default=12)
+p.add_argument("--model", default="models/demo")
+p.add_argument("--vocab", type=int, default=1024)
+p.add_argument("--prompt", type=int, default=300, help="longest prompt in tokens")
+p.add_argument("--answer", type=int, default=40, help="longest answer in tokens")
+p.add_argument("--tolerance", type=float, default=0.0, help="of a logprob against the idle server")
+p.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+a, serve_args = p.parse_known_args()
+rnd = random.Random(a.seed)
+print(f"# --seed {a.seed}")
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+count = dict.fromkeys(["whole", "streamed", "left", "refused", "probes", "tokens"], 0)
+wrong = []
+
+
+def ids(n, r=rnd):
+    return [r.randrange(a.vocab // 16, a.vocab) for _ in range(n)]
+
+
+SHARED = [ids(a.prompt // 2) for _ in range(4)]
+
+
+def prompt():
+    """Often the beginning of another one, cut anywhere."""
+    if rnd.random() < 0.6:
+        s = rnd.choice(SHARED)
+        return s[:rnd.randrange(1, len(s) + 1)] + ids(rnd.randrange(a.prompt // 2))
+    return ids(rnd.randrange(1, a.prompt))
+
+
+FIELDS = {
+    "temperature": lambda: rnd.choice([0, 0.3, 1, 2]), "top_p": lambda: rnd.choice([0.1, 0.9, 1]),
+    "top_k": lambda: rnd.choice([0, 1, 40]), "min_p": lambda: rnd.choice([0, 0.05, 0.5]),
+    "presence_penalty": lambda: rnd.uniform(-2, 2), "seed": lambda: rnd.randrange(1 << 40),
+    "frequency_penalty": lambda: rnd.uniform(-2, 2),
+    "repetition_penalty": lambda: rnd.uniform(0.8, 1.3),
+    "logit_bias": lambda: {str(i): rnd.uniform(-100, 5) for i in ids(3)},
+    "logprobs": lambda: rnd.randrange(5), "min_tokens": lambda: rnd.randrange(4),
+    "stop_token_ids": lambda: ids(2), "allowed_token_ids": lambda: ids(20),
+}
+BAD = [{"temperature": 3}, {"n": 0}, {"prompt": []}, {"max_tokens": -1}, {"logit_bias": {"x": 1}},
+       {"prompt": "a" * 10, "max_tokens": 1 << 40}, {"top_p": "much"}]
+
+
+def body():
+    b = {"model": "demo", "prompt": prompt(), "max_tokens": rnd.randrange(1, a.answer),
+         "n": rnd.choice([1, 1, 1, 2, 3])}
+    for name in rnd.sample(sorted(FIELDS), rnd.randrange(5)):
+        b[name] = FIELDS[name]()
+    b["min_tokens"] = min(b.get("min_tokens", 0), b["max_tokens"])
+    if "stop_token_ids" not in b and rnd.random() < 0.5:
+        b["ignore_eos"] = True
+    return b
+
+
+async def call(b, most=None):
+    """Status and bytes of the answer; most: leave after so many."""
+    r, w = await asyncio.open_connection("127.0.0.1", s.port)
+    text = json.dumps(b).encode()
+    w.write(f"POST {TEXT} HTTP/1.0\r\nHost: s\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(text)}\r\n\r\n".encode() + text)
+    got = b""
+    while most is None or len(got) < most:
+        part = await r.read(1 << 16)
+        if not part:
+            break
+        got += part
+    w.close()
+    head, _, rest = got.partition(b"\r\n\r\n")
+    return int(head.split()[1]) if b" " in head else 0, rest
+
+
+def check(b, status, rest):
+    """What came, against what was asked for."""
+    if b.get("stream"):
+        events = [x[6:] for x in rest.decode().split("\n\n") if x.startswith("data: ")]
+        usage = json.loads(events[-2])["usage"] if len(events) > 1 and status == 200 else {}
+        whole = events and events[-1] == "[DONE]"
+    else:
+        usage = json.loads(rest).get("usage", {}) if status == 200 else {}
+        whole = usage != {}
+    if status != 200 or not whole:
+        wrong.append(f"{status} {rest[-200:]!r} to {json.dumps(b)[:300]}")
+        return
+    want, n = b["max_tokens"] * b["n"], usage["completion_tokens"]
+    count["tokens"] += n
+    if n > want or (b.get("ignore_eos") and n != want) or usage["prompt_tokens"] != len(b["prompt"]):
+        wrong.append(f"usage {usage} to {json.dumps(b)[-300:]}")
+
+
+async def client(end):
+    while time.time() < end:
+        b, luck = body(), rnd.random()
+        if luck < 0.1:
+            status, _ = await call({**b, **rnd.choice(BAD)})
+            count["refused"] += 1
+            if status != 400:
+                wrong.append(f"{status} to a request that is wrong")
+            continue
+        if luck < 0.6:
+            b.update(stream=True, stream_options={"include_usage": True})
+        if luck < 0.25:
+            b.update(max_tokens=4 * a.answer, min_tokens=0)
+            await call(b, rnd.randrange(2000))
+            count["left"] += 1
+            continue
+        check(b, *await call(b))
+        count["streamed" if b.get("stream") else "whole"] += 1
+
+
+PROBES = [SHARED[i % 4][:k] + ids(5) for i, k in enumerate([1, 15, 16, 17, 63, 100, 129, 150])]
+
+
+async def probe(i):
+    status, rest = await call({"model": "demo", "prompt": PROBES[i], "max_tokens": 8, "logprobs": 0,
+                               "temperature": 0, "ignore_eos": True, "return_token_ids": True})
+    c = json.loads(rest)["choices"][0]
+    return list(zip(c["token_ids"], c["logprobs"]["token_logprobs"]))
+
+
+async def prober(end, idle):
+    """A token that differs must have been nearly as likely; what follows it may be anything."""
+    while time.time() < end:
+        i = rnd.randrange(len(PROBES))
+        for (tok, lp), (tok0, lp0) in zip(await probe(i), idle[i]):
+            if abs(lp - lp0) > a.tolerance:
+                wrong.append(f"prompt {i}: {tok} {lp}, on the idle server {tok0} {lp0}")
+            if tok != tok0:
+                break
+        count["probes"] += 1
+        await asyncio.sleep(0.05)
+
+
+def rss():
+    with open(f"/proc/{s.engine.pid}/status") as f:
+        return int(re.search(r"VmRSS:\s+(\d+)", f.read())[1]) >> 10
+
+
+def pages():
+    with urllib.request.urlopen(s.url + "/metrics") as f:
+        text = f.read().decode()
+    return {m[1] + " " + m[2]: int(m[3]) for m in
+            re.finditer(r'^inferd_kv_pages\{pool="(\w+)",state="(\w+)"\} (\d+)', text, re.M)}
+
+
+def post(path):
+    urllib.request.urlopen(urllib.request.Request(s.url + path, b"", method="POST")).close()
+
+
+async def run():
+    idle = []
+    for i in range(len(PROBES)):
+        idle.append(await probe(i))
+        post("/admin/reset_prefix_cache")
+    before, start = pages(), time.time()
+    end = start + a.seconds
+    work = asyncio.gather(prober(end, idle), *[client(end) for _ in range(a.streams)])
+    await asyncio.sleep(a.seconds * 0.4)
+    early = rss()
+    await work
+    return before, early
+
+
+def settled():
+    return s.metric("vllm:num_requests_running") == s.metric("vllm:num_requests_waiting") == 0 \
+        and pages()["full used"] == pages()["sliding used"] == 0
+
+
+with Stack(model=a.model, serve_args=serve_args) as s:
+    before, early = asyncio.run(run())
+    limit = time.time() + 10
+    while not settled() and time.time() < limit:
+        time.sleep(0.05)
+    print(f"# {count}, {len(wrong)} wrong, {pages()}")
+    for w in wrong[:10]:
+        print("#", w)
+    same(len(wrong), 0, "every answer was what was asked for")
+    ok(all(count.values()), "of every kind there were some")
+    ok(settled(), "nobody runs, waits or holds a page")
+    ok(rss() <= early + 32, f"{early} MiB after two fifths, {rss()} at the end")
+    post("/admin/reset_prefix_cache")
+    same(pages(), before, "every page is free again")
+    s.engine.send_signal(signal.SIGTERM)
+    same(s.engine.wait(30), 0, "the engine ends")
+    log = s.log("inferd.log")
+    used = re.findall(r"memory (?:when ready|at the end): .*? ([\d.]+) allocated", log)
+    ok(len(used) == 2 and used[0] == used[1], f"nothing was allocated after ready: {used} MiB")
+    print("# " + "\n# ".join(re.findall(r"the GPU had .*", log)))
+    bad = re.findall(r"^.*\[(?:error|alert|crit|emerg|warn)\].*$", log + s.log("error.log"), re.M)
+    same(bad, [], "the logs have no error")
+done()
