@@ -11,7 +11,10 @@
  * a token and weight that it meets, and 4 a query head, dimension and visible key, over 790
  * TFLOP/s.
  *
- * stdout gets CSV, stderr the same for the eye. */
+ * stdout gets CSV, stderr the same for the eye. launch_ms is the host's part until the step (of a
+ * prompt: all its chunks) was queued, device_ms the GPU's from the first to the last of it, both of
+ * the median step; 0 without a GPU. What ms has beyond the two of a step that is a graph is the way
+ * to the thread that launches, and back. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -83,9 +86,12 @@ static bool lay_pages(struct bench *b, int32_t n_seq, int32_t n_page, int32_t ri
     return true;
 }
 
+/* One step or prompt: the whole, and of it what the backend says (model_times). */
+struct took { double ms, launch_ms, device_ms; };
+
 /* n tokens from position `from` on of each of n_seq requests; n_copy pages before. */
 static int step(struct bench *b, int32_t n_seq, int32_t from, int32_t n, int32_t n_copy,
-                double *ms, struct err *e)
+                struct took *took, struct err *e)
 {
     struct batch t = {
         .n_tok = n_seq * n, .n_seq = n_seq, .n_out = n_seq, .tok = b->tok, .pos = b->pos,
@@ -109,18 +115,20 @@ static int step(struct bench *b, int32_t n_seq, int32_t from, int32_t n, int32_t
     t0 = engine_now_ns();
     model_launch(b->en.model, &t, &o);
     rc = model_wait(b->en.model, e);
-    *ms = (double) (engine_now_ns() - t0) / 1e6;
+    took->ms = (double) (engine_now_ns() - t0) / 1e6;
+    model_times(b->en.model, &took->launch_ms, &took->device_ms);
     return rc;
 }
 
 static int by_size(const void *a, const void *b)
 {
-    double d = *(const double *) a - *(const double *) b;
+    double d = ((const struct took *) a)->ms - ((const struct took *) b)->ms;
 
     return d < 0 ? -1 : d > 0;
 }
 
-static double median(double *v, int32_t n)
+/* By the whole; its parts are of the same one, so they belong together. */
+static struct took median(struct took *v, int32_t n)
 {
     qsort(v, (size_t) n, sizeof(*v), by_size);
     return v[n / 2];
@@ -162,36 +170,41 @@ static double prefill_floor_ms(const struct bench *b, int32_t n)
     return ops / MATH_SPEED * 1e3;
 }
 
-static void row(const struct bench *b, const char *what, int32_t n_seq, int32_t ctx, double ms,
-                double tok, double floor_ms)
+static void row(const struct bench *b, const char *what, int32_t n_seq, int32_t ctx,
+                struct took t, double tok, double floor_ms)
 {
     const char *backend = b->c->backend == BACKEND_CUDA ? "cuda" : "cpu";
 
-    printf("%s,%s,%s,%d,%d,%.3f,%.1f,%.1f\n", b->en.mc.name, backend, what, n_seq, ctx, ms,
-           tok / ms * 1e3, floor_ms / ms * 100);
-    fprintf(stderr, "%-8s %5d x %-7d %10.3f ms %10.1f tok/s %6.1f %% of the floor\n", what, n_seq,
-            ctx, ms, tok / ms * 1e3, floor_ms / ms * 100);
+    printf("%s,%s,%s,%d,%d,%.3f,%.1f,%.1f,%.3f,%.3f\n", b->en.mc.name, backend, what, n_seq, ctx,
+           t.ms, tok / t.ms * 1e3, floor_ms / t.ms * 100, t.launch_ms, t.device_ms);
+    fprintf(stderr, "%-8s %5d x %-7d %10.3f ms %10.1f tok/s %6.1f %% of the floor", what, n_seq,
+            ctx, t.ms, tok / t.ms * 1e3, floor_ms / t.ms * 100);
+    if (t.device_ms > 0)
+        fprintf(stderr, "; launched in %.3f, on the GPU for %.3f ms", t.launch_ms, t.device_ms);
+    fputc('\n', stderr);
     fflush(stdout);
 }
 
 /* A prompt of n tokens for request 0, in chunks. */
-static int prefill(struct bench *b, int32_t n, double *ms, struct err *e)
+static int prefill(struct bench *b, int32_t n, struct took *took, struct err *e)
 {
     int32_t chunk = b->c->max_num_batched_tokens;
-    double part;
+    struct took part;
     int rc = 0;
 
-    *ms = 0;
+    *took = (struct took) {0};
     for (int32_t at = 0; at < n && rc == 0; at += chunk) {
         rc = step(b, 1, at, n - at < chunk ? n - at : chunk, 0, &part, e);
-        *ms += part;
+        took->ms += part.ms;
+        took->launch_ms += part.launch_ms;
+        took->device_ms += part.device_ms;
     }
     return rc;
 }
 
 static int bench_prefill(struct bench *b, int32_t n, struct err *e)
 {
-    double ms[PROMPT_MAX];
+    struct took took[PROMPT_MAX];
     int rc;
 
     if (!lay_pages(b, 1, pages(b, n), b->en.plan.sliding_pages_each)) {
@@ -199,9 +212,9 @@ static int bench_prefill(struct bench *b, int32_t n, struct err *e)
         return 0;
     }
     for (int32_t i = -1; i < PROMPT_MAX; i++)          /* the first one warms up */
-        if ((rc = prefill(b, n, &ms[i < 0 ? 0 : i], e)) != 0)
+        if ((rc = prefill(b, n, &took[i < 0 ? 0 : i], e)) != 0)
             return rc;
-    row(b, "prefill", 1, n, median(ms, PROMPT_MAX), n, prefill_floor_ms(b, n));
+    row(b, "prefill", 1, n, median(took, PROMPT_MAX), n, prefill_floor_ms(b, n));
     return 0;
 }
 
@@ -209,7 +222,7 @@ static int bench_prefill(struct bench *b, int32_t n, struct err *e)
 static int spread(struct bench *b, int32_t n_seq, int32_t ctx, struct err *e)
 {
     int32_t n_page = pages(b, ctx), n = 0;
-    double ms;
+    struct took took;
     int rc = 0;
 
     for (int32_t s = 1; s < n_seq; s++) {
@@ -219,7 +232,7 @@ static int spread(struct bench *b, int32_t n_seq, int32_t ctx, struct err *e)
             b->copy[n++] = (struct page_copy) { b->page_full[p], b->page_full[to],
                                                 b->page_sliding[p], b->page_sliding[to] };
             if (n == b->n_seq_max || (s == n_seq - 1 && p == n_page - 1)) {
-                rc = step(b, 1, ctx - 1, 1, n, &ms, e);
+                rc = step(b, 1, ctx - 1, 1, n, &took, e);
                 n = 0;
             }
         }
@@ -229,10 +242,11 @@ static int spread(struct bench *b, int32_t n_seq, int32_t ctx, struct err *e)
 
 static int bench_decode(struct bench *b, int32_t n_seq, int32_t ctx, struct err *e)
 {
-    double ms[STEP_MAX], warm;
+    struct took took[STEP_MAX], warm;
     int32_t len = ctx + STEP_WARM + STEP_MAX, each = pages(b, b->en.mc.window) + 2;
     int rc;
 
+    each = each < pages(b, len) ? each : pages(b, len);
     if (n_seq > b->n_seq_max || n_seq > b->c->max_num_batched_tokens
         || !lay_pages(b, n_seq, pages(b, len), each)) {
         fprintf(stderr, "decode   %5d x %-7d does not fit\n", n_seq, ctx);
@@ -241,9 +255,9 @@ static int bench_decode(struct bench *b, int32_t n_seq, int32_t ctx, struct err 
     if ((rc = prefill(b, ctx, &warm, e)) != 0 || (rc = spread(b, n_seq, ctx, e)) != 0)
         return rc;
     for (int32_t i = -STEP_WARM; i < STEP_MAX; i++)
-        if ((rc = step(b, n_seq, ctx + STEP_WARM + i, 1, 0, i < 0 ? &warm : &ms[i], e)) != 0)
+        if ((rc = step(b, n_seq, ctx + STEP_WARM + i, 1, 0, i < 0 ? &warm : &took[i], e)) != 0)
             return rc;
-    row(b, "decode", n_seq, ctx, median(ms, STEP_MAX), n_seq,
+    row(b, "decode", n_seq, ctx, median(took, STEP_MAX), n_seq,
         decode_floor_ms(b, n_seq, ctx + STEP_WARM + STEP_MAX / 2));
     return 0;
 }
@@ -310,7 +324,7 @@ static int run(struct bench *b, struct conf *c, struct err *e)
     if ((rc = reserve(b, e)) != 0)
         return rc;
 
-    printf("model,backend,what,batch,context,ms,tok_per_s,floor_pct\n");
+    printf("model,backend,what,batch,context,ms,tok_per_s,floor_pct,launch_ms,device_ms\n");
     for (int32_t i = 0; i < b->context.n; i++)
         if ((rc = bench_prefill(b, b->context.v[i], e)) != 0)
             return rc;

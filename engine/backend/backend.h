@@ -65,9 +65,14 @@ struct backend_ops {
     void (*sample)    (struct backend *be, const struct sample_row *rows, int32_t n_row);
 };
 
+/* Of the last step. launch: the host's, until all was queued. device: a GPU's, from its first input
+ * or op to the last result; both run side by side unless the step was one graph. 0: no GPU. */
+struct be_times { double launch_ms, device_ms; };
+
 struct backend {
     const struct backend_ops *ops;
     struct err                err;     /* the first failure; E_GPU, sticky */
+    struct be_times           times;
     bool                      sealed;  /* ready: no be_alloc any more */
     bool                      device;  /* memory of its own; matrices, acts (norm.h) and KV pages
                                           are bf16 there */

@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define ALIGN        256                   /* of every allocation */
 #define GRAPH_MAX    64                    /* steps that are kept */
@@ -55,6 +56,9 @@ struct cuda {
     struct result        *result;          /* [step_tok_max] */
     int32_t               n_result;
     bool                  lp;              /* logprobs among them */
+
+    uint64_t              begin_ns;
+    cudaEvent_t           first, last;     /* of a step */
 
     struct graph          graph[GRAPH_MAX], *now;       /* now: of this step, unless EAGER */
     enum step_mode        mode;
@@ -187,6 +191,10 @@ static void cuda_close(struct backend *be)
         if (c->graph[i].exec != NULL)
             cudaGraphExecDestroy(c->graph[i].exec);
     end_loading(c);
+    if (c->first != NULL)
+        cudaEventDestroy(c->first);
+    if (c->last != NULL)
+        cudaEventDestroy(c->last);
     cudaFree(c->mem);
     cudaFreeHost(c->up);
     cudaFreeHost(c->down);
@@ -290,11 +298,31 @@ static struct graph *graph_of(struct cuda *c, const struct step_key *key)
     return oldest;
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
+}
+
+static void take_times(struct cuda *c)
+{
+    float ms = 0;
+
+    if (c->n_step > 0)                     /* weights are waited for before the first one */
+        latch(c, "clock", cudaEventElapsedTime(&ms, c->first, c->last));
+    c->be.times.device_ms = (double) ms;
+}
+
 static void cuda_step_begin(struct backend *be, const struct step_key *key)
 {
     struct cuda *c = cuda_of(be);
 
     c->n_step++;
+    c->begin_ns = now_ns();
+    if (be->err.code == 0)
+        latch(c, "clock", cudaEventRecord(c->first, c->stream));
     if (key == NULL || be->err.code != 0)
         return;
     c->now = graph_of(c, key);
@@ -324,6 +352,7 @@ static void launch_graph(struct cuda *c)
     }
     if (c->be.err.code != 0)
         return;
+    latch(c, "clock", cudaEventRecord(c->first, c->stream));
     up_send(c);
     latch(c, "graph", cudaGraphLaunch(c->now->exec, c->stream));
 }
@@ -491,9 +520,14 @@ static void cuda_step_end(struct backend *be)
 
     launch_graph(c);
     fetch_results(c);
-    latch(c, "the step", cudaStreamSynchronize(c->stream));
     if (be->err.code == 0)
+        latch(c, "clock", cudaEventRecord(c->last, c->stream));
+    be->times.launch_ms = (double) (now_ns() - c->begin_ns) / 1e6;
+    latch(c, "the step", cudaStreamSynchronize(c->stream));
+    if (be->err.code == 0) {
         take_results(c);
+        take_times(c);
+    }
     c->n_result = 0;
     c->up_used = c->up_sent = 0;
 }
@@ -634,6 +668,10 @@ static int open_buffers(struct cuda *c, struct err *e)
 
     c->up_max = s.up;
     c->mem_bytes = c->lim.model_bytes + be_scratch_cuda(&c->lim) - LT_BYTES;
+    if (rc == cudaSuccess)
+        rc = cudaEventCreate(&c->first);
+    if (rc == cudaSuccess)
+        rc = cudaEventCreate(&c->last);
     if (rc == cudaSuccess)
         rc = cudaMalloc((void **) &c->mem, c->mem_bytes);
     if (rc == cudaSuccess)

@@ -279,6 +279,12 @@ static int step(void *arg, struct batch *b, struct step_out *o, struct err *e)
     return be_step_end(m->be, e);
 }
 
+void model_times(const struct model *m, double *launch_ms, double *device_ms)
+{
+    *launch_ms = m->be->times.launch_ms;
+    *device_ms = m->be->times.device_ms;
+}
+
 void model_launch(struct model *m, struct batch *b, struct step_out *o)
 {
     runner_push(m->runner, b, o);

@@ -150,6 +150,10 @@ struct step_out {                         /* the caller's memory */
 /* Queue a step; they run one after the other. b, o and what they point to stay the model's until
  * model_wait has returned for it. At most MODEL_FLIGHT_MAX are under way. */
 void model_launch(struct model *m, struct batch *b, struct step_out *o);
+/* Of the last step waited for, with none under way: until the host had queued it, and on a GPU from
+ * the first to the last of it. 0: no GPU. */
+void model_times(const struct model *m, double *launch_ms, double *device_ms);
+
 /* Wait for the oldest step. E_GPU is sticky; steps launched behind a failed one fail too. */
 int  model_wait(struct model *m, struct err *e);
 
