@@ -267,6 +267,78 @@ static void mend(void)
     json_free(d);
 }
 
+/* The prompt of one tool with these parameters, between the tool's marks. */
+static const char *declared(const char *parameters, bool mend, struct buf *out)
+{
+    struct chat_opts   o = { .mend = mend };
+    struct buf         body = { 0 };
+    struct json_doc   *d;
+    const struct json *c;
+    struct err         e = { 0 };
+    char              *end;
+
+    out->n = 0;
+    buf_fmt(&body, TOOL ",\"parameters\":%s}}]}", parameters);
+    json_parse(&d, &c, body.p, body.n, &lim, NULL);
+    if (chat_render(json_get(c, "messages"), json_get(c, "tools"), &o, out, NULL, &e) < 0) {
+        out->n = 0;
+        buf_str(out, e.msg);
+        buf_put(out, "", 1);
+    } else {
+        buf_put(out, "", 1);
+        end = strstr(out->p, "}<tool|>");
+        *end = '\0';
+    }
+    json_free(d);
+    buf_free(&body);
+    return strstr(out->p, ",parameters:") != NULL ? strstr(out->p, ",parameters:") : out->p;
+}
+
+static void references(void)
+{
+#define T(t)   "type:<|\"|>" t "<|\"|>"
+#define DEFS   "\"$defs\":{\"P\":{\"type\":\"object\",\"description\":\"A place\",\"properties\":" \
+               "{\"x\":{\"type\":\"number\"}}},\"Q\":{\"$ref\":\"#/$defs/P\"},\"S\":{\"$ref\":" \
+               "\"#/$defs/S\"},\"N\":{\"type\":\"object\",\"properties\":{\"next\":{\"$ref\":" \
+               "\"#/$defs/N\"},\"all\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/N\"}}}}}"
+#define REF(r) "{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"" r "\"}}," DEFS "}"
+#define GOT(a) ",parameters:{properties:{a:{" a "}}," T("OBJECT") "}"
+#define PLACE  "properties:{x:{" T("NUMBER") "}}," T("OBJECT")
+    static const char *const rows[][2] = {
+        { REF("#/$defs/P"), GOT("description:<|\"|>A place<|\"|>," PLACE) },
+        { REF("#/$defs/Q"), GOT("description:<|\"|>A place<|\"|>," PLACE) },
+        { REF("#/$defs/P\",\"description\":\"Here"), GOT("description:<|\"|>Here<|\"|>," PLACE) },
+        { REF("#/$defs/P/properties/x"), GOT(T("NUMBER")) },
+        { REF("#/$defs/Z"), GOT(T("")) },
+        { REF("#/$defs/S"), GOT(T("")) },
+        { REF("http://a.b/c"), GOT(T("")) },
+        { REF("#/type"), GOT(T("")) },
+        { REF("#/$defs/N"), GOT("properties:{all:{items:{$ref:<|\"|>#/$defs/N<|\"|>}," T("ARRAY")
+                                "},next:{" T("") "}}," T("OBJECT")) },
+        { REF("#"), GOT(T("")) },
+    };
+    struct buf  out = { 0 }, many = { 0 };
+    const char *why;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        is_str(declared(rows[i][0], true, &out), rows[i][1], "reference %zu", i);
+    is_str(declared(rows[0][0], false, &out), GOT(T("")), "the template itself knows none");
+
+    /* Ten levels of ten references to the next one. */
+    buf_str(&many, "{\"properties\":{\"a\":{\"$ref\":\"#/$defs/0\"}},\"$defs\":{\"10\":{}");
+    for (int i = 0; i < 10; i++) {
+        buf_fmt(&many, ",\"%d\":{\"type\":\"object\",\"properties\":{", i);
+        for (int k = 0; k < 10; k++)
+            buf_fmt(&many, "%s\"%d\":{\"$ref\":\"#/$defs/%d\"}", k > 0 ? "," : "", k, i + 1);
+        buf_str(&many, "}}");
+    }
+    buf_put(&many, "}}", 3);
+    why = declared(many.p, true, &out);
+    ok(strstr(why, "longer than 4194304 bytes") != NULL, "ten to the tenth power: %s", why);
+    buf_free(&many);
+    buf_free(&out);
+}
+
 static void variant_row(const char *dir, const char *text, enum chat_variant want)
 {
     char              path[80];
@@ -312,6 +384,7 @@ int main(void)
     accepted();
     depth();
     mend();
+    references();
     variant();
     return done_testing();
 }

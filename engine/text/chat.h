@@ -22,7 +22,8 @@ struct chat_opts {
  * Images, audio and video come out as their placeholders: to count and fill them is the caller's.
  *
  * mend: where a call, its results and a text beside it end the conversation, the template closes
- * the model's turn and opens no new one. To get an answer, the usual generation prompt is added. */
+ * the model's turn and opens no new one. To get an answer, the usual generation prompt is added.
+ * And where a schema says $ref, the template says nothing; what it leads to is printed instead. */
 int  chat_render(const struct json *messages, const struct json *tools,
                  const struct chat_opts *opts, struct buf *out, char param[64], struct err *e);
 

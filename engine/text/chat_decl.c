@@ -5,6 +5,8 @@
  * printed when the frame is closed. */
 #include "chat_priv.h"
 
+#include "toolset.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,12 +16,15 @@ struct frame {
     bool     any;                   /* something stands before: a comma comes first */
     uint32_t i, n;                  /* children done, of n */
     size_t   base;                  /* the children, in r->kids */
+    const struct json *of;          /* the schema that is open */
     const struct json *tail;        /* PROPS: the property whose end is still to be printed */
 };
 
 struct decl {
     struct render *r;
     uint32_t       i;               /* tools[i] */
+    const struct json *root;        /* its parameters, for $ref */
+    size_t         begin;           /* where the declarations begin in the prompt */
     int            n;
     struct frame   frame[CHAT_DEPTH_MAX];
 };
@@ -141,13 +146,33 @@ static int put_required(struct decl *d, const struct json *names)
     return 0;
 }
 
-static int open_frame(struct decl *d, int kind, const struct json *node, bool schema)
+/* The schema that a $ref leads to, unless that is open already: then it has no end. */
+static const struct json *resolve(struct decl *d, const struct json *schema)
+{
+    const struct json *to = schema, *ref;
+
+    if (!d->r->opts->mend)
+        return schema;
+    for (int hop = 0; (ref = json_get(to, "$ref")) != NULL && ref->type == JSON_STRING; hop++) {
+        to = schema_follow(d->root, ref->text);
+        if (to == NULL || to->type != JSON_OBJECT || hop == CHAT_REF_HOPS_MAX)
+            return schema;
+    }
+    for (int i = 0; i < d->n; i++)
+        if (d->frame[i].of == to)
+            return schema;
+    return to;
+}
+
+/* of: the schema that node, its properties, its items or itself, belongs to. */
+static int open_frame(struct decl *d, int kind, const struct json *node, const struct json *of)
 {
     if (d->n == CHAT_DEPTH_MAX)
         return chat_bad(d->r, AT(d), ": the schema is nested deeper than %d levels",
                         CHAT_DEPTH_MAX);
     d->frame[d->n++] = (struct frame) {
-        .kind = kind, .schema = schema, .n = node->n, .base = d->r->kids.n,
+        .kind = kind, .schema = kind == PROPS && node == of, .n = node->n, .of = of,
+        .base = d->r->kids.n,
     };
     buf_str(d->r->out, kind == PROPS ? "properties:{" : "items:{");
     return chat_sort(d->r, node);
@@ -181,16 +206,19 @@ static int put_prop_end(struct decl *d, const struct json *schema, bool any)
 }
 
 /* One property up to its nested schema, or all of it. */
-static int put_prop(struct decl *d, struct frame *f, const struct json *schema)
+static int put_prop(struct decl *d, struct frame *f, const struct json *own)
 {
-    const struct json *text = json_get(schema, "description"), *items = json_get(schema, "items");
-    const struct json *props = json_get(schema, "properties"), *allowed = json_get(schema, "enum");
+    const struct json *schema = resolve(d, own), *props = json_get(schema, "properties");
+    const struct json *text = json_get(own, "description"), *allowed = json_get(schema, "enum");
+    const struct json *items = resolve(d, json_get(schema, "items"));
     bool               array = type_is(schema, "ARRAY"), any = false;
     int                rc;
 
     comma(d, &f->any);
-    chat_put(d->r, schema->key);
+    chat_put(d->r, own->key);
     buf_str(d->r->out, ":{");
+    if (!truthy(text))
+        text = json_get(schema, "description");
     if (truthy(text)) {
         any = true;
         rc = put_description(d, text);
@@ -207,18 +235,17 @@ static int put_prop(struct decl *d, struct frame *f, const struct json *schema)
     if (array && items != NULL && items->type == JSON_OBJECT && items->n > 0) {
         comma(d, &any);
         f->tail = schema;
-        return open_frame(d, ITEMS, items, false);
+        return open_frame(d, ITEMS, items, items);
     }
     if (!array && truthy(json_get(schema, "nullable"))) {
         comma(d, &any);
         buf_str(d->r->out, "nullable:true");
     }
     if (type_is(schema, "OBJECT")) {
-        bool own = props != NULL && props->type == JSON_OBJECT;
-
         comma(d, &any);
         f->tail = schema;
-        return open_frame(d, PROPS, own ? props : schema, !own);
+        return open_frame(d, PROPS, props != NULL && props->type == JSON_OBJECT ? props : schema,
+                          schema);
     }
     return put_prop_end(d, schema, any);
 }
@@ -252,7 +279,7 @@ static int put_item_member(struct decl *d, struct frame *f, const struct json *m
     comma(d, &f->any);
 
     if (slice_is(m->key, "properties") && m->type == JSON_OBJECT)
-        return open_frame(d, PROPS, m, false);
+        return open_frame(d, PROPS, m, f->of);
     if (slice_is(m->key, "properties")) {
         buf_str(d->r->out, "properties:{}");
         return 0;
@@ -278,6 +305,10 @@ static int step(struct decl *d, struct frame *f)
 {
     const struct json *x;
 
+    /* References may be to references: a few lines of JSON would fill any memory. */
+    if (d->r->out->n - d->begin > CHAT_TOOLS_BYTES_MAX)
+        return chat_bad(d->r, AT(d), ": the declarations are longer than %u bytes",
+                        CHAT_TOOLS_BYTES_MAX);
     if (f->tail != NULL) {
         x = f->tail;
         f->tail = NULL;
@@ -308,9 +339,10 @@ static int put_parameters(struct decl *d, const struct json *p)
         return chat_bad(d->r, AT(d), ": parameters.properties must be an object, not %s",
                         json_type_name(props->type));
 
+    d->root = p;
     buf_str(d->r->out, ",parameters:{");
     if (truthy(props)) {
-        rc = open_frame(d, PROPS, props, false);
+        rc = open_frame(d, PROPS, props, p);
         while (rc == 0 && d->n > 0)
             rc = step(d, &d->frame[d->n - 1]);
         buf_str(d->r->out, ",");
@@ -371,7 +403,7 @@ static int put_tool(struct decl *d, const struct json *fn)
 
 int chat_tools(struct render *r, const struct json *tools)
 {
-    struct decl d = { .r = r };
+    struct decl d = { .r = r, .begin = r->out->n };
     int         rc = 0;
 
     for (const struct json *t = tools->child; t != NULL && rc == 0; t = t->next, d.i++)

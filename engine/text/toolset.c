@@ -102,8 +102,7 @@ static void add(struct schema_place *at, const struct json *schema, bool *full)
         at->alt[at->n++] = schema;
 }
 
-/* "#/$defs/Name", as far as it leads; NULL: nowhere. */
-static const struct json *follow(const struct json *root, struct slice ref)
+const struct json *schema_follow(const struct json *root, struct slice ref)
 {
     const char *p = ref.p, *end = ref.p + ref.n;
 
@@ -132,7 +131,7 @@ static void expand(struct schema_place *at, bool full)
         const struct json *schema = at->alt[i], *ref = json_get(schema, "$ref");
 
         if (ref != NULL && ref->type == JSON_STRING)
-            add(at, follow(at->root, ref->text), &full);
+            add(at, schema_follow(at->root, ref->text), &full);
         for (size_t k = 0; k < sizeof(of) / sizeof(of[0]); k++) {
             const struct json *list = json_get(schema, of[k]);
 

@@ -35,6 +35,9 @@ struct schema_place {
     int32_t            n;               /* 0: nothing is known of it */
 };
 
+/* What "#/$defs/Name" in a schema leads to; NULL: nowhere. It may lead back. */
+const struct json *schema_follow(const struct json *root, struct slice ref);
+
 /* The arguments of tool i; -1: nothing is known. */
 void schema_root(const struct toolset *t, int32_t i, struct schema_place *at);
 /* Inside: the value of a key, an element of an array. to may be at. */
