@@ -268,7 +268,7 @@ __device__ static inline void scores(float *s, struct smem *sm, uint32_t q, stru
     }
 }
 
-/* o += p v, queued. col: bytes to this warpgroup's columns of a chunk. */
+/* o += p v, queued chunk by chunk. col: bytes to this warpgroup's columns of a chunk. */
 template <int dim>
 __device__ static inline void values(float *o, struct smem *sm, const uint32_t *p, int col,
                                      struct ring *use)
@@ -285,9 +285,9 @@ __device__ static inline void values(float *o, struct smem *sm, const uint32_t *
         #pragma unroll
         for (int i = 0; i < v_keys / 16; i++)
             wgmma_64x256(o, p + (c * (v_keys / 16) + i) * 4, v + i * 128);
+        wgmma_commit();
         ring_next(use);
     }
-    wgmma_commit();
 }
 
 /* Scores of the keys from k0 that a row does not see. */
@@ -302,33 +302,30 @@ __device__ static inline void mask(float *s, const struct rows *st, int k0)
     }
 }
 
-/* s <- exp(s - max) */
-__device__ static inline void softmax(float *s, struct rows *st)
+/* s <- exp(s - max) of row h. */
+__device__ static inline void softmax(float *s, struct rows *st, int h)
 {
+    float max = -INFINITY, sum = 0, top;
+
     #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float max = -INFINITY, sum = 0, top;
+    for (int i = h * 2; i < KEYS / 2; i += 4)
+        max = fmaxf(max, fmaxf(s[i], s[i + 1]));
+    max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 1));
+    max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 2));
 
-        #pragma unroll
-        for (int i = h * 2; i < KEYS / 2; i += 4)
-            max = fmaxf(max, fmaxf(s[i], s[i + 1]));
-        max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 1));
-        max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 2));
-
-        st->shrink[h] = 1;
-        if (max > st->max[h] + LAZY / LOG2_E) {
-            st->shrink[h] = exp2_fast((st->max[h] - max) * LOG2_E);
-            st->max[h] = max;
-        }
-        top = st->max[h] == -INFINITY ? 0 : st->max[h] * LOG2_E;
-        #pragma unroll
-        for (int i = h * 2; i < KEYS / 2; i += 4) {
-            s[i] = exp2_fast(s[i] * LOG2_E - top);
-            s[i + 1] = exp2_fast(s[i + 1] * LOG2_E - top);
-            sum += s[i] + s[i + 1];
-        }
-        st->sum[h] = st->sum[h] * st->shrink[h] + sum;
+    st->shrink[h] = 1;
+    if (max > st->max[h] + LAZY / LOG2_E) {
+        st->shrink[h] = exp2_fast((st->max[h] - max) * LOG2_E);
+        st->max[h] = max;
     }
+    top = st->max[h] == -INFINITY ? 0 : st->max[h] * LOG2_E;
+    #pragma unroll
+    for (int i = h * 2; i < KEYS / 2; i += 4) {
+        s[i] = exp2_fast(s[i] * LOG2_E - top);
+        s[i + 1] = exp2_fast(s[i + 1] * LOG2_E - top);
+        sum += s[i] + s[i + 1];
+    }
+    st->sum[h] = st->sum[h] * st->shrink[h] + sum;
 }
 
 /* p: s as bf16, laid out as the left side of a product already. */
@@ -409,21 +406,26 @@ __device__ static void consume(struct smem *sm, const struct attn *a, const stru
     keep<32>(s);
     release(sm, &done);
     mask(s, &st, k0);
-    softmax(s, &st);
+    softmax(s, &st, 0);
+    softmax(s, &st, 1);
     pack(p, s);
     for (k0 += KEYS; k0 < end; k0 += KEYS) {
         scores<dim>(s, sm, q, &use, &done);
         values<dim>(o, sm, p, col, &use);
-        wgmma_wait<1>();
+        wgmma_wait<chunks>();              /* the scores are there */
         keep<32>(s);
         release(sm, &done);
         if (k0 + KEYS > b->pos + 1 || (a->window > 0 && k0 < end - a->window))
             mask(s, &st, k0);
-        softmax(s, &st);
+        softmax(s, &st, 0);
+        wgmma_wait<chunks / 2>();
+        for (int c = 0; c < chunks / 2; c++)
+            release(sm, &done);
+        softmax(s, &st, 1);
         wgmma_wait<0>();
         keep<128>(o);
         keep<32>(s);
-        for (int c = 0; c < chunks; c++)
+        for (int c = 0; c < chunks / 2; c++)
             release(sm, &done);
         shrink(o, &st);
         pack(p, s);
