@@ -283,8 +283,206 @@ static void bench_experts(void)
     }
 }
 
+/* --- attention: one sequence, n_tok new tokens behind `past` --- */
+
+enum { HEADS = 16, PAGE_TOK = 16, PROBES = 4 };
+
+struct attn_shape { const char *name; int32_t n_kv, dim, window, n_rot; };
+
+/* host and dev: the same layer; its tokens all in one array. n: floats in q, in k and v. */
+struct attn_case {
+    struct attn_layer host, dev;
+    void             *scratch;
+    bool              fast;
+    size_t            n_q, n_k, n_page;
+};
+
+static void launch_attn(const void *p)
+{
+    const struct attn_case *c = p;
+
+    if (c->fast && attn_prefill_cuda(&c->dev, stream))
+        return;
+    norm_rope_cuda(&c->dev.rope, stream);
+    kv_store_cuda(&c->dev.store, stream);
+    attn_cuda(&c->dev.attn, c->scratch, smem_max, stream);
+}
+
+/* n numbers that bf16 can hold, within scale, which is a power of 2. */
+static float *numbers(size_t n, float scale)
+{
+    float *v = malloc(n * sizeof(float));
+
+    if (v == NULL)
+        check(cudaErrorMemoryAllocation);
+    for (size_t i = 0; i < n; i++)
+        v[i] = scale * ((float) (next() % 511) / 256 - 1);
+    return v;
+}
+
+static void *dev_floats(const float *v, size_t n)
+{
+    return dev_copy(v, n * sizeof(float));
+}
+
+static void *dev_halves(const float *v, size_t n)
+{
+    uint16_t *h = bf16_of(v, n);
+    void *d = dev_copy(h, n * 2);
+
+    free(h);
+    return d;
+}
+
+/* The pages are in no order. */
+static struct kv_map attn_map(int32_t past, int32_t n_tok)
+{
+    int32_t n_page = (past + n_tok - 1) / PAGE_TOK + 1;
+    int32_t *pos = malloc((size_t) n_tok * 4), *seq = calloc((size_t) n_tok, 4);
+    int32_t *page = malloc((size_t) n_page * 4);
+
+    if (pos == NULL || seq == NULL || page == NULL)
+        check(cudaErrorMemoryAllocation);
+    for (int32_t i = 0; i < n_tok; i++)
+        pos[i] = past + i;
+    for (int32_t i = 0; i < n_page; i++) {
+        int32_t k = (int32_t) (next() % (uint32_t) (i + 1));
+
+        page[i] = page[k];
+        page[k] = i;
+    }
+    return (struct kv_map) { pos, seq, page, n_page, n_tok };
+}
+
+static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t past, int32_t n_tok)
+{
+    struct kv_map map = attn_map(past, n_tok), on_dev = map;
+    size_t width = (size_t) (h->n_kv * h->dim), n_cs = (size_t) (n_tok * 2 * h->n_rot);
+    struct kv_layer kv = { NULL, NULL, PAGE_TOK, h->n_kv, h->dim };
+    struct attn_layer *l = &c->host, *d = &c->dev;
+
+    c->n_q = (size_t) (n_tok * HEADS * h->dim);
+    c->n_k = (size_t) n_tok * width;
+    c->n_page = (size_t) (map.page_max * PAGE_TOK) * width;
+    kv.k = numbers(c->n_page, 1);
+    kv.v = numbers(c->n_page, 1);
+    l->rope = (struct norm_rope) { numbers(c->n_q, 4), numbers((size_t) h->dim, 0.5f),
+                                   numbers(n_cs, 1), 1e-6f, n_tok, HEADS, h->dim, h->n_rot };
+    l->store = (struct kv_store) { kv, map, numbers(c->n_k, 4), numbers(c->n_k, 4), l->rope.w,
+                                   l->rope.cs, 1e-6f, h->n_rot };
+    l->attn = (struct attn) { malloc(c->n_q * sizeof(float)), l->rope.q, kv, map, HEADS, h->window,
+                              1, past + n_tok };
+
+    *d = *l;
+    on_dev.pos = dev_copy(map.pos, (size_t) n_tok * 4);
+    on_dev.seq = dev_copy(map.seq, (size_t) n_tok * 4);
+    on_dev.page = dev_copy(map.page, (size_t) map.page_max * 4);
+    d->store.kv.k = dev_halves(kv.k, c->n_page);
+    d->store.kv.v = dev_halves(kv.v, c->n_page);
+    d->store.map = d->attn.map = on_dev;
+    d->store.k = dev_floats(l->store.k, c->n_k);
+    d->store.v = dev_floats(l->store.v, c->n_k);
+    d->store.w = d->rope.w = dev_floats(l->rope.w, (size_t) h->dim);
+    d->store.cs = d->rope.cs = dev_floats(l->rope.cs, n_cs);
+    d->rope.q = dev_floats(l->rope.q, c->n_q);
+    d->attn.q = d->rope.q;
+    d->attn.kv = d->store.kv;
+    d->attn.y = dev(c->n_q * 2);
+    c->scratch = dev(attn_cuda_scratch(HEADS, h->dim));
+}
+
+static void attn_free(const struct attn_case *c)
+{
+    const struct attn_layer *l = &c->host, *d = &c->dev;
+    const void *host[] = { l->rope.q, l->rope.w, l->rope.cs, l->store.k, l->store.v,
+                           l->store.kv.k, l->store.kv.v, l->store.map.pos, l->store.map.seq,
+                           l->store.map.page, l->attn.y };
+    const void *gpu[] = { d->rope.q, d->rope.w, d->rope.cs, d->store.k, d->store.v,
+                          d->store.kv.k, d->store.kv.v, d->store.map.pos, d->store.map.seq,
+                          d->store.map.page, d->attn.y, c->scratch };
+
+    for (size_t i = 0; i < sizeof(host) / sizeof(host[0]); i++)
+        free((void *) (uintptr_t) host[i]);
+    for (size_t i = 0; i < sizeof(gpu) / sizeof(gpu[0]); i++)
+        cudaFree((void *) (uintptr_t) gpu[i]);
+}
+
+/* The twin takes some of the tokens, the first and the last among them. */
+static double attn_deviation(const struct attn_case *c)
+{
+    const struct attn_layer *l = &c->host;
+    int32_t n_tok = l->rope.n_tok, n_kv = l->attn.kv.n_kv;
+    size_t row = c->n_q / (size_t) n_tok;
+    uint16_t *got = malloc(row * 2);
+    float *scratch = malloc(attn_scratch(HEADS, n_kv, l->attn.ctx) * sizeof(float));
+    double d = 0, max = 0;
+
+    if (got == NULL || scratch == NULL)
+        check(cudaErrorMemoryAllocation);
+    kv_store_ref(&l->store, 0, n_tok);
+    for (int64_t i = 0; i < PROBES; i++) {
+        int64_t t = i * (n_tok - 1) / (PROBES - 1);
+        const float *y = (const float *) l->attn.y + (size_t) t * row;
+
+        norm_rope_ref(&l->rope, t, t + 1);
+        attn_ref(&l->attn, t * n_kv, (t + 1) * n_kv, scratch);
+        check(cudaMemcpy(got, (char *) c->dev.attn.y + (size_t) t * row * 2, row * 2,
+                         cudaMemcpyDeviceToHost));
+        for (size_t k = 0; k < row; k++) {
+            uint32_t u = (uint32_t) got[k] << 16;
+            float v;
+
+            memcpy(&v, &u, sizeof(v));
+            if (!isfinite(v))
+                return INFINITY;
+            d = fmax(d, fabs((double) (v - y[k])));
+            max = fmax(max, fabs((double) y[k]));
+        }
+    }
+    free(got);
+    free(scratch);
+    return max > 0 ? d / max : INFINITY;
+}
+
+static void bench_attn(const struct attn_shape *h, int32_t past, int32_t n_tok, bool fast)
+{
+    struct attn_case c = { .fast = fast };
+    int64_t seen = h->window > 0 && h->window < past ? h->window + n_tok : past + n_tok;
+    char name[48], shape[48];
+    struct row r = { .name = name, .shape = shape, .limit = 2e-2 };
+
+    attn_new(&c, h, past, n_tok);
+    launch_attn(&c);
+    check(cudaStreamSynchronize(stream));
+    r.deviation = attn_deviation(&c);
+    r.us = time_us(launch_attn, &c);
+    for (int32_t i = 0; i < n_tok; i++)
+        r.flops += 4.0 * HEADS * h->dim
+                   * (h->window > 0 && past + i >= h->window ? h->window : past + i + 1);
+    r.bytes = 6.0 * (double) c.n_q + 12.0 * (double) c.n_k
+              + 4.0 * (double) ((seen - n_tok) * h->n_kv * h->dim);
+    snprintf(name, sizeof(name), "%s%s", h->name, fast ? "" : " (base path)");
+    snprintf(shape, sizeof(shape), "%d tokens behind %d", n_tok, past);
+    report(&r);
+    attn_free(&c);
+}
+
+static void bench_attention(void)
+{
+    static const struct attn_shape shape[] = { { "attention sliding", 8, 256, 1024, 128 },
+                                               { "attention global", 2, 512, 0, 64 } };
+    static const int32_t past[] = { 0, 4096, 6144 }, n_tok[] = { 128, 512, 2048 };
+
+    for (int s = 0; s < 2; s++)
+        for (int p = 0; p < 3; p++)
+            for (int n = 0; n < 3; n++)
+                for (int fast = hopper.n_sm > 0; fast >= 0; fast--)
+                    if (only == 0 || only == n_tok[n])
+                        bench_attn(&shape[s], past[p], n_tok[n], fast != 0);
+}
+
 static const struct { const char *name; void (*run)(void); } table[] = {
-    { "moe", bench_experts },
+    { "moe", bench_experts }, { "attention", bench_attention },
 };
 
 int main(int argc, char **argv)

@@ -382,8 +382,6 @@ void attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s)
     g.a = *a;
     g.group = a->n_head / a->kv.n_kv;
     if (a->map.n_tok > ATTN_SPLIT_TOK) {
-        if (attn_prefill_cuda(a, s))
-            return;
         if (a->map.n_tok >= 8 * a->n_seq && smem_bytes(64, a->kv.head_dim) <= smem_max)
             launch_dim<64>(&g, s);
         else

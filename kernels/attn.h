@@ -18,8 +18,8 @@ struct attn {
     int32_t         ctx;          /* its largest pos + 1: both only choose among ways */
 };
 
-/* From raw projections: q is normed and turned in place, K and V go to their pages, then attention.
- * rope.n_tok and store.map are attn's. store.k NULL: another layer has stored them. */
+/* From raw projections: q is normed and turned, in place or not, K and V go to their pages, then
+ * attention. rope.n_tok and store.map are attn's. store.k NULL: another layer has stored them. */
 struct attn_layer {
     struct norm_rope rope;
     struct kv_store  store;

@@ -6,6 +6,8 @@
  * rows; both compute all scores, each has half of the columns of V, since the sums of 64 x 512
  * fill the registers of both.
  *
+ * The consumers norm and turn the queries of their tile before that.
+ *
  * Scores of the next 64 keys are computed while those of the last ones are multiplied by V; the
  * softmax runs beside the products. Tiles begin at multiples of span, keys at multiples of 64, so
  * what a row sums in which order depends on its position alone.
@@ -13,6 +15,7 @@
  * Bound by the matrix units; heads of 512 also by the L2, which sends 2 KB for each key and 64
  * rows. */
 #include "cuda.h"
+#include "head.cuh"
 #include "wgmma.cuh"
 
 #define KEYS       64                      /* of a tile */
@@ -102,34 +105,44 @@ __device__ static bool find_tile(struct tile *b, const struct attn *a, int k, in
     return true;
 }
 
-/* The consumers bring the queries as bf16; row r is head r % group of token r / group. */
+/* The consumers norm and turn the queries; row r is head r % group of token r / group. */
 template <int dim>
-__device__ static void load_q(struct smem *sm, const struct attn *a, const struct tile *b,
+__device__ static void load_q(struct smem *sm, const struct attn_layer *a, const struct tile *b,
                               int group)
 {
-    const int rows = shape<dim>::rows, units = dim / 8, many = 8;
+    const int rows = shape<dim>::rows, many = 4, warps = CONSUMERS / 32;
+    const struct norm_rope *rope = &a->rope;
+    int lane = threadIdx.x % 32;
+    struct head<dim> w;
 
-    for (int i = threadIdx.x; i < rows * units; i += many * CONSUMERS) {
-        float4 x[many][2] = {};            /* all on their way before the first is used */
+    head_load(&w, rope->w);
+    for (int r0 = threadIdx.x / 32; r0 < rows; r0 += many * warps) {
+        struct head<dim> x[many] = {};     /* all on their way before the first is used */
+        struct turn<dim> turn[many] = {};
 
         #pragma unroll
         for (int k = 0; k < many; k++) {
-            int r = (i + k * CONSUMERS) / units, u = i % units, t = r / group;
-            int64_t head = (int64_t) (b->t0 + t) * a->n_head + b->h_kv * group + r % group;
+            int r = r0 + k * warps, t = b->t0 + r / group;
 
-            if (t < b->n_tok) {
-                x[k][0] = *(const float4 *) (a->q + head * dim + u * 8);
-                x[k][1] = *(const float4 *) (a->q + head * dim + u * 8 + 4);
+            if (r / group < b->n_tok) {
+                head_load(&x[k], rope->q + ((int64_t) t * rope->n_head + b->h_kv * group
+                                            + r % group) * dim);
+                turn_load(&turn[k], rope->cs + (int64_t) t * 2 * rope->n_rot, rope->n_rot);
             }
         }
         #pragma unroll
         for (int k = 0; k < many; k++) {
-            int r = (i + k * CONSUMERS) / units, u = i % units;
-            const float4 *v = x[k];
+            int r = r0 + k * warps;
 
-            *(uint4 *) (sm->q + u / 8 * (rows * 128) + r * 128 + ((u ^ r) & 7) * 16) = make_uint4(
-                pack_bf16(v[0].x, v[0].y), pack_bf16(v[0].z, v[0].w), pack_bf16(v[1].x, v[1].y),
-                pack_bf16(v[1].z, v[1].w));
+            head_norm(&x[k], &w, rope->eps);
+            head_turn(&x[k], &turn[k]);
+            #pragma unroll
+            for (int j = 0; j < dim / 128; j++) {
+                int piece = lane + 32 * j, u = piece / 2;
+
+                *(uint2 *) (sm->q + u / 8 * (rows * 128) + r * 128 + ((u ^ r) & 7) * 16
+                            + piece % 2 * 8) = piece_bf16(x[k].v[j]);
+            }
         }
     }
     fence_async();
@@ -374,9 +387,10 @@ __device__ static inline void write_rows(const float *o, const struct rows *st,
 }
 
 template <int dim>
-__device__ static void consume(struct smem *sm, const struct attn *a, const struct tile *b,
+__device__ static void consume(struct smem *sm, const struct attn_layer *l, const struct tile *b,
                                int group)
 {
+    const struct attn *a = &l->attn;
     const int chunks = shape<dim>::chunks;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = warp / 4;
     int row = warp % 4 * 16 + lane / 4 + (dim == 256 ? half * 64 : 0);
@@ -396,11 +410,10 @@ __device__ static void consume(struct smem *sm, const struct attn *a, const stru
         st.hi[h] = pos;
         st.lo[h] = a->window > 0 ? pos - a->window + 1 : 0;
     }
+    load_q<dim>(sm, l, b, group);
     #pragma unroll
     for (int i = 0; i < 128; i++)
         o[i] = 0;
-
-    load_q<dim>(sm, a, b, group);
     scores<dim>(s, sm, q, &use, &done);
     wgmma_wait<0>();
     keep<32>(s);
@@ -440,35 +453,37 @@ __device__ static void consume(struct smem *sm, const struct attn *a, const stru
 #endif
 
 template <int dim>
-static __global__ void __launch_bounds__(THREADS, 1) prefill_kernel(struct attn a)
+static __global__ void __launch_bounds__(THREADS, 1) prefill_kernel(struct attn_layer l)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char mem[];
     struct smem *sm = (struct smem *) mem;
-    int group = a.n_head / a.kv.n_kv;
+    const struct attn *a = &l.attn;
+    int group = a->n_head / a->kv.n_kv;
     struct tile b;
 
     if (threadIdx.x < RING) {
         barrier_init(&sm->full[threadIdx.x], PRODUCERS);
         barrier_init(&sm->empty[threadIdx.x], CONSUMERS / 32);
     }
-    if (!find_tile(&b, &a, blockIdx.y, shape<dim>::rows / group, sm))
+    if (!find_tile(&b, a, blockIdx.y, shape<dim>::rows / group, sm))
         return;
     b.h_kv = blockIdx.x;
     if (__shfl_sync(WARP_ALL, threadIdx.x / CONSUMERS, 0) > 0) {
         regs_give<56>();
-        produce<dim>(sm, &a, &b);
+        produce<dim>(sm, a, &b);
     } else {
         regs_take<224>();
-        consume<dim>(sm, &a, &b, group);
+        consume<dim>(sm, &l, &b, group);
     }
 #endif
 }
 
 /* false: this device runs the other code of the file, which has no such kernel. */
-template <int dim> static bool launch(const struct attn *a, gpu_stream s)
+template <int dim> static bool launch(const struct attn_layer *l, gpu_stream s)
 {
     static int ready;                      /* one thread launches. 0: not asked yet, -1: no */
+    const struct attn *a = &l->attn;
     int span = shape<dim>::rows / (a->n_head / a->kv.n_kv);
     int tiles = a->map.n_tok / span + 2 * a->n_seq;
     struct cudaFuncAttributes attr;
@@ -480,17 +495,21 @@ template <int dim> static bool launch(const struct attn *a, gpu_stream s)
             cudaFuncSetAttribute(prefill_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int) sizeof(struct smem));
     }
-    if (ready < 0 || span == 0)
+    if (ready < 0)
         return false;
+    if (l->store.k != NULL)
+        kv_store_cuda(&l->store, s);
     tiles = tiles < a->map.n_tok ? tiles : a->map.n_tok;
     prefill_kernel<dim><<<dim3((unsigned) a->kv.n_kv, (unsigned) tiles), THREADS,
-                          sizeof(struct smem), s>>>(*a);
+                          sizeof(struct smem), s>>>(*l);
     return true;
 }
 
-int attn_prefill_cuda(const struct attn *a, gpu_stream s)
+int attn_prefill_cuda(const struct attn_layer *a, gpu_stream s)
 {
-    if (a->kv.head_dim == 256)
+    if (a->attn.map.n_tok <= ATTN_SPLIT_TOK || a->rope.n_rot % 4 != 0)
+        return 0;
+    if (a->attn.kv.head_dim == 256)
         return launch<256>(a, s);
-    return a->kv.head_dim == 512 && launch<512>(a, s);
+    return a->attn.kv.head_dim == 512 && launch<512>(a, s);
 }

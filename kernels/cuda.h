@@ -54,15 +54,15 @@ int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, gpu_stream s);
 #define ATTN_SPLIT_TOK 64                 /* up to so many tokens a context is split and merged */
 size_t attn_cuda_scratch(int32_t n_head, int32_t head_dim);
 void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s);
-/* On Hopper, heads of 256 and 512: bound by the matrix units, 45 % of their speed accepted. 0: not
- * for this device or shape, nothing was launched. */
-int    attn_prefill_cuda(const struct attn *a, gpu_stream s);
 
 /* All of a layer's attention for steps of one token a sequence, up to ATTN_DECODE_TOK of them:
  * bound by the reading of K and V. 0: not for this step, nothing was launched. */
 #define ATTN_DECODE_TOK 256
 size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim);
 int    attn_decode_cuda(const struct attn_layer *a, void *scratch, size_t smem_max, gpu_stream s);
+/* The same for other steps of more than ATTN_SPLIT_TOK tokens, on Hopper, heads of 256 and 512: q
+ * stays raw; bound by the matrix units, 45 % of their speed accepted. */
+int    attn_prefill_cuda(const struct attn_layer *a, gpu_stream s);
 
 void   moe_route_cuda(const struct moe_route *a, gpu_stream s);
 

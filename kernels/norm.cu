@@ -1,6 +1,7 @@
 /* norm.cu - one block a row, one warp a head. */
 #include "cuda.h"
 #include "dev.cuh"
+#include "head.cuh"
 
 #define HEAD_MAX   512
 #define HEAD_WARPS 4                       /* heads of one block */
@@ -246,7 +247,7 @@ void rope_table_cuda(const struct rope_table *a, gpu_stream s)
 }
 
 /* One warp: y[0..dim-1] in shared memory <- rope(w * x / rms(x)). */
-__device__ static void head_norm(float *y, const float *x, const float *w, const float *cs,
+__device__ static void norm_turn(float *y, const float *x, const float *w, const float *cs,
                                  int n_rot, int dim, float eps, int lane)
 {
     float sum = 0, s;
@@ -281,7 +282,7 @@ static __global__ void norm_rope_kernel(struct norm_rope a)
 
     if (t >= a.n_tok)
         return;
-    head_norm(y, q, a.w, a.cs + t * 2 * a.n_rot, a.n_rot, a.head_dim, a.eps, lane);
+    norm_turn(y, q, a.w, a.cs + t * 2 * a.n_rot, a.n_rot, a.head_dim, a.eps, lane);
     for (int i = lane * 4; i < a.head_dim; i += 128)
         *(float4 *) (q + i) = *(const float4 *) (y + i);
 }
@@ -315,19 +316,48 @@ static __global__ void kv_store_kernel(struct kv_store a)
         return;
     out = (bf16 *) (is_v ? a.kv.v : a.kv.k) + slot(&a.kv, &a.map, t) + h % a.kv.n_kv * dim;
     if (is_v)
-        head_norm(y, a.v + h * dim, NULL, NULL, 0, dim, a.eps, lane);
+        norm_turn(y, a.v + h * dim, NULL, NULL, 0, dim, a.eps, lane);
     else
-        head_norm(y, a.k + h * dim, a.w, a.cs + (int64_t) t * 2 * a.n_rot, a.n_rot, dim, a.eps,
+        norm_turn(y, a.k + h * dim, a.w, a.cs + (int64_t) t * 2 * a.n_rot, a.n_rot, dim, a.eps,
                   lane);
     for (int k = lane * 4; k < dim; k += 128)
         *(uint2 *) (out + k) = make_uint2(pack_bf16(y[k], y[k + 1]), pack_bf16(y[k + 2], y[k + 3]));
 }
 
+/* A warp for both of each head: nothing in shared memory, so that many are on their way. */
+template <int dim>
+static __global__ void __launch_bounds__(256) kv_store_wide_kernel(struct kv_store a)
+{
+    int64_t h = (int64_t) blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, to;
+    int t = (int) (h / a.kv.n_kv);
+    struct head<dim> k, v, w;
+    struct turn<dim> turn;
+
+    if (t >= a.map.n_tok)
+        return;
+    head_load(&k, a.k + h * dim);
+    head_load(&v, a.v + h * dim);
+    head_load(&w, a.w);
+    turn_load(&turn, a.cs + (int64_t) t * 2 * a.n_rot, a.n_rot);
+    to = slot(&a.kv, &a.map, t) + h % a.kv.n_kv * dim;
+    head_norm<dim>(&v, NULL, a.eps);
+    head_store((bf16 *) a.kv.v + to, &v);
+    head_norm(&k, &w, a.eps);
+    head_turn(&k, &turn);
+    head_store((bf16 *) a.kv.k + to, &k);
+}
+
 void kv_store_cuda(const struct kv_store *a, gpu_stream s)
 {
-    unsigned n = (unsigned) ceil_div(2 * (int64_t) a->map.n_tok * a->kv.n_kv, HEAD_WARPS);
+    int64_t n = (int64_t) a->map.n_tok * a->kv.n_kv;
+    unsigned wide = (unsigned) ceil_div(n, 8);
 
-    kv_store_kernel<<<n, HEAD_WARPS * 32, 0, s>>>(*a);
+    if (a->kv.head_dim == 256 && a->n_rot % 4 == 0)
+        kv_store_wide_kernel<256><<<wide, 256, 0, s>>>(*a);
+    else if (a->kv.head_dim == 512 && a->n_rot % 4 == 0)
+        kv_store_wide_kernel<512><<<wide, 256, 0, s>>>(*a);
+    else
+        kv_store_kernel<<<(unsigned) ceil_div(2 * n, HEAD_WARPS), HEAD_WARPS * 32, 0, s>>>(*a);
 }
 
 static __global__ void kv_copy_kernel(struct kv_copy a, int64_t page16)

@@ -414,7 +414,8 @@ static void cuda_attn_layer(struct backend *be, const struct attn_layer *a)
 
     if (a->attn.map.n_tok == 0 || !begin(c))
         return;
-    if (!attn_decode_cuda(a, c->attn, c->smem_max, c->stream)) {
+    if (!attn_decode_cuda(a, c->attn, c->smem_max, c->stream)
+        && !attn_prefill_cuda(a, c->stream)) {
         norm_rope_cuda(&a->rope, c->stream);
         if (a->store.k != NULL)
             kv_store_cuda(&a->store, c->stream);
