@@ -173,13 +173,25 @@ def post(path):
     urllib.request.urlopen(urllib.request.Request(s.url + path, b"", method="POST")).close()
 
 
+def settled():
+    """Nobody is served, and nobody's pages are still on their way into the cache."""
+    return s.metric("vllm:num_requests_running") == s.metric("vllm:num_requests_waiting") == 0 \
+        and pages()["full used"] == pages()["sliding used"] == 0
+
+
+def reset():
+    limit = time.time() + 10
+    while not settled() and time.time() < limit:
+        time.sleep(0.02)
+    post("/admin/reset_prefix_cache")
+
+
 async def run():
     idle = []
     for i in range(len(PROBES)):
         idle.append(await probe(i))
-        post("/admin/reset_prefix_cache")
-    before, start = pages(), time.time()
-    end = start + a.seconds
+        reset()
+    before, end = pages(), time.time() + a.seconds
     work = asyncio.gather(prober(end, idle), *[client(end) for _ in range(a.streams)])
     await asyncio.sleep(a.seconds * 0.4)
     early = rss()
@@ -187,16 +199,9 @@ async def run():
     return before, early
 
 
-def settled():
-    return s.metric("vllm:num_requests_running") == s.metric("vllm:num_requests_waiting") == 0 \
-        and pages()["full used"] == pages()["sliding used"] == 0
-
-
 with Stack(model=a.model, serve_args=serve_args) as s:
     before, early = asyncio.run(run())
-    limit = time.time() + 10
-    while not settled() and time.time() < limit:
-        time.sleep(0.05)
+    reset()
     print(f"# {count}, {len(wrong)} wrong, {pages()}")
     for w in wrong[:10]:
         print("#", w)
@@ -204,14 +209,14 @@ with Stack(model=a.model, serve_args=serve_args) as s:
     ok(all(count.values()), "of every kind there were some")
     ok(settled(), "nobody runs, waits or holds a page")
     ok(rss() <= early + 32, f"{early} MiB after two fifths, {rss()} at the end")
-    post("/admin/reset_prefix_cache")
     same(pages(), before, "every page is free again")
+    nginx_log = s.log("error.log")                     # before its engine leaves it
     s.engine.send_signal(signal.SIGTERM)
     same(s.engine.wait(30), 0, "the engine ends")
     log = s.log("inferd.log")
     used = re.findall(r"memory (?:when ready|at the end): .*? ([\d.]+) allocated", log)
     ok(len(used) == 2 and used[0] == used[1], f"nothing was allocated after ready: {used} MiB")
     print("# " + "\n# ".join(re.findall(r"the GPU had .*", log)))
-    bad = re.findall(r"^.*\[(?:error|alert|crit|emerg|warn)\].*$", log + s.log("error.log"), re.M)
+    bad = re.findall(r"^.*\[(?:error|alert|crit|emerg|warn)\].*$", log + nginx_log, re.M)
     same(bad, [], "the logs have no error")
 done()
