@@ -44,6 +44,7 @@ struct conf {
     const char *uds;                        /* NULL: /run/inferd/NAME.sock */
     int32_t     uds_mode;
     const char *uds_group;
+    int32_t     ping_interval_s;            /* 0: never */
     const char *api_key_file;               /* NULL: none */
     int32_t     drain_timeout_s;
     int32_t     log_level;                  /* enum log_level */

@@ -222,6 +222,7 @@ struct ngx_http_infer_ctx_s {
     unsigned                    end_sent:1;
     unsigned                    header:1;       /* passed to the client */
     unsigned                    stream:1;
+    unsigned                    named:1;        /* its events have names */
     unsigned                    flush:1;
     unsigned                    got_first:1;
     unsigned                    got_stats:1;

@@ -182,6 +182,7 @@ ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
 
     r->headers_out.status = head->status;
     ctx->stream = (head->flags & WIRE_REP_STREAM) != 0;
+    ctx->named = (head->flags & WIRE_REP_NAMED) != 0;
     ctx->reply_left = head->body_bytes;
 
     if (head->body_bytes != WIRE_BODY_UNKNOWN) {
@@ -476,11 +477,16 @@ ngx_http_infer_cut(ngx_http_infer_ctx_t *ctx, const char *code,
         return;
     }
 
+    /* api_error is Anthropic's server_error; their events have names */
+
     p = ngx_snprintf(text, sizeof(text),
-                     "data: {\"error\":{\"message\":\"%s\","
-                     "\"type\":\"server_error\",\"param\":null,"
-                     "\"code\":\"%s\"}}\n\ndata: [DONE]\n\n",
-                     message, code);
+                     "%sdata: {%s\"error\":{\"message\":\"%s\","
+                     "\"type\":\"%s\",\"param\":null,"
+                     "\"code\":\"%s\"}}\n\n%s",
+                     ctx->named ? "event: error\n" : "",
+                     ctx->named ? "\"type\":\"error\"," : "", message,
+                     ctx->named ? "api_error" : "server_error", code,
+                     ctx->named ? "" : "data: [DONE]\n\n");
 
     rc = ngx_http_infer_append(ctx, text, p - text);
 

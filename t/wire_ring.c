@@ -492,6 +492,22 @@ static void test_heads(void)
     is_int(wire_rep_head_read(b, n, &aa, &it), E_INVALID, "no colon names in a reply");
 }
 
+static void reply_flags(void)
+{
+    struct wire_rep_head a = { .body_bytes = WIRE_BODY_UNKNOWN, .status = 200, .n_hdr = 1 }, aa;
+    struct wire_hdr_iter it;
+    uint8_t              b[128];
+    uint32_t             n = sizeof(a);
+
+    wire_hdr_put(b, sizeof(b), &n, str("content-type"), str("text/event-stream"));
+    a.flags = WIRE_REP_STREAM | WIRE_REP_NAMED;
+    memcpy(b, &a, sizeof(a));
+    is_int(wire_rep_head_read(b, n, &aa, &it), 0, "a stream of named events");
+    a.flags = WIRE_REP_NAMED << 1;
+    memcpy(b, &a, sizeof(a));
+    is_int(wire_rep_head_read(b, n, &aa, &it), E_INVALID, "a flag that means nothing");
+}
+
 /* Two threads and two bells. A poll that times out while there is something to do is a lost
  * wake-up: the only thing that these rings must never do. */
 #define STRESS_N  200000
@@ -722,6 +738,7 @@ int main(void)
     test_hostile_records();
     test_hostile_indices();
     test_heads();
+    reply_flags();
     test_dekker();
     run_two(produce, consume, "stream", 0);
     run_two(pong, pong, "ping-pong", 1);

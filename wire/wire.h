@@ -18,7 +18,7 @@
 
 #define WIRE_MAGIC           0x31524645464e49ull    /* "INFERF1" */
 #define WIRE_MAJOR           1                      /* exact match */
-#define WIRE_MINOR           0                      /* the smaller of both counts */
+#define WIRE_MINOR           1                      /* the smaller of both counts */
 
 #define WIRE_LINE            64                     /* one cache line */
 #define WIRE_SLOT_MAX        16384
@@ -78,11 +78,12 @@ struct wire_rep_head {
     uint64_t body_bytes;          /* Content-Length, or WIRE_BODY_UNKNOWN for a stream */
     uint16_t status;              /* 200 .. 599 */
     uint16_t n_hdr;               /* pairs as above; "content-type" is required */
-    uint32_t flags;               /* WIRE_REP_STREAM: an SSE stream */
+    uint32_t flags;               /* WIRE_REP_* */
 };
 
 #define WIRE_BODY_UNKNOWN    (~0ull)
-#define WIRE_REP_STREAM      1
+#define WIRE_REP_STREAM      1    /* an SSE stream */
+#define WIRE_REP_NAMED       2    /* whose events have names, so an error's too; since minor 1 */
 
 struct wire_stats {               /* for the $infer_ variables */
     uint32_t prompt_tok, cached_tok, completion_tok, reasoning_tok;

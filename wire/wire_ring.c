@@ -132,6 +132,7 @@ int wire_ring_attach(struct wire_ring *w, enum wire_role role, struct wire_seg *
         .window = s.f.window,
         .rx_type_min = role == WIRE_WORKER ? WIRE_REP_HEAD : WIRE_REQ_HEAD,
         .rx_type_max = role == WIRE_WORKER ? WIRE_REP_END : WIRE_REQ_CANCEL,
+        .peer_minor = s.f.minor,
         .peer_acks = role == WIRE_ENGINE,
     };
 
@@ -535,7 +536,7 @@ int wire_rep_head_read(const uint8_t *buf, uint32_t len, struct wire_rep_head *h
     memcpy(h, buf, sizeof(*h));
 
     if (h->status < 200 || h->status > 599 || h->n_hdr > WIRE_HDR_N_MAX
-        || (h->flags & ~WIRE_REP_STREAM) != 0
+        || (h->flags & ~(WIRE_REP_STREAM | WIRE_REP_NAMED)) != 0
         || (h->body_bytes > WIRE_BODY_BYTES_MAX && h->body_bytes != WIRE_BODY_UNKNOWN))
     {
         return E_INVALID;

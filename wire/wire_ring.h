@@ -27,6 +27,7 @@ struct wire_ring {                  /* private memory of one side; all fields ar
     uint32_t last_space;            /* peer->need_space that we already answered */
     uint32_t n_slot, window;
     uint16_t rx_type_min, rx_type_max;   /* what the peer may say */
+    uint32_t peer_minor;            /* its WIRE_MINOR */
     uint32_t peer_acks;             /* the peer's segment has acks: we are the engine */
 };
 

@@ -7,6 +7,12 @@ void out_close(struct out_id *id)
     buf_free(&id->block.items);
 }
 
+void out_ping(struct buf *b, const struct out_id *id)
+{
+    (void) id;
+    buf_str(b, ": ping\n\n");
+}
+
 const struct dialect *dialect_of(enum ask_kind kind)
 {
     switch (kind) {

@@ -74,6 +74,7 @@ struct dialect {
     const char *id_prefix;          /* "chatcmpl-"; the request id follows */
     const char *prompt_field;       /* to blame for a prompt that is too long */
     const char *max_field;          /* and for too long an answer; NULL: a chat has two */
+    bool        named_events;       /* "event: NAME" stands before each "data: " */
     bool        usage_on_delta;     /* delta is told the usage so far, whoever asks */
 
     /* A stream: delta*, then end; or fail at any point, which is then the last word. Whole SSE
@@ -81,6 +82,7 @@ struct dialect {
     void (*delta)(struct buf *b, struct out_id *id, const struct out_choice *c,
                   const struct out_usage *usage);
     void (*end)(struct buf *b, struct out_id *id, const struct out_usage *usage);
+    void (*ping)(struct buf *b, const struct out_id *id);    /* nothing to say, but still here */
     void (*fail)(struct buf *b, struct out_id *id, const struct api_err *e);
 
     /* A whole answer: begin, each choice, end. */
@@ -93,6 +95,8 @@ struct dialect {
 };
 
 void out_close(struct out_id *id);
+/* The ping that every decoder skips: a comment, with the blank line that some need. */
+void out_ping(struct buf *b, const struct out_id *id);
 
 /* Where in the text of the choice the next token after these begins, in characters. */
 int64_t out_lp_end(const struct out_choice *c);

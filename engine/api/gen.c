@@ -25,6 +25,7 @@ struct gen {
     struct buf     echo;               /* id.echo is its bytes */
     atomic_bool    aborted;            /* by an admin, from any thread */
     bool           stream, with_ids;
+    uint64_t       spoke_ns;           /* of a stream: its last event, or its beginning */
     bool           ids_as_tokens, prompt_lp, echo_lp, progress;    /* as asked for */
     int32_t        interval;           /* tokens of a chunk */
     struct steering steering;
@@ -412,6 +413,8 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     g->n_choice = n_choice;
     g->n_per_prompt = (int32_t) ask->n;
     g->dialect = dialect_of(kind);
+    g->spoke_ns = st->start_ns;
+    st->named_events = g->dialect->named_events;
     g->stream = ask->stream;
     g->with_ids = ask->return_token_ids || p->api->tok == NULL;
     g->ids_as_tokens = ask->ids_as_tokens;
@@ -725,6 +728,17 @@ static void gen_fail(struct gen *g, const struct req *refused)
     finish_stream(g, WIRE_END_ERROR);
 }
 
+/* A proxy or a client may take a long silence for a dead connection. */
+static void ping_if_silent(struct gen *g)
+{
+    uint64_t now = api_now_ns(), limit = (uint64_t) g->port->api->c.ping_s * 1000000000u;
+
+    if (g->st->out.n == 0 && limit > 0 && now - g->spoke_ns >= limit)
+        g->dialect->ping(&g->st->out, &g->id);
+    if (g->st->out.n > 0)
+        g->spoke_ns = now;
+}
+
 static void pump_stream(struct gen *g, bool all_done)
 {
     struct stream *st = g->st;
@@ -738,6 +752,8 @@ static void pump_stream(struct gen *g, bool all_done)
 
     for (int32_t i = 0; i < g->n_choice; i++)
         write_choice(g, &g->choice[i], piece);
+    if (!all_done)
+        ping_if_silent(g);
 
     if (st->out.n > 0 && !st->head_sent)
         stream_head(st, 200, "text/event-stream; charset=utf-8", WIRE_BODY_UNKNOWN, NULL);

@@ -146,6 +146,8 @@ void stream_head(struct stream *st, int status, const char *ctype, uint64_t body
     uint8_t  buf[WIRE_RESERVE];
     uint32_t n = sizeof(h);
 
+    if (h.flags != 0 && st->named_events && st->link->wire.ring.peer_minor >= 1)
+        h.flags |= WIRE_REP_NAMED;
     put_header(buf, &n, "content-type", ctype);
     put_header(buf, &n, "x-request-id", st->request_id);
     for (; extra != NULL && extra->name != NULL; extra++) {

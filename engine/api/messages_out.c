@@ -129,6 +129,7 @@ static void message_delta(struct buf *b, struct out_id *id, const struct out_cho
                           const struct out_usage *usage)
 {
     if (c->role) {
+        id->block.seq++;
         buf_str(b, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":");
         put_head(b, id);
         buf_str(b, ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":");
@@ -159,6 +160,15 @@ static void message_end(struct buf *b, struct out_id *id, const struct out_usage
 {
     (void) id, (void) usage;            /* the last delta has told it */
     buf_str(b, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+}
+
+/* An event of its own, but none before message_start, which is always the first. */
+static void message_ping(struct buf *b, const struct out_id *id)
+{
+    if (id->block.seq == 0)
+        out_ping(b, id);
+    else
+        buf_str(b, "event: ping\ndata: {\"type\":\"ping\"}\n\n");
 }
 
 static void message_fail(struct buf *b, struct out_id *id, const struct api_err *e)
@@ -222,8 +232,9 @@ static void message_whole_end(struct buf *b, struct out_id *id, const struct out
 
 const struct dialect dialect_messages = {
     .id_prefix = "msg_", .prompt_field = "messages", .max_field = "max_tokens",
-    .usage_on_delta = true,
-    .delta = message_delta, .end = message_end, .fail = message_fail,
+    .named_events = true, .usage_on_delta = true,
+    .delta = message_delta, .end = message_end, .ping = message_ping,
+    .fail = message_fail,
     .whole_begin = message_begin, .whole_choice = message_choice,
     .whole_end = message_whole_end, .error = message_error,
 };

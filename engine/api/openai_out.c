@@ -305,7 +305,8 @@ static void out_whole_end(struct buf *b, struct out_id *id, const struct out_usa
 }
 
 #define OPENAI \
-    .delta = out_chunk, .end = out_end, .fail = out_fail, .whole_begin = out_whole_begin, \
+    .delta = out_chunk, .end = out_end, .ping = out_ping, \
+    .fail = out_fail, .whole_begin = out_whole_begin, \
     .whole_choice = out_whole_choice, .whole_end = out_whole_end, .error = out_error
 
 const struct dialect dialect_chat = {

@@ -41,7 +41,7 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     size_t       out_pos;
     uint64_t     sent;              /* bytes of records, for the credit */
     uint64_t     sent_ns, alive_steps;   /* of the last record; the core's, at the last ALIVE */
-    bool         head_sent, sse;
+    bool         head_sent, sse, named_events;
     struct wire_stats stats;        /* with finish empty unless it generated; id: at the end */
     uint32_t     end_reason;        /* WIRE_END_* */
     struct work *work;              /* NULL unless WORK: the reader thread has the body */

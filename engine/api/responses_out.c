@@ -303,7 +303,8 @@ static void response_whole_end(struct buf *b, struct out_id *id, const struct ou
 
 const struct dialect dialect_responses = {
     .id_prefix = "resp_", .prompt_field = "input", .max_field = "max_output_tokens",
-    .delta = response_delta, .end = response_end, .fail = response_fail,
+    .named_events = true,
+    .delta = response_delta, .end = response_end, .ping = out_ping, .fail = response_fail,
     .whole_begin = response_begin, .whole_choice = response_choice,
     .whole_end = response_whole_end, .error = out_error,
 };

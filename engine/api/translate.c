@@ -30,7 +30,7 @@ int tr_fields(struct tr *t, const struct tr_field *table, const char *prefix,
         while (f->name != NULL && !slice_is(v->key, f->name))
             f++;
         if (f->name == NULL) {
-            t->n_unknown++;
+            t->unknown = t->n_unknown++ == 0 ? v->key : t->unknown;
             continue;
         }
         if (v->type == JSON_NULL)

@@ -16,7 +16,8 @@ struct tr {
     struct buf        *out;          /* the chat's, an object under way; sticky full */
     struct buf        *echo;         /* members that the answer repeats, each with a ',' before */
     struct api_err    *e;
-    uint32_t           n_unknown;
+    uint32_t           n_unknown;    /* fields that no table knows */
+    struct slice       unknown;      /* the first of them, of root */
     uint32_t           n_member;     /* of out */
     uint32_t           n_message;    /* of its messages */
 };

@@ -17,9 +17,22 @@ static void work_free(struct work *w)
     free(w);
 }
 
+/* Fields that no table knows: counted, and under --strict the first of them is an error. */
+static int count_unknown(struct work *w, uint32_t n, struct slice first)
+{
+    char name[64];
+
+    atomic_fetch_add(&w->api->n_unknown_field, n);
+    if (!w->api->c.strict || n == 0)
+        return 0;
+    snprintf(name, sizeof(name), "%.*s", (int) (first.n < 60 ? first.n : 60),
+             first.p != NULL ? first.p : "");
+    return api_err_400(&w->e, "unknown_parameter", name, "Unknown parameter: '%s'.", name);
+}
+
 /* The body says again what it says in the words of a chat; of that, not of the client's JSON, the
  * ask borrows. A translation adds a level, and at most a node for each. */
-static int translate(struct work *w, const struct json **root, uint32_t *n_unknown)
+static int translate(struct work *w, const struct json **root)
 {
     static const struct json_limits lim = {
         .bytes = 2 * API_BODY_BYTES_MAX, .depth = API_JSON_DEPTH_MAX + 2,
@@ -30,7 +43,8 @@ static int translate(struct work *w, const struct json **root, uint32_t *n_unkno
     struct err err;
     int        rc = tr_body(&t, w->kind);
 
-    *n_unknown = t.n_unknown;
+    if (rc == 0)
+        rc = count_unknown(w, t.n_unknown, t.unknown);
     json_free(w->doc);
     w->doc = NULL;
     if (rc == 0 && json_parse(&w->doc, root, text.p, text.n, &lim, &err) != 0)
@@ -38,16 +52,6 @@ static int translate(struct work *w, const struct json **root, uint32_t *n_unkno
                          "The translated request is not valid %s", err.msg);
     buf_free(&text);
     return rc;
-}
-
-static int unknown_field(struct work *w)
-{
-    char name[64];
-
-    snprintf(name, sizeof(name), "%.*s", (int) (w->ask.unknown.n < 60 ? w->ask.unknown.n : 60),
-             w->ask.unknown.p != NULL ? w->ask.unknown.p : "");
-    w->ask = (struct ask) { 0 };
-    return api_err_400(&w->e, "unknown_parameter", name, "Unknown parameter: '%s'.", name);
 }
 
 static int read_ask(struct work *w)
@@ -58,22 +62,18 @@ static int read_ask(struct work *w)
     bool               chat = (w->kind & ASK_TRANSLATED) != 0;
     const struct json *root;
     struct err         err;
-    uint32_t           n_unknown = 0;
 
     /* its words begin with "JSON: " */
     if (json_parse(&w->doc, &root, w->body.p, w->body.n, &lim, &err) != 0)
         return api_err_400(&w->e, "invalid_json", NULL, "The request body is not valid %s",
                            err.msg);
-    if (chat && translate(w, &root, &n_unknown) != 0)
+    if (chat && translate(w, &root) != 0)
         return E_INVALID;
-    if (ask_read(&w->ask, chat ? ASK_CHAT : w->kind, root, &w->e) != 0) {
-        w->ask = (struct ask) { 0 };       /* half read: nothing of it counts */
+    if (ask_read(&w->ask, chat ? ASK_CHAT : w->kind, root, &w->e) != 0
+        || count_unknown(w, w->ask.n_unknown, w->ask.unknown) != 0) {
+        w->ask = (struct ask) { 0 };       /* nothing of it counts */
         return E_INVALID;
     }
-    w->ask.n_unknown += n_unknown;
-    atomic_fetch_add(&w->api->n_unknown_field, w->ask.n_unknown);
-    if (w->api->c.strict && w->ask.n_unknown > 0)
-        return unknown_field(w);
     return 0;
 }
 
