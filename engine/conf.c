@@ -175,6 +175,7 @@ static const struct { int cmd, n; const char *name, *args; } commands[] = {
     { CONF_BENCH,   1, "bench engine", "DIR" },
     { CONF_BENCH_PACE, 1, "bench pace", "DIR" },
     { CONF_BENCH_SERVE, 0, "bench serve", "--url URL" },
+    { CONF_API,     0, "api",     "" },
 };
 
 static int bad_range(const struct conf_opt *o, const char *v, struct err *e)

@@ -75,6 +75,7 @@ struct conf {
 enum conf_cmd_bit {
     CONF_SERVE = 1, CONF_PLAN = 2, CONF_INSPECT = 4, CONF_SCORE = 8, CONF_RENDER = 16,
     CONF_CHAT = 32, CONF_BENCH = 64, CONF_BENCH_SERVE = 128, CONF_BENCH_PACE = 256,
+    CONF_API = 512,
 };
 
 /* argv after the subcommand. E_INVALID: e names the option and what it takes. */

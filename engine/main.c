@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "docs.h"
 #include "log.h"
 #include "render.h"
 #include "score.h"
@@ -37,6 +38,22 @@ static int cmd_render(const struct conf *c)
     return rc != 0 ? cmd_fail(&e) : 0;
 }
 
+static int cmd_api(const struct conf *c)
+{
+    struct buf b = { 0 };
+    struct err e;
+
+    (void) c;
+    docs_write(&b);
+    if (b.full || fwrite(b.p, 1, b.n, stdout) != b.n) {
+        err_set(&e, E_IO, "api: cannot be written");
+        buf_free(&b);
+        return cmd_fail(&e);
+    }
+    buf_free(&b);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int         cmd;
@@ -52,6 +69,7 @@ static const struct {
     { "bench pace", CONF_BENCH_PACE, cmd_bench_pace, "a long prompt beside answers under way" },
     { "bench serve", CONF_BENCH_SERVE, cmd_bench_serve, "speed of a server over HTTP, any server" },
     { "render",  CONF_RENDER,  cmd_render,  "print the prompt text of chat requests" },
+    { "api",     CONF_API,     cmd_api,     "print docs/api.md: endpoints, fields and limits" },
 };
 
 #define N_COMMAND  (sizeof(commands) / sizeof(commands[0]))

@@ -72,6 +72,13 @@ for more in [], ["--itl-target-ms", "1"], ["--load-format", "dummy", "--no-async
 refused(["nowhere", "config.json"], "serve", "nowhere")
 refused(["nowhere"], "render", "nowhere")
 
+p = run("api")
+with open("docs/api.md") as f:
+    ok(p.returncode == 0 and p.stdout == f.read(),
+       "docs/api.md is what the tables say (if not: build/inferd api > docs/api.md)")
+for route in ("POST /v1/messages", "POST /v1/responses", "GET /v1/models/{id}"):
+    ok(f"`{route}`" in p.stdout, f"it tells of {route}")
+
 p = run("inspect", "models/demo")
 same(p.returncode, 0, "inspect")
 ok("experts" in p.stdout and "large" in p.stdout, "it names experts and the template")

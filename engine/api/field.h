@@ -25,6 +25,9 @@ struct field {
 typedef int field_fn(const struct field *f, const struct json *v, struct ask *a, const char *path,
                      struct api_err *e);
 
+struct field_set { const char *prefix; uint32_t kinds; const struct field *rows; };
+extern const struct field_set openai_sets[];     /* openai_in.c, for docs; rows NULL: the end */
+
 /* What is stored: int64_t; double; bool; enum ask_flag; struct slice; const struct json *. */
 field_fn field_int, field_num, field_bool, field_flag, field_str, field_array;
 /* Known, not built: only what would have no effect anyway passes. */

@@ -1,4 +1,5 @@
 /* http.c - the route table, and the routes that need no generation. */
+#include "docs.h"
 #include "openai_out.h"
 #include "work.h"
 
@@ -17,6 +18,7 @@ struct route {
     route_fn     *run;               /* answers at once; NULL: work reads the body first */
     work_fn      *work;
     enum ask_kind kind;              /* of its body, and so of the words of its errors */
+    const char   *help;              /* for docs */
 };
 
 static struct api *api_of(const struct stream *st)
@@ -458,25 +460,37 @@ static void on_abort(struct stream *st)
 }
 
 static const struct route routes[] = {
-    { WIRE_METHOD_POST, "/v1/chat/completions", KEY, true, NULL, work_generate, ASK_CHAT },
-    { WIRE_METHOD_POST, "/v1/completions",      KEY, true, NULL, work_generate, ASK_TEXT },
-    { WIRE_METHOD_POST, "/v1/responses",        KEY, true, NULL, work_generate, ASK_RESPONSES },
-    { WIRE_METHOD_POST, "/v1/messages",         KEY, true, NULL, work_generate, ASK_MESSAGES },
-    { WIRE_METHOD_POST, "/v1/messages/count_tokens", KEY, true, NULL, work_count, ASK_COUNT },
-    { WIRE_METHOD_POST, "/tokenize",       KEY,   true,  NULL, work_tokenize, ASK_TOKENIZE },
-    { WIRE_METHOD_POST, "/detokenize",     KEY,   true,  NULL, work_detokenize, ASK_DETOKENIZE },
-    { WIRE_METHOD_POST, "/apply-template", KEY,   true,  NULL, work_apply_template, ASK_TEMPLATE },
-    { WIRE_METHOD_GET,  "/v1/models",      KEY,   true,  on_models,  NULL, 0 },
-    { WIRE_METHOD_GET,  "/v1/models/",     KEY,   true,  on_model,   NULL, 0 },
-    { WIRE_METHOD_GET,  "/health",         OPEN,  false, on_health,  NULL, 0 },
-    { WIRE_METHOD_GET,  "/ready",          OPEN,  false, on_ready,   NULL, 0 },
-    { WIRE_METHOD_GET,  "/metrics",        KEY,   false, on_metrics, NULL, 0 },
-    { WIRE_METHOD_GET,  "/version",        KEY,   false, on_version, NULL, 0 },
-    { WIRE_METHOD_GET,  "/server_info",    KEY,   true,  on_server_info, NULL, 0 },
-    { WIRE_METHOD_GET,  "/load",           KEY,   false, on_load,    NULL, 0 },
-    { WIRE_METHOD_POST, "/admin/reset_prefix_cache", ADMIN, false, on_reset, NULL, 0 },
-    { WIRE_METHOD_POST, "/admin/drain",    ADMIN, false, on_drain,   NULL, 0 },
-    { WIRE_METHOD_POST, "/admin/abort",    ADMIN, false, on_abort,   NULL, 0 },
+    { WIRE_METHOD_POST, "/v1/chat/completions", KEY, true, NULL, work_generate, ASK_CHAT,
+      "an answer to a conversation" },
+    { WIRE_METHOD_POST, "/v1/completions", KEY, true, NULL, work_generate, ASK_TEXT,
+      "the continuation of a text, or of token ids" },
+    { WIRE_METHOD_POST, "/v1/responses", KEY, true, NULL, work_generate, ASK_RESPONSES,
+      "OpenAI's newer API, without what would have to be stored" },
+    { WIRE_METHOD_POST, "/v1/messages", KEY, true, NULL, work_generate, ASK_MESSAGES,
+      "Anthropic's API" },
+    { WIRE_METHOD_POST, "/v1/messages/count_tokens", KEY, true, NULL, work_count, ASK_COUNT,
+      "tokens of such a request's prompt" },
+    { WIRE_METHOD_POST, "/tokenize", KEY, true, NULL, work_tokenize, ASK_TOKENIZE,
+      "token ids of a text, or of a conversation" },
+    { WIRE_METHOD_POST, "/detokenize", KEY, true, NULL, work_detokenize, ASK_DETOKENIZE,
+      "the text of token ids" },
+    { WIRE_METHOD_POST, "/apply-template", KEY, true, NULL, work_apply_template, ASK_TEMPLATE,
+      "the prompt that a conversation becomes" },
+    { WIRE_METHOD_GET, "/v1/models", KEY, true, on_models, NULL, 0, "the served names" },
+    { WIRE_METHOD_GET, "/v1/models/", KEY, true, on_model, NULL, 0, "one of them" },
+    { WIRE_METHOD_GET, "/health", OPEN, false, on_health, NULL, 0, "the process lives" },
+    { WIRE_METHOD_GET, "/ready", OPEN, false, on_ready, NULL, 0,
+      "200: it serves; 503: how far it is" },
+    { WIRE_METHOD_GET, "/metrics", KEY, false, on_metrics, NULL, 0, "Prometheus text" },
+    { WIRE_METHOD_GET, "/version", KEY, false, on_version, NULL, 0, "of the server" },
+    { WIRE_METHOD_GET, "/server_info", KEY, true, on_server_info, NULL, 0,
+      "the model, and the limits of this server" },
+    { WIRE_METHOD_GET, "/load", KEY, false, on_load, NULL, 0, "for load balancers" },
+    { WIRE_METHOD_POST, "/admin/reset_prefix_cache", ADMIN, false, on_reset, NULL, 0,
+      "forget cached prefixes" },
+    { WIRE_METHOD_POST, "/admin/drain", ADMIN, false, on_drain, NULL, 0, "finish, then end" },
+    { WIRE_METHOD_POST, "/admin/abort", ADMIN, false, on_abort, NULL, 0,
+      "end the requests of `?request_id=ID`" },
     { 0 }
 };
 
@@ -562,6 +576,15 @@ static bool take_in(struct stream *st)
     if (st->route->run == NULL)
         early_add(st);
     return true;
+}
+
+void docs_routes(struct buf *b)
+{
+    static const char *const key[] = { "none", "any", "`admin`" };
+
+    for (const struct route *r = routes; r->path != NULL; r++)
+        buf_fmt(b, "| `%s %s%s` | %s | %s |\n", method_name(r->method), r->path,
+                r->path[strlen(r->path) - 1] == '/' ? "{id}" : "", key[r->access], r->help);
 }
 
 bool http_admit(struct stream *st)

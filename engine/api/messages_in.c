@@ -413,18 +413,18 @@ static int put_thinking(struct tr *t, const struct tr_field *f, const struct jso
     return 0;
 }
 
+static const struct tr_field metadata_fields[] = {
+    { "user_id", tr_str, "user", 0, API_LABEL_BYTES_MAX, NULL, "" },
+    { 0 }
+};
+
 static int check_metadata(struct tr *t, const struct tr_field *f, const struct json *v,
                           const char *path)
 {
-    static const struct tr_field rows[] = {
-        { "user_id", tr_str, "user", 0, API_LABEL_BYTES_MAX, NULL, NULL },
-        { 0 }
-    };
-
     (void) f;
     if (v->type != JSON_OBJECT)
         return tr_bad_type(t, path, "an object", v);
-    return tr_fields(t, rows, "metadata.", v);
+    return tr_fields(t, metadata_fields, "metadata.", v);
 }
 
 static int put_stop(struct tr *t, const struct tr_field *f, const struct json *v, const char *path)
@@ -457,23 +457,26 @@ static int put_tier(struct tr *t, const struct tr_field *f, const struct json *v
 
 static const struct tr_field fields[] = {
     { "model",          tr_str, "model", 1, 256, NULL, "a served name" },
-    { "max_tokens",     tr_int, "max_tokens", 1, INT32_MAX, NULL, "of the answer, thoughts too" },
-    { "messages",       put_messages, NULL, 1, API_MESSAGE_MAX, NULL,
+    { "max_tokens",     tr_int, "max_tokens", 1, INT32_MAX, NULL,
+      "required (not to count): of the answer, thoughts too" },
+    { "messages",       put_messages, NULL, 1, API_MESSAGE_MAX, "array",
       "user and assistant; blocks text, thinking, tool_use, tool_result. An assistant's message at "
       "the end is continued" },
-    { "system",         with_messages, NULL, 0, 0, NULL, "a string, or text blocks" },
-    { "tools",          put_tools, NULL, 0, 0, NULL, "name, description, input_schema" },
-    { "tool_choice",    put_choice, NULL, 0, 0, NULL,
+    { "system",         with_messages, NULL, 0, 0, "string or array", "a string, or text blocks" },
+    { "tools",          put_tools, NULL, 0, API_TOOL_MAX, "array",
+      "name, description, input_schema" },
+    { "tool_choice",    put_choice, NULL, 0, 0, "object",
       "auto, any, tool with a name, none; disable_parallel_tool_use" },
-    { "thinking",       put_thinking, NULL, 0, 0, NULL,
+    { "thinking",       put_thinking, NULL, 0, 0, "object",
       "enabled with budget_tokens, adaptive, disabled" },
-    { "temperature",    tr_num, "temperature", 0, 1, NULL, "" },
-    { "top_p",          tr_num, "top_p", 0, 1, NULL, "" },
-    { "top_k",          tr_int, "top_k", 0, INT32_MAX, NULL, "0: off" },
-    { "stop_sequences", put_stop, "stop", 0, API_STOP_MAX, NULL, "strings that end the answer" },
-    { "stream",         tr_bool, "stream", 0, 0, NULL, "" },
-    { "metadata",       check_metadata, NULL, 0, 0, NULL, "user_id" },
-    { "service_tier",   put_tier, NULL, 0, 0, NULL, "auto, standard_only: there is one tier" },
+    { "temperature",    tr_num, "temperature", 0, 1, NULL, "if absent, the model's" },
+    { "top_p",          tr_num, "top_p", 0, 1, NULL, "likewise" },
+    { "top_k",          tr_int, "top_k", 0, INT32_MAX, NULL, "likewise; 0: off" },
+    { "stop_sequences", put_stop, "stop", 0, API_STOP_MAX, "array",
+      "strings that end the answer" },
+    { "stream",         tr_bool, "stream", 0, 0, NULL, "named events" },
+    { "metadata",       check_metadata, NULL, 0, 0, "object", "user_id" },
+    { "service_tier",   put_tier, NULL, 0, 0, "string", "auto, standard_only: there is one tier" },
     { "cache_control",  tr_object, NULL, 0, 0, NULL, "prompts are cached anyway" },
     { "container",      tr_refuse, NULL, 0, 0, NULL, NULL },
     { "context_management", tr_refuse, NULL, 0, 0, NULL, NULL },
@@ -483,6 +486,10 @@ static const struct tr_field fields[] = {
     { "inference_geo",  tr_refuse, NULL, 0, 0, NULL, NULL },
     { "speed",          tr_refuse, NULL, 0, 0, "\"standard\"", NULL },
     { 0 }
+};
+
+const struct tr_set messages_sets[] = {
+    { "", fields }, { "metadata.", metadata_fields }, { NULL, NULL },
 };
 
 int messages_in(struct tr *t, enum ask_kind kind)

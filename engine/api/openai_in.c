@@ -586,6 +586,13 @@ static const struct field fields[] = {
     { 0 }
 };
 
+const struct field_set openai_sets[] = {
+    { "", ANY, fields }, { "stream_options.", GEN, stream_fields },
+    { "chat_template_kwargs.", ASK_CHAT | TOKS, template_fields },
+    { "messages[].", ASK_CHAT | TOKS, message_fields },
+    { "messages[].content[].", ASK_CHAT | TOKS, part_fields }, { NULL, 0, NULL },
+};
+
 /* What no single field can say. */
 static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
 {

@@ -351,7 +351,8 @@ static int put_format(struct tr *t, const struct tr_field *f, const struct json 
 }
 
 static const struct tr_field text_fields[] = {
-    { "format",    put_format, NULL, 0, 0, NULL, "text, json_object or json_schema" },
+    { "format",    put_format, NULL, 0, 0, "object",
+      "response_format of a chat, with the schema one level higher" },
     { "verbosity", tr_copy, "verbosity", 0, 0, NULL, "" },
     { 0 }
 };
@@ -389,32 +390,32 @@ static int check_include(struct tr *t, const struct tr_field *f, const struct js
 
 static const struct tr_field fields[] = {
     { "model",               tr_str, "model", 1, 256, NULL, "a served name" },
-    { "input",               put_input, NULL, 1, API_MESSAGE_MAX, NULL,
+    { "input",               put_input, NULL, 1, API_MESSAGE_MAX, "string or array",
       "a string, or items: message, function_call, function_call_output, reasoning" },
-    { "instructions",        check_instructions, NULL, 0, 0, NULL, "the system prompt" },
+    { "instructions",        check_instructions, NULL, 0, 0, "string", "the system prompt" },
     { "max_output_tokens",   tr_int, "max_completion_tokens", 1, INT32_MAX, NULL,
       "of the answer, thoughts too" },
-    { "tools",               put_tools, NULL, 0, 0, NULL, "of type function" },
-    { "tool_choice",         put_choice, "tool_choice", 0, 0, NULL,
+    { "tools",               put_tools, NULL, 0, 0, "array", "of type function" },
+    { "tool_choice",         put_choice, "tool_choice", 0, 0, "string or object",
       "none, auto, required, or a function by name" },
     { "parallel_tool_calls", tr_bool, "parallel_tool_calls", 0, 0, NULL, "" },
-    { "reasoning",           put_object, NULL, 0, 0, NULL, "effort; summary" },
-    { "text",                put_object, NULL, 0, 0, NULL, "format; verbosity" },
-    { "temperature",         tr_num, "temperature", 0, 2, NULL, "" },
-    { "top_p",               tr_num, "top_p", 0, 1, NULL, "" },
-    { "top_k",               tr_copy, "top_k", 0, 0, NULL, "as in chats" },
-    { "min_p",               tr_copy, "min_p", 0, 0, NULL, "as in chats" },
-    { "seed",                tr_copy, "seed", 0, 0, NULL, "as in chats" },
-    { "stream",              tr_bool, "stream", 0, 0, NULL, "" },
-    { "stream_options",      put_object, NULL, 0, 0, NULL, "include_obfuscation: false" },
-    { "metadata",            tr_copy, "metadata", 0, API_METADATA_MAX, NULL, "is repeated" },
+    { "reasoning",           put_object, NULL, 0, 0, "object", "effort; summary" },
+    { "text",                put_object, NULL, 0, 0, "object", "format; verbosity" },
+    { "temperature",         tr_num, "temperature", 0, 2, NULL, "if absent, the model's" },
+    { "top_p",               tr_num, "top_p", 0, 1, NULL, "likewise" },
+    { "top_k",               tr_copy, "top_k", 0, 0, NULL, "" },
+    { "min_p",               tr_copy, "min_p", 0, 0, NULL, "" },
+    { "seed",                tr_copy, "seed", 0, 0, NULL, "" },
+    { "stream",              tr_bool, "stream", 0, 0, NULL, "named events" },
+    { "stream_options",      put_object, NULL, 0, 0, "object", "include_obfuscation: false" },
+    { "metadata",            tr_copy, "metadata", 0, 0, NULL, "is repeated" },
     { "user",                tr_str, "user", 0, API_LABEL_BYTES_MAX, NULL, "" },
     { "safety_identifier",   tr_str, "safety_identifier", 0, API_LABEL_BYTES_MAX, NULL, "" },
     { "prompt_cache_key",    tr_str, "prompt_cache_key", 0, API_LABEL_BYTES_MAX, NULL, "" },
-    { "service_tier",        tr_copy, "service_tier", 0, 0, NULL, "as in chats" },
+    { "service_tier",        tr_copy, "service_tier", 0, 0, NULL, "" },
     { "store",               tr_bool, NULL, 0, 0, NULL,
       "nothing is stored, and the answer says so" },
-    { "include",             check_include, NULL, 0, 0, NULL, "reasoning.encrypted_content" },
+    { "include",             check_include, NULL, 0, 0, "array", "reasoning.encrypted_content" },
     { "truncation",          tr_refuse, NULL, 0, 0, "\"disabled\"", NULL },
     { "background",          tr_refuse, NULL, 0, 0, "false", NULL },
     { "top_logprobs",        tr_refuse, NULL, 0, 0, "0", NULL },
@@ -449,6 +450,11 @@ static void put_echo(struct tr *t)
     buf_str(t->echo, ",\"background\":false,\"previous_response_id\":null,\"store\":false,"
                      "\"truncation\":\"disabled\"");
 }
+
+const struct tr_set responses_sets[] = {
+    { "", fields }, { "reasoning.", reasoning_fields }, { "text.", text_fields },
+    { "stream_options.", stream_fields }, { NULL, NULL },
+};
 
 int responses_in(struct tr *t)
 {

@@ -203,13 +203,20 @@ int tr_refuse(struct tr *t, const struct tr_field *f, const struct json *v, cons
     bool       pass;
 
     json_write(v, &text);
-    pass = f->only != NULL && !text.full && slice_is((struct slice) { text.p, text.n }, f->only);
+    pass = f->note != NULL && !text.full && slice_is((struct slice) { text.p, text.n }, f->note);
     buf_free(&text);
     if (pass)
         return 0;
     return api_err_400(t->e, "unsupported_parameter", path, "'%s' is not supported by this "
-                       "server%s%s.", path, f->only != NULL ? ", except " : "",
-                       f->only != NULL ? f->only : "");
+                       "server%s%s.", path, f->note != NULL ? ", except " : "",
+                       f->note != NULL ? f->note : "");
+}
+
+const char *tr_type(const struct tr_field *f)
+{
+    return f->put == tr_refuse ? NULL : f->put == tr_int ? "integer" : f->put == tr_num ? "number"
+           : f->put == tr_bool ? "boolean" : f->put == tr_str ? "string"
+           : f->put == tr_object ? "object" : f->note != NULL ? f->note : "as in a chat";
 }
 
 int tr_body(struct tr *t, enum ask_kind kind)

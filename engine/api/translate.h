@@ -28,9 +28,16 @@ struct tr_field {
                      const char *path);
     const char *to;                  /* the chat's field; NULL: checked, and without effect */
     double      min, max;            /* of a number; bytes of a string */
-    const char *only;                /* tr_refuse: the JSON text that passes, or NULL: nothing */
-    const char *help;
+    const char *note;                /* tr_refuse: the JSON text that passes, or NULL: nothing;
+                                        of a row that does not tell it: the type, for docs */
+    const char *help;                /* for docs */
 };
+
+struct tr_set { const char *prefix; const struct tr_field *rows; };
+extern const struct tr_set messages_sets[], responses_sets[];    /* rows NULL: the end */
+
+/* "integer", "string", ...; NULL: of tr_refuse. */
+const char *tr_type(const struct tr_field *f);
 
 /* Every member of obj through its row. 0, or E_INVALID and *t->e. */
 int  tr_fields(struct tr *t, const struct tr_field *table, const char *prefix,
