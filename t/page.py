@@ -128,6 +128,12 @@ def canned(b, url):
          ("inferd", 0), "markup of the model stays text")
     same(b.js(f"{LAST}.querySelector('pre').textContent"),
          "<svg onload=\"document.title='gone'\">", "also in a code block")
+    b.click(".code button")
+    same(b.wait("getSelection().toString() + /Copied|Selected/.test("
+                "document.querySelector('.code button').textContent)",
+                "<svg onload=\"document.title='gone'\">true"),
+         "<svg onload=\"document.title='gone'\">true", "which can be copied")
+    b.js("box.focus()")
     same(b.js(f"{LAST}.querySelector('strong').textContent"), "<b>x</b>", "and in bold")
     same(b.js("document.querySelector('.user').textContent"), "evil", "the question is shown")
 
