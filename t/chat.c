@@ -112,7 +112,6 @@ static const char *const bad[][3] = {
       "an object with a type" },
     { CALLS "[],\"tool_responses\":[{}]}]}", "messages[0].tool_responses[0].response",
       "required" },
-    { CALLS "[],\"function_call\":{}}]}", "messages[0].function_call", "use tool_calls" },
     { HI ",\"tools\":[{}]}", "tools[0].function", "must be an object" },
     { HI ",\"tools\":[7]}", "tools[0].function", "must be an object" },
     { HI ",\"tools\":[{\"function\":{}}]}", "tools[0].function.name", "must be a string" },

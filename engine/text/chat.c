@@ -320,11 +320,6 @@ static int check_message(struct render *r, const struct json *m, uint32_t i)
         if ((j = chat_get(m, lists[k])) != NULL && j->type != JSON_ARRAY)
             return chat_bad(r, chat_at(r, "messages[%u].%s", i, lists[k]),
                             " must be an array, not %s", json_type_name(j->type));
-    if ((j = chat_get(m, "function_call")) != NULL)
-        return chat_bad(r, chat_at(r, "messages[%u].function_call", i),
-                        " is not supported: use tool_calls");
-    if ((j = chat_get(m, "audio")) != NULL)
-        return chat_bad(r, chat_at(r, "messages[%u].audio", i), " is not supported");
     return 0;
 }
 
