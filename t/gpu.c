@@ -594,6 +594,7 @@ static void test_attns(void)
         { 16, 8, 256, 1024 }, { 16, 2, 512, 0 }, { 4, 2, 16, 16 }, { 4, 1, 32, 0 }, { 4, 1, 64, 0 },
         { 6, 2, 128, 40 }, { 16, 1, 256, 512 },
     };
+    static const struct heads odd[] = { { 12, 4, 256, 100 }, { 12, 2, 512, 0 } };
     static const int32_t last[] = { 0, 1, 14, 15, 16, 17, 31, 32, 127, 128, 511, 512, 1022, 1023,
                                     1024, 1025, 2100 };
     static const struct run decode[] = { { 0, 1 }, { 33, 1 }, { 1023, 1 }, { 1024, 1 }, { 9, 1 } };
@@ -622,6 +623,11 @@ static void test_attns(void)
         }
         test_attn(&heads[i], pair, 2);
         test_attn(&heads[i], many, 64);
+    }
+    /* groups that do not fill a tile's rows */
+    for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        test_attn(&odd[i], prompt, 1);
+        test_attn(&odd[i], beside, 6);
     }
     /* contexts whose parts are longer, beside one whose are not */
     test_attn(&heads[3], (struct run[]) { { 9000, 1 }, { 8190, 1 }, { 8330, 1 } }, 3);
