@@ -8,9 +8,6 @@
 #include "backend.h"
 #include "cuda.h"
 
-#include "backend.h"
-#include "cuda.h"
-
 #include <cuda_runtime_api.h>
 #include <math.h>
 #include <stdio.h>

@@ -45,7 +45,7 @@ struct product {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* Outputs of an item and of one of its warpgroups. */
+/* Outputs of an item; a warpgroup has half of them. */
 template <bool up> __device__ static constexpr int rows_of_item()
 {
     return up ? BOXES * BOX / 2 : BOXES * BOX;
@@ -217,11 +217,13 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
     }
 }
 
-/* A warpgroup without rows in this item: gives its stages back. */
+/* A warpgroup without rows in this item: gives its stages back. All lanes have seen a stage first;
+ * elsewhere the products see to that. */
 __device__ static inline void pass(struct smem *sm, int n_k, uint32_t use)
 {
     for (int k = 0; k < n_k; k++, use++) {
         barrier_wait(&sm->full[use % STAGES], use / STAGES % 2);
+        __syncwarp();
         if (threadIdx.x % 32 == 0)
             barrier_arrive(&sm->empty[use % STAGES]);
     }
