@@ -137,6 +137,7 @@ static void launch_moe(const void *p)
 {
     const struct moe_case *c = p;
 
+    moe_route_cuda(&c->m, c->h, c->scratch, smem_max, stream);
     moe_cuda(&c->m, c->h, c->scratch, smem_max, stream);
 }
 
@@ -199,6 +200,7 @@ static double moe_deviation(const struct moe *shape, int32_t n_tok, const float 
     m.n_tok = n;
     m.gate_up = gate_up.host;
     m.down = down.host;
+    op_moe_route(twin, &m);
     op_moe(twin, &m);
     if (be_step_end(twin, &e) < 0)
         return INFINITY;

@@ -15,7 +15,8 @@ struct attn {
     int32_t         n_head;       /* a multiple of kv.n_kv */
     int32_t         window;       /* key j is visible to query i iff 0 <= i - j < window; 0: all */
     int32_t         n_seq;        /* sequences of the step, */
-    int32_t         ctx;          /* its largest pos + 1: both only choose among ways */
+    int32_t         n_one;        /* its first tokens that are alone in their sequences, */
+    int32_t         ctx;          /* its largest pos + 1: all three only choose among ways */
 };
 
 /* From raw projections: q is normed and turned, in place or not, K and V go to their pages, then

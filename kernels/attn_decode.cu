@@ -1,64 +1,75 @@
 /* attn_decode.cu - attention of one token a sequence: norm and turn of q and k, the store of k and
  * v, and the context in parts, each a block, whose results merge_kernel adds up.
  *
- * Old keys wait for no other kernel, so they are on their way before this one may read q. Parts
- * begin at multiples of their length and the length follows from the position alone, so a token's
- * result does not depend on its neighbours. Bound by the reading of K and V. */
+ * Old keys wait for no other kernel, so they are on their way before this one may read q. Bound by
+ * the reading of K and V. */
 #include "cuda.h"
 #include "dev.cuh"
 
 #define WARPS     8
 #define THREADS   (WARPS * 32)
 #define ROWS      16                       /* query heads of a kv head, filled up */
-#define PART_MAX  64                       /* parts of a context, about: they grow with it */
-#define PARTS     (PART_MAX + 2)
+#define PART_FEW  66                       /* parts of a context, at most; */
+#define PART_MAX  258                      /* of a step of up to FEW_TOK tokens */
+#define FEW_TOK   8
+#define PART_LANES ((PART_MAX + 31) / 32)
+#define MERGE_THREADS 128
+#define BLOCKS    1536                     /* of a launch, at most if that can be */
 
 struct args {
     struct attn_layer a;
-    int               group, z;            /* query heads of a kv head; parts in the scratch */
+    int               group;               /* query heads of a kv head */
+    int               len, z;              /* keys of a part, parts in the scratch */
     float            *acc, *max, *sum;     /* [n_tok, n_head, z, head_dim], [n_tok, n_head, z] */
 };
 
 /* Part i of a context has the keys (base + i) * len and on. */
-struct parts { int len, base, n; };
+struct parts { int first, base, n; };
 
-__host__ __device__ static inline struct parts parts_of(int pos, int window, int least)
+__device__ static inline struct parts parts_of(int pos, int window, int len)
 {
     int first = window > 0 && pos >= window ? pos - window + 1 : 0;
-    struct parts p = { least, 0, 0 };
 
-    while ((pos + 1 - first) / p.len > PART_MAX)
-        p.len *= 2;
-    p.base = first / p.len;
-    p.n = pos / p.len - p.base + 1;
-    return p;
+    return { first, first / len, pos / len - first / len + 1 };
 }
 
 /* What a block looks at: keys first .. end-1 of a sequence. */
 struct span { int seq, pos, h_kv, first, end; };
 
-/* n keys or values from k0 on to shared memory; not the newest one, which nobody has stored yet. */
+/* Where in the pages the keys from k0 on lie, or -1: a warp has neighbouring ones, of which lane i
+ * looks up the i'th. */
 template <int keys>
-__device__ static void load(bf16 *to, const void *pages, const struct args *g,
-                            const struct span *b, int k0, bool newest)
+__device__ static inline int find_slots(const struct args *g, const struct span *b, int k0)
 {
+    const int rows = keys / WARPS;
     const struct kv_layer *kv = &g->a.attn.kv;
     const int32_t *table = g->a.attn.map.page + (int64_t) b->seq * g->a.attn.map.page_max;
+    int key = k0 + (int) threadIdx.x / 32 * rows + (int) threadIdx.x % rows;
+
+    return key >= b->first && key < b->end
+           ? table[key / kv->page_tok] * kv->page_tok + key % kv->page_tok : -1;
+}
+
+/* Keys or values from k0 on to shared memory; not the newest one, if nobody has stored it yet. */
+template <int keys>
+__device__ static void load(bf16 *to, const void *pages, const struct args *g,
+                            const struct span *b, int k0, int slot, bool newest)
+{
+    const int rows = keys / WARPS;
+    const struct kv_layer *kv = &g->a.attn.kv;
     int lane = threadIdx.x % 32, dim = kv->head_dim, stride = dim + 8;
+    int row = threadIdx.x / 32 * rows;
 
-    #pragma unroll 4
-    for (int i = threadIdx.x / 32; i < keys; i += WARPS) {
-        int key = k0 + i;
-        bool in = key >= b->first && key < b->end;
-        const bf16 *p = (const bf16 *) pages;
+    #pragma unroll
+    for (int i = 0; i < rows; i++) {
+        int at = __shfl_sync(WARP_ALL, slot, i);
+        const bf16 *p = (const bf16 *) pages + ((int64_t) (at < 0 ? 0 : at) * kv->n_kv + b->h_kv)
+                                               * dim;
 
-        if (key == b->pos && !newest)
+        if (k0 + row + i == b->pos && !newest)
             continue;
-        if (in)
-            p += (((int64_t) table[key / kv->page_tok] * kv->page_tok + key % kv->page_tok)
-                  * kv->n_kv + b->h_kv) * dim;
         for (int c = lane * 8; c < dim; c += 256)
-            copy_async(to + i * stride + c, p + c, in);
+            copy_async(to + (row + i) * stride + c, p + c, at >= 0);
     }
 }
 
@@ -180,13 +191,13 @@ __device__ static void softmax(struct row_state *st, const float *s, bf16 *p, fl
         max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, o));
     #pragma unroll
     for (int i = 0; i < each; i++) {
-        v[i] = expf(v[i] - max);           /* a part has a visible key: max is a number */
+        v[i] = __expf(v[i] - max);           /* a part has a visible key: max is a number */
         sum += v[i];
         p[r * (keys + 8) + j + i] = __float2bfloat16(v[i]);
     }
     for (int o = 1; o < 16; o *= 2)
         sum += __shfl_xor_sync(WARP_ALL, sum, o);
-    scale = expf(st->max - max);
+    scale = __expf(st->max - max);
     st->sum = st->sum * scale + sum;
     st->max = max;
     if (j == 0)
@@ -264,7 +275,7 @@ static size_t smem_bytes(int keys, int dim)
 
 /* keys: of a step of the loop. dim_max: registers for so many columns. */
 template <int keys, int dim_max>
-static __global__ void __launch_bounds__(THREADS) attn_kernel(struct args g)
+static __global__ void __launch_bounds__(THREADS, 2) attn_kernel(struct args g)
 {
     extern __shared__ __align__(16) char smem[];
     const int n_tiles = (dim_max / 8 + WARPS - 1) / WARPS, pairs = (dim_max + 63) / 64;
@@ -277,32 +288,34 @@ static __global__ void __launch_bounds__(THREADS) attn_kernel(struct args g)
     struct row_state st = { -INFINITY, 0 };
     struct span b = { g.a.attn.map.seq[blockIdx.x], g.a.attn.map.pos[blockIdx.x], (int) blockIdx.y,
                       0, 0 };
-    struct parts part = parts_of(b.pos, window, keys);
+    struct parts part = parts_of(b.pos, window, g.len);
+    int slot;
     bool here;
 
     next_may_start();
     if ((int) blockIdx.z >= part.n)
         return;
-    lo = (part.base + (int) blockIdx.z) * part.len;
-    b.first = window > 0 && b.pos >= window ? b.pos - window + 1 : 0;
-    b.first = b.first > lo ? b.first : lo;
-    b.end = b.pos + 1 < lo + part.len ? b.pos + 1 : lo + part.len;
+    lo = (part.base + (int) blockIdx.z) * g.len;
+    b.first = part.first > lo ? part.first : lo;
+    b.end = b.pos + 1 < lo + g.len ? b.pos + 1 : lo + g.len;
     k0 = b.first / keys * keys;
     here = b.pos < k0 + keys;
-    load<keys>(k, kv->k, &g, &b, k0, false);
+    slot = find_slots<keys>(&g, &b, k0);
+    load<keys>(k, kv->k, &g, &b, k0, slot, false);
     copy_commit();
-    load<keys>(v, kv->v, &g, &b, k0, false);
+    load<keys>(v, kv->v, &g, &b, k0, slot, false);
     copy_commit();
 
     wait_for_others();
     bring_heads<pairs>(q, here ? k + (b.pos - k0) * stride : NULL,
                        here ? v + (b.pos - k0) * stride : NULL, &g, &b);
     if (here && g.a.store.k == NULL) {     /* an earlier kernel has stored the newest */
-        load<keys>(k, kv->k, &g, &b, k0, true);
-        load<keys>(v, kv->v, &g, &b, k0, true);
+        load<keys>(k, kv->k, &g, &b, k0, slot, true);
+        load<keys>(v, kv->v, &g, &b, k0, slot, true);
         copy_commit();
         copy_wait<0>();
     }
+    slot = find_slots<keys>(&g, &b, k0 + keys);
 
     for (; k0 < b.end; k0 += keys) {
         copy_wait<1>();
@@ -310,7 +323,7 @@ static __global__ void __launch_bounds__(THREADS) attn_kernel(struct args g)
         scores<keys>(s, q, k, dim);
         __syncthreads();                   /* nobody needs them any more */
         if (k0 + keys < b.end)
-            load<keys>(k, kv->k, &g, &b, k0 + keys, true);
+            load<keys>(k, kv->k, &g, &b, k0 + keys, slot, true);
         copy_commit();
         softmax<keys>(&st, s, p, shrink, &b, k0);
         copy_wait<1>();
@@ -318,43 +331,72 @@ static __global__ void __launch_bounds__(THREADS) attn_kernel(struct args g)
         values<keys, n_tiles>(o, p, v, shrink, dim);
         __syncthreads();
         if (k0 + keys < b.end)
-            load<keys>(v, kv->v, &g, &b, k0 + keys, true);
+            load<keys>(v, kv->v, &g, &b, k0 + keys, slot, true);
         copy_commit();
+        slot = find_slots<keys>(&g, &b, k0 + 2 * keys);        /* in time for the next turn */
     }
     write_part<n_tiles>(o, &st, &g, &b);
 }
 
-/* One block a token and head: the parts, in their order. */
-template <int least>
-static __global__ void merge_kernel(struct args g)
+/* One block a token and head: the parts, in their order; two columns a thread. */
+static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(struct args g)
 {
-    int dim = g.a.attn.kv.head_dim;
-    struct parts p = parts_of(g.a.attn.map.pos[blockIdx.x], g.a.attn.window, least);
+    __shared__ float weight[PART_MAX];
+    int dim = g.a.attn.kv.head_dim, lane = threadIdx.x % 32;
+    int n = parts_of(g.a.attn.map.pos[blockIdx.x], g.a.attn.window, g.len).n;
     int64_t head = (int64_t) blockIdx.x * g.a.attn.n_head + blockIdx.y;
-    const float *max = g.max + head * g.z, *sum = g.sum + head * g.z;
-    float top = -INFINITY, all = 0;
+    float max[PART_LANES], top = -INFINITY, all = 0;
 
     next_may_start();
     wait_for_others();
-    for (int i = 0; i < p.n; i++)
+    #pragma unroll
+    for (int i = 0; i < PART_LANES; i++) {
+        max[i] = lane + 32 * i < n ? g.max[head * g.z + lane + 32 * i] : -INFINITY;
         top = fmaxf(top, max[i]);
-    for (int i = 0; i < p.n; i++)
-        all += sum[i] * expf(max[i] - top);
-    for (int c = threadIdx.x; c < dim; c += blockDim.x) {
-        float y = 0;
+    }
+    for (int o = 16; o > 0; o /= 2)
+        top = fmaxf(top, __shfl_xor_sync(WARP_ALL, top, o));
+    #pragma unroll
+    for (int i = 0; i < PART_LANES; i++) {
+        float w = expf(max[i] - top);
 
-        for (int i = 0; i < p.n; i++)
-            y += g.acc[(head * g.z + i) * dim + c] * expf(max[i] - top);
-        ((bf16 *) g.a.attn.y)[head * dim + c] = __float2bfloat16(y / all);
+        if (lane + 32 * i < n) {
+            all += w * g.sum[head * g.z + lane + 32 * i];
+            if (threadIdx.x < 32)
+                weight[lane + 32 * i] = w;
+        }
+    }
+    all = 1 / warp_sum(all);
+    __syncthreads();
+    for (int c = threadIdx.x * 2; c < dim; c += MERGE_THREADS * 2) {
+        const float *acc = g.acc + head * g.z * dim + c;
+        float2 y = make_float2(0, 0);
+
+        #pragma unroll 8
+        for (int i = 0; i < n; i++) {
+            float2 u = *(const float2 *) (acc + (int64_t) i * dim);
+
+            y.x += u.x * weight[i];
+            y.y += u.y * weight[i];
+        }
+        *(uint32_t *) ((bf16 *) g.a.attn.y + head * dim + c) = pack_bf16(y.x * all, y.y * all);
     }
 }
 
-/* Parts that no context of the step exceeds. */
-static int part_count(const struct attn *a, int least)
+/* As many parts as give every SM its work, and no more: each is written and read once more. */
+static void choose_parts(struct args *g, int keys)
 {
-    int keys = a->window > 0 && a->ctx > a->window ? a->window : a->ctx;
+    const struct attn *a = &g->a.attn;
+    int n = a->window > 0 && a->ctx > a->window ? a->window : a->ctx;
+    int max = a->map.n_tok <= FEW_TOK ? PART_MAX : PART_FEW;
 
-    return keys / least >= PART_MAX ? PARTS : keys / least + 2;
+    g->len = keys;
+    while (n / g->len + 2 > max || (n / g->len + 2) * a->map.n_tok * a->kv.n_kv > BLOCKS) {
+        if (g->len >= n)
+            break;
+        g->len *= 2;
+    }
+    g->z = n / g->len + 2;
 }
 
 template <int keys, int dim_max> static void launch(struct args *g, gpu_stream s)
@@ -365,7 +407,7 @@ template <int keys, int dim_max> static void launch(struct args *g, gpu_stream s
     unsigned n_tok = (unsigned) a->map.n_tok;
     int64_t parts;
 
-    g->z = part_count(a, keys);
+    choose_parts(g, keys);
     parts = (int64_t) n_tok * a->n_head * g->z;
     g->max = g->acc + parts * a->kv.head_dim;
     g->sum = g->max + parts;
@@ -375,28 +417,36 @@ template <int keys, int dim_max> static void launch(struct args *g, gpu_stream s
     allowed = bytes > allowed ? bytes : allowed;
     launch_early(attn_kernel<keys, dim_max>, dim3(n_tok, (unsigned) a->kv.n_kv, (unsigned) g->z),
                  THREADS, bytes, s, *g);
-    launch_early(merge_kernel<keys>, dim3(n_tok, (unsigned) a->n_head), 128, 0, s, *g);
+    launch_early(merge_kernel, dim3(n_tok, (unsigned) a->n_head), MERGE_THREADS, 0, s, *g);
 }
 
 size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim)
 {
-    return (size_t) n_tok * (size_t) n_head * PARTS * ((size_t) head_dim + 2)
-           * sizeof(float);
+    size_t few = FEW_TOK * PART_MAX, parts = (size_t) n_tok * PART_FEW;
+
+    return (parts > few ? parts : few) * (size_t) n_head * ((size_t) head_dim + 2) * sizeof(float);
 }
 
-int attn_decode_cuda(const struct attn_layer *a, void *scratch, size_t smem_max, gpu_stream s)
+bool attn_decode_fits(const struct attn_layer *a, size_t smem_max)
 {
     const struct attn *t = &a->attn;
-    struct args g = { *a, t->n_head / t->kv.n_kv, 0, (float *) scratch, NULL, NULL };
 
-    if (t->n_seq != t->map.n_tok || t->map.n_tok > ATTN_DECODE_TOK || g.group > ROWS
-        || smem_bytes(t->kv.head_dim > 256 ? 32 : 64, t->kv.head_dim) > smem_max)
-        return 0;
+    return t->map.n_tok <= ATTN_DECODE_TOK && t->n_head / t->kv.n_kv <= ROWS
+           && smem_bytes(t->kv.head_dim > 256 ? 32 : 64, t->kv.head_dim) <= smem_max;
+}
+
+void attn_decode_cuda(const struct attn_layer *a, void *scratch, gpu_stream s)
+{
+    const struct attn *t = &a->attn;
+    struct args g = {};
+
+    g.a = *a;
+    g.group = t->n_head / t->kv.n_kv;
+    g.acc = (float *) scratch;
     if (t->kv.head_dim <= 64)
         launch<64, 64>(&g, s);
     else if (t->kv.head_dim <= 256)
         launch<64, 256>(&g, s);
     else
         launch<32, 512>(&g, s);
-    return 1;
 }

@@ -55,16 +55,16 @@ int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, gpu_stream s);
 size_t attn_cuda_scratch(int32_t n_head, int32_t head_dim);
 void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s);
 
-/* All of a layer's attention for steps of one token a sequence, up to ATTN_DECODE_TOK of them:
- * bound by the reading of K and V. 0: not for this step, nothing was launched. */
+/* All of a layer's attention for up to ATTN_DECODE_TOK tokens, each alone in its sequence: bound by
+ * the reading of K and V. */
 #define ATTN_DECODE_TOK 256
 size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim);
-int    attn_decode_cuda(const struct attn_layer *a, void *scratch, size_t smem_max, gpu_stream s);
+bool   attn_decode_fits(const struct attn_layer *a, size_t smem_max);
+void   attn_decode_cuda(const struct attn_layer *a, void *scratch, gpu_stream s);
 /* The same for other steps of more than ATTN_SPLIT_TOK tokens, on Hopper, heads of 256 and 512: q
- * stays raw; bound by the matrix units, 45 % of their speed accepted. */
+ * stays raw; bound by the matrix units, 45 % of their speed accepted. 0: not for this device or
+ * shape, nothing was launched. */
 int    attn_prefill_cuda(const struct attn_layer *a, gpu_stream s);
-
-void   moe_route_cuda(const struct moe_route *a, gpu_stream s);
 
 /* What the GPU in use has of compute capability 9.0; n_sm 0: nothing, the base path is taken. */
 struct hopper { int32_t n_sm; void *encode; };
@@ -75,6 +75,9 @@ void hopper_open(struct hopper *h);
 #define MOE_CUDA_TOK 2048
 #define MOE_SKINNY_TOK 256                /* up to so many tokens the weights bind */
 size_t moe_cuda_scratch(const struct moe *a);            /* of a->n_tok tokens */
+/* Of any number of tokens; moe_cuda, of parts of them if they are many, comes next. */
+void   moe_route_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+                      gpu_stream s);
 void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
                 gpu_stream s);
 
@@ -83,7 +86,8 @@ enum { SAMPLE_OK, SAMPLE_NOT_FINITE, SAMPLE_ALL_BANNED };
 /* rows lie on the device; softcap in place first, then logits may be copied, then the draw.
  * scratch: [n_row, vocab] of SAMPLE_CUDA_SCRATCH bytes. */
 #define SAMPLE_CUDA_SCRATCH 12
-void   sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t *bad, gpu_stream s);
+void   sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t vocab, int32_t *bad,
+                       gpu_stream s);
 void   sample_draw_cuda(const struct sample_row *rows, int32_t n_row, int32_t *bad, void *scratch,
                         gpu_stream s);
 

@@ -102,10 +102,8 @@ int gemm_skinny_cuda(const struct linear *l, size_t smem_max, gpu_stream s)
             rows = i == 0 ? 2 * rows : 0;
         a.first[i + 1] = a.first[i] + (int32_t) ceil_div(rows, SKINNY_OUT);
     }
-    if (depth > 8)
+    if (depth > 4)
         skinny_launch<SKINNY_DEPTH>(&a, smem, s);
-    else if (depth > 4)
-        skinny_launch<8>(&a, smem, s);
     else
         skinny_launch<4>(&a, smem, s);
     return 1;

@@ -54,11 +54,6 @@ static __global__ void route_kernel(struct moe_route a)
         w[j] = w[j] / sum * a.scale[idx[j]];
 }
 
-void moe_route_cuda(const struct moe_route *a, gpu_stream s)
-{
-    route_kernel<<<(unsigned) ceil_div(a->n_tok, 4), 128, 0, s>>>(*a);
-}
-
 static __global__ void __launch_bounds__(EXPERT_MAX) group_kernel(struct moe_work w)
 {
     __shared__ struct group_smem sm;
@@ -231,22 +226,41 @@ static void base_path(const struct moe_work *w, gpu_stream s)
     moe_sum_cuda(m, s);
 }
 
+static bool has_hopper(const struct moe *a, const struct hopper *h)
+{
+    return h->n_sm > 0 && a->hidden % 8 == 0 && a->ffn % 8 == 0;
+}
+
+void moe_route_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+                    gpu_stream s)
+{
+    struct moe_work w = {};
+
+    w.m = *a;
+    if (moe_is_skinny(a, has_hopper(a, h), smem_max)) {
+        lay_out(&w, scratch);
+        moe_skinny_route(&w, s);
+    } else {
+        route_kernel<<<(unsigned) ceil_div(a->n_tok, 4), 128, 0, s>>>(moe_route_of(a));
+    }
+}
+
 void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
               gpu_stream s)
 {
-    struct moe_route route = moe_route_of(a);
     struct moe_work w = {};
     int32_t pairs = a->n_tok * a->top_k;
-    bool hopper = h->n_sm > 0 && a->hidden % 8 == 0 && a->ffn % 8 == 0;
+    bool hopper = has_hopper(a, h);
 
     w.m = *a;
     lay_out(&w, scratch);
-    if (moe_skinny_cuda(&w, hopper, smem_max, s))
+    if (moe_is_skinny(a, hopper, smem_max)) {
+        moe_skinny(&w, s);
         return;
+    }
     w.tile_tok = hopper ? MOE_HOPPER_TOK : TILE_TOK;
     w.tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w.tile_tok;
 
-    moe_route_cuda(&route, s);
     launch_early(group_kernel, dim3(1), EXPERT_MAX, 0, s, w);
     launch_early(order_kernel, dim3((unsigned) ceil_div(pairs, 256)), 256, 0, s, w);
     if (hopper)

@@ -108,9 +108,10 @@ __device__ static inline void place_pair(const struct moe_work &w, int pair)
 /* y = the sum over each token's slots of out, in their order. */
 void moe_sum_cuda(const struct moe *m, gpu_stream s);
 
-/* moe_skinny.cu: few tokens an expert, bound by the reading of weights; it routes as well.
- * 0: not for this shape, or moe_hopper() does it faster. */
-int moe_skinny_cuda(struct moe_work *w, bool hopper, size_t smem_max, gpu_stream s);
+/* moe_skinny.cu: few tokens an expert, bound by the reading of weights. Its routing groups too. */
+bool moe_is_skinny(const struct moe *m, bool hopper, size_t smem_max);
+void moe_skinny_route(struct moe_work *w, gpu_stream s);
+void moe_skinny(struct moe_work *w, gpu_stream s);
 
 #define MOE_HOPPER_TOK 160
 

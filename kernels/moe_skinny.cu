@@ -170,7 +170,34 @@ static __global__ void __launch_bounds__(GEMM_THREADS, 2) down_kernel(struct moe
     }
 }
 
-template <int groups> static void launch(struct moe_work *w, gpu_stream s)
+static int groups_of(const struct moe *m)
+{
+    int64_t pairs = (int64_t) m->n_tok * m->top_k;
+
+    return pairs <= 4 * m->n_expert ? 1 : pairs <= 8 * m->n_expert ? 2 : 4;
+}
+
+bool moe_is_skinny(const struct moe *m, bool hopper, size_t smem_max)
+{
+    int64_t pairs = (int64_t) m->n_tok * m->top_k;
+    int32_t cols = m->hidden > m->ffn ? m->hidden : m->ffn;
+
+    return m->n_tok <= MOE_SKINNY_TOK && pairs <= (hopper ? 4 : 16) * m->n_expert
+           && m->hidden % 8 == 0 && m->ffn % 8 == 0 && m->top_k <= 32
+           && (size_t) groups_of(m) * (SKINNY_TOK * (size_t) skinny_stride(cols)
+                                       + sizeof(struct skinny_part<1>)) <= smem_max;
+}
+
+void moe_skinny_route(struct moe_work *w, gpu_stream s)
+{
+    w->tile_tok = groups_of(&w->m) * SKINNY_TOK;
+    if (w->m.n_expert <= 128)
+        launch_early(route_kernel<4>, 1, EXPERT_MAX, 0, s, *w);
+    else
+        launch_early(route_kernel<EXPERT_MAX / 32>, 1, EXPERT_MAX, 0, s, *w);
+}
+
+template <int groups> static void launch(const struct moe_work *w, gpu_stream s)
 {
     static size_t allowed;                 /* one thread launches */
     const struct moe *m = &w->m;
@@ -178,10 +205,9 @@ template <int groups> static void launch(struct moe_work *w, gpu_stream s)
     size_t down = (size_t) groups * SKINNY_TOK * (size_t) skinny_stride(m->ffn);
     int pairs = m->n_tok * m->top_k, n_tile = pairs > 64 ? 4 : 1;
     int down_blocks = (int) ceil_div(ceil_div(m->hidden, SKINNY_OUT), GEMM_WARPS * n_tile);
-    unsigned tiles;
+    unsigned tiles = (unsigned) (pairs < m->n_expert ? pairs
+                                 : m->n_expert + pairs / (groups * SKINNY_TOK));
 
-    w->tile_tok = groups * SKINNY_TOK;
-    tiles = (unsigned) (pairs < m->n_expert ? pairs : m->n_expert + pairs / w->tile_tok);
     if (up > allowed || down > allowed) {
         allowed = up > down ? up : down;
         cudaFuncSetAttribute(up_kernel<groups>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -189,10 +215,6 @@ template <int groups> static void launch(struct moe_work *w, gpu_stream s)
         cudaFuncSetAttribute(down_kernel<groups>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              (int) allowed);
     }
-    if (m->n_expert <= 128)
-        launch_early(route_kernel<4>, 1, EXPERT_MAX, 0, s, *w);
-    else
-        launch_early(route_kernel<EXPERT_MAX / 32>, 1, EXPERT_MAX, 0, s, *w);
     launch_early(up_kernel<groups>, dim3((unsigned) ceil_div(m->ffn, 8 * n_tile), tiles),
                  GEMM_THREADS, up, s, *w, n_tile);
     launch_early(down_kernel<groups>, dim3((unsigned) down_blocks, tiles), GEMM_THREADS, down, s,
@@ -200,23 +222,14 @@ template <int groups> static void launch(struct moe_work *w, gpu_stream s)
     moe_sum_cuda(m, s);
 }
 
-int moe_skinny_cuda(struct moe_work *w, bool hopper, size_t smem_max, gpu_stream s)
+void moe_skinny(struct moe_work *w, gpu_stream s)
 {
-    const struct moe *m = &w->m;
-    int64_t pairs = (int64_t) m->n_tok * m->top_k;
-    int32_t cols = m->hidden > m->ffn ? m->hidden : m->ffn;
-    int groups = pairs <= 4 * m->n_expert ? 1 : pairs <= 8 * m->n_expert ? 2 : 4;
+    int groups = groups_of(&w->m);
 
-    if (m->n_tok > MOE_SKINNY_TOK || pairs > (hopper ? 4 : 16) * m->n_expert || m->hidden % 8 != 0
-        || m->ffn % 8 != 0 || m->top_k > 32
-        || (size_t) groups * (SKINNY_TOK * (size_t) skinny_stride(cols)
-                              + sizeof(struct skinny_part<1>)) > smem_max)
-        return 0;
     if (groups == 1)
         launch<1>(w, s);
     else if (groups == 2)
         launch<2>(w, s);
     else
         launch<4>(w, s);
-    return 1;
 }

@@ -185,9 +185,11 @@ static __global__ void __launch_bounds__(1024) join_kernel(struct join a)
 
 void join_cuda(const struct join *a, gpu_stream s)
 {
-    unsigned threads = (unsigned) ceil_div(ceil_div(a->dim, 4), 32) * 32;
+    int64_t pieces = ceil_div(a->dim, 4), each = a->n_row > 264 || pieces > 1024 ? ROW_PIECES : 1;
 
-    launch_early(join_kernel, (unsigned) a->n_row, threads < 1024 ? threads : 1024, 0, s, *a);
+    /* many rows: smaller blocks, so that an SM has several */
+    launch_early(join_kernel, (unsigned) a->n_row, (unsigned) ceil_div(pieces, each * 32) * 32, 0,
+                 s, *a);
 }
 
 static __global__ void gather_kernel(struct gather a)

@@ -12,28 +12,32 @@ __device__ static inline bool is_finite(float x)
     return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u;
 }
 
-static __global__ void __launch_bounds__(THREADS) cap_kernel(const struct sample_row *rows,
-                                                             int32_t *bad)
+/* bad is 0 before, and set where a number is none. */
+static __global__ void cap_kernel(const struct sample_row *rows, int32_t *bad)
 {
-    struct sample_row r = rows[blockIdx.x];
-    int not_finite = 0;
+    struct sample_row r = rows[blockIdx.y];
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
 
-    for (int i = threadIdx.x; i < r.vocab; i += THREADS) {
+    for (int end = i + 4 < r.vocab ? i + 4 : r.vocab; i < end; i++) {
         float x = r.logits[i];
 
-        not_finite |= !is_finite(x);
+        if (!is_finite(x))
+            bad[blockIdx.y] = SAMPLE_NOT_FINITE;
         if (r.softcap > 0)
             r.logits[i] = r.softcap * tanhf(x / r.softcap);
     }
-    not_finite = __syncthreads_or(not_finite);
-    if (threadIdx.x == 0)
-        bad[blockIdx.x] = not_finite ? SAMPLE_NOT_FINITE : SAMPLE_OK;
 }
 
-void sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t *bad, gpu_stream s)
+void sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t vocab, int32_t *bad,
+                     gpu_stream s)
 {
-    cap_kernel<<<(unsigned) n_row, THREADS, 0, s>>>(rows, bad);
+    dim3 grid((unsigned) ceil_div(vocab, 1024), (unsigned) n_row);
+
+    cudaMemsetAsync(bad, 0, (size_t) n_row * sizeof(*bad), s);
+    cap_kernel<<<grid, 256, 0, s>>>(rows, bad);
 }
+
+static_assert(SAMPLE_OK == 0, "bytes of zeros");
 
 struct smem {
     float    max[WARPS];

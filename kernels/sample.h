@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <stddef.h>
 
-#define SAMPLE_ROW_MAX 32         /* rows of one call of the op */
+#define SAMPLE_ROW_MAX 64         /* rows of one call of the op */
 #define SAMPLE_NONE    (-1)       /* the op's result where no token can be drawn */
 #define SAMPLE_TOP_MAX 20
 #define SAMPLE_SCRATCH 3          /* [vocab] int32 of a row */

@@ -346,6 +346,7 @@ static void moe_compare(struct experts *m, const char *name)
         m->gate_up[i] = mat_random(i, (int64_t) m->n_expert * 2 * m->ffn, m->hidden, 5);
         m->down[i] = mat_random(i, (int64_t) m->n_expert * m->hidden, m->ffn, 6);
         a = moe_of(m, i);
+        op_moe_route(be[i], &a);
         op_moe(be[i], &a);
     }
     compare(&m->y, m->y.n, 1e-2, say("moe: %s", name));
@@ -415,6 +416,7 @@ static void test_moe_counts(const int32_t *count, int32_t n_expert, int32_t hidd
     moe.n_tok -= moe.n_tok / 4;
     n = (size_t) moe.n_tok * (size_t) hidden * 4;
     part = moe_of(&moe, 1);
+    op_moe_route(be[1], &part);
     op_moe(be[1], &part);
     done();
     be[1]->ops->get(be[1], again, moe.y.p[1], n);
@@ -560,9 +562,12 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
     struct kv_layer kv[2];
     struct two q, k, v, w, cs, y;
     bool donor = n_seq == 2;               /* another layer has stored the keys */
+    int32_t n_one = 0;
     char name[150];
 
     place_runs(&p, r, n_seq, h->window);
+    while (n_one < n_seq && r[n_one].n == 1)
+        n_one++;
     kv_new(kv, n_seq * p.n_page, h->n_kv, h->dim);
     poison_tails(kv, &p, r);
     q = two_random((size_t) (p.n_tok * h->n_head * h->dim), 5, 0);
@@ -580,7 +585,7 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
             .rope = { q.p[i], w.p[i], cs.p[i], 1e-6f, p.n_tok, h->n_head, h->dim, n_rot },
             .store = { .kv = kv[i], .map = map, .k = donor ? NULL : k.p[i], .v = v.p[i],
                        .w = w.p[i], .cs = cs.p[i], .eps = 1e-6f, .n_rot = n_rot },
-            .attn = { y.p[i], q.p[i], kv[i], map, h->n_head, h->window, n_seq, p.ctx } });
+            .attn = { y.p[i], q.p[i], kv[i], map, h->n_head, h->window, n_seq, n_one, p.ctx } });
     }
     snprintf(name, sizeof(name), "attn %d/%d x %d, window %d: %d tokens of %d up to %d", h->n_head,
              h->n_kv, h->dim, h->window, p.n_tok, n_seq, p.ctx - 1);

@@ -23,7 +23,7 @@ struct backend;
  * before and now (0: no GPU). */
 struct be_memory { uint64_t planned, used, free_before, free_now; };
 
-struct step_key { int32_t n_tok, n_seq, n_out, ctx, n_steer; };
+struct step_key { int32_t n_tok, n_seq, n_one, n_out, ctx, n_steer; };
 
 struct backend_ops {
     void *(*alloc)(struct backend *be, size_t bytes);            /* NULL: no memory */
@@ -59,7 +59,9 @@ struct backend_ops {
     void (*rope_table)(struct backend *be, const struct rope_table *a);
     void (*kv_copy)   (struct backend *be, const struct kv_copy *a);
     void (*attn_layer)(struct backend *be, const struct attn_layer *a);
-    void (*moe)       (struct backend *be, const struct moe *a);     /* scratch: backend's own */
+    /* the same argument; between the two only linear may come. scratch: backend's own */
+    void (*moe_route) (struct backend *be, const struct moe *a);
+    void (*moe)       (struct backend *be, const struct moe *a);
     void (*fill)      (struct backend *be, const struct fill *a);
     /* rows themselves, logits_out, lp_id, lp and tok are the caller's memory, filled by step_end */
     void (*sample)    (struct backend *be, const struct sample_row *rows, int32_t n_row);
@@ -184,6 +186,7 @@ BE_OP(geglu, geglu)
 BE_OP(rope_table, rope_table)
 BE_OP(kv_copy, kv_copy)
 BE_OP(attn_layer, attn_layer)
+BE_OP(moe_route, moe)
 BE_OP(moe, moe)
 BE_OP(fill, fill)
 

@@ -146,7 +146,6 @@ CPU_OP(rope_table, rope_table, a->n_tok, 40 * a->n_rot)
 CPU_OP(norm_rope, norm_rope, a->n_tok, 4 * a->n_head * a->head_dim)
 CPU_OP(kv_store, kv_store, a->map.n_tok, 8 * a->kv.n_kv * a->kv.head_dim)
 CPU_OP(kv_copy, kv_copy, a->n, (int64_t) a->kv.page_tok * a->kv.n_kv * a->kv.head_dim)
-CPU_OP(moe_route, moe_route, a->n_tok, a->n_expert * a->top_k)
 CPU_OP(fill, fill, a->n, 8)
 
 static void gemm_part(void *arg, int64_t lo, int64_t hi, int thread)
@@ -210,13 +209,25 @@ MOE_PART(moe_act)
 MOE_PART(moe_down)
 MOE_PART(moe_sum)
 
-static void cpu_moe(struct backend *be, const struct moe *a)
+static void moe_route_part(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    (void) thread;
+    moe_route_ref(arg, lo, hi);
+}
+
+static void cpu_moe_route(struct backend *be, const struct moe *a)
 {
     struct moe_route route = moe_route_of(a);
+
+    pool_run(((struct cpu *) be)->pool, moe_route_part, &route, a->n_tok,
+             grain((int64_t) a->n_expert * a->top_k));
+}
+
+static void cpu_moe(struct backend *be, const struct moe *a)
+{
     struct cpu *c = (struct cpu *) be;
     int64_t pairs, share;
 
-    cpu_moe_route(be, &route);
     for (int32_t t = 0; t < a->n_tok; t += MOE_TOK_MAX) {
         int32_t n = a->n_tok - t < MOE_TOK_MAX ? a->n_tok - t : MOE_TOK_MAX;
         struct moe m = moe_slice(a, t, n, sizeof(float));
@@ -263,8 +274,8 @@ static const struct backend_ops cpu_ops = {
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
     .join = cpu_join,             .to_act = cpu_to_act,       .linear = cpu_linear,
     .geglu = cpu_geglu,           .rope_table = cpu_rope_table, .kv_copy = cpu_kv_copy,
-    .attn_layer = cpu_attn_layer, .moe = cpu_moe,             .fill = cpu_fill,
-    .sample = cpu_sample,
+    .attn_layer = cpu_attn_layer, .moe_route = cpu_moe_route, .moe = cpu_moe,
+    .fill = cpu_fill,             .sample = cpu_sample,
 };
 
 int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e)

@@ -276,7 +276,7 @@ static bool begin(struct cuda *c)
 static bool same_key(const struct step_key *a, const struct step_key *b)
 {
     return a->n_tok == b->n_tok && a->n_seq == b->n_seq && a->n_out == b->n_out
-           && a->ctx == b->ctx && a->n_steer == b->n_steer;
+           && a->n_one == b->n_one && a->ctx == b->ctx && a->n_steer == b->n_steer;
 }
 
 /* The graph of this key, or the least recently used one made free for it. */
@@ -408,20 +408,64 @@ static void cuda_linear(struct backend *be, const struct linear *a)
     latch(c, "linear", cudaGetLastError());
 }
 
+/* n tokens from first on. */
+static struct attn_layer attn_slice(const struct attn_layer *a, int32_t first, int32_t n)
+{
+    struct attn_layer s = *a;
+    int64_t q = (int64_t) first * a->rope.n_head * a->rope.head_dim;
+    int64_t kv = (int64_t) first * a->attn.kv.n_kv * a->attn.kv.head_dim;
+    int64_t cs = (int64_t) first * 2 * a->rope.n_rot;
+
+    s.rope.q += q;
+    s.rope.cs += cs;
+    s.rope.n_tok = n;
+    s.attn.q += q;
+    s.attn.y = (char *) s.attn.y + q * 2;
+    s.attn.map.pos += first;
+    s.attn.map.seq += first;
+    s.attn.map.n_tok = n;
+    s.attn.n_seq = first == 0 ? n : a->attn.n_seq - first;
+    s.store.map = s.attn.map;
+    s.store.cs += cs;
+    if (s.store.k != NULL) {
+        s.store.k += kv;
+        s.store.v += kv;
+    }
+    return s;
+}
+
+/* Tokens of one step never look at each other's keys across sequences, so they may go apart. */
 static void cuda_attn_layer(struct backend *be, const struct attn_layer *a)
 {
     struct cuda *c = cuda_of(be);
+    int32_t n_one = a->attn.n_one;
+    struct attn_layer one = attn_slice(a, 0, n_one), rest;
 
     if (a->attn.map.n_tok == 0 || !begin(c))
         return;
-    if (!attn_decode_cuda(a, c->attn, c->smem_max, c->stream)
-        && !attn_prefill_cuda(a, c->stream)) {
-        norm_rope_cuda(&a->rope, c->stream);
-        if (a->store.k != NULL)
-            kv_store_cuda(&a->store, c->stream);
-        attn_cuda(&a->attn, c->attn, c->smem_max, c->stream);
+    if (n_one > 0 && attn_decode_fits(&one, c->smem_max))
+        attn_decode_cuda(&one, c->attn, c->stream);
+    else
+        n_one = 0;
+
+    rest = attn_slice(a, n_one, a->attn.map.n_tok - n_one);
+    if (rest.rope.n_tok > 0 && !attn_prefill_cuda(&rest, c->stream)) {
+        norm_rope_cuda(&rest.rope, c->stream);
+        if (rest.store.k != NULL)
+            kv_store_cuda(&rest.store, c->stream);
+        attn_cuda(&rest.attn, c->attn, c->smem_max, c->stream);
     }
     latch(c, "attention", cudaGetLastError());
+}
+
+static void cuda_moe_route(struct backend *be, const struct moe *a)
+{
+    struct cuda *c = cuda_of(be);
+
+    if (a->n_tok == 0 || !begin(c))
+        return;
+    moe_route_cuda(a, &c->hopper, c->moe, c->smem_max, c->stream);
+    latch(c, "moe_route", cudaGetLastError());
 }
 
 static void cuda_moe(struct backend *be, const struct moe *a)
@@ -476,7 +520,7 @@ static void cuda_sample(struct backend *be, const struct sample_row *rows, int32
     if (!begin(c))
         return;
 
-    sample_cap_cuda(dev, n_row, bad, c->stream);
+    sample_cap_cuda(dev, n_row, rows[0].vocab, bad, c->stream);
     for (int32_t i = 0; i < n_row; i++)                /* rare: score and its like */
         if (rows[i].logits_out != NULL)
             latch(c, "logits", cudaMemcpyAsync(rows[i].logits_out, rows[i].logits,
@@ -541,8 +585,8 @@ static const struct backend_ops cuda_ops = {
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
     .join = cuda_join,            .to_act = cuda_to_act,      .linear = cuda_linear,
     .geglu = cuda_geglu,          .rope_table = cuda_rope_table, .kv_copy = cuda_kv_copy,
-    .attn_layer = cuda_attn_layer, .moe = cuda_moe,           .fill = cuda_fill,
-    .sample = cuda_sample,
+    .attn_layer = cuda_attn_layer, .moe_route = cuda_moe_route, .moe = cuda_moe,
+    .fill = cuda_fill,            .sample = cuda_sample,
 };
 
 /* Opening. */

@@ -22,6 +22,7 @@ struct step {
     const struct batch *b;
     struct inputs       in;
     int32_t             n_tok, ctx;        /* ctx: largest position + 1 */
+    int32_t             n_one;             /* the first tokens that are alone in their sequences */
 };
 
 static void linear(struct step *s, float *y, const void *x, struct mat w)
@@ -82,26 +83,13 @@ static void attention(struct step *s, int32_t il)
                    .v = w->wv.p != NULL ? f->v : f->k, .w = w->k_norm, .cs = t->cs,
                    .eps = f->c->rms_eps, .n_rot = t->n_rot },
         .attn = { .y = f->att, .q = f->q, .kv = f->kv[il], .map = map, .n_head = f->c->n_head,
-                  .window = t->window, .n_seq = s->b->n_seq, .ctx = s->ctx } });
+                  .window = t->window, .n_seq = s->b->n_seq, .n_one = s->n_one,
+                  .ctx = s->ctx } });
     linear(s, f->t1, f->att, w->wo);
 }
 
-/* t1 = mlp(xn), and the router's logits, which want nothing of it. */
-static void dense_mlp(struct step *s, const struct layer_w *w)
-{
-    struct fwd *f = s->f;
-    struct linear l = { .g = { { f->gate, f->xn, w->gate, s->n_tok },
-                               { f->up, f->xn, w->up, s->n_tok } },
-                        .n = 2, .act = f->act };
-
-    if (f->c->moe)
-        l.g[l.n++] = (struct gemm) { f->route, f->x_route, w->router, s->n_tok };
-    op_linear(f->be, &l);
-    linear(s, f->t1, f->act, w->down);
-}
-
-/* t2 = experts(x_expert) */
-static void experts(struct step *s, const struct layer_w *w)
+/* The experts of this layer, and what they work on. */
+static struct moe experts(struct step *s, const struct layer_w *w)
 {
     struct fwd *f = s->f;
     struct moe m = forward_moe(f->c);
@@ -115,7 +103,27 @@ static void experts(struct step *s, const struct layer_w *w)
     m.idx = f->expert;
     m.w = f->expert_w;
     m.n_tok = s->n_tok;
-    op_moe(f->be, &m);
+    return m;
+}
+
+/* t1 = mlp(xn), t2 = experts(x_expert). The first product has the router's too, and who is chosen
+ * is known before the dense down is multiplied. */
+static void feed_forward(struct step *s, const struct layer_w *w)
+{
+    struct fwd *f = s->f;
+    struct moe m = experts(s, w);
+    struct linear l = { .g = { { f->gate, f->xn, w->gate, s->n_tok },
+                               { f->up, f->xn, w->up, s->n_tok } },
+                        .n = 2, .act = f->act };
+
+    if (f->c->moe)
+        l.g[l.n++] = (struct gemm) { f->route, f->x_route, w->router, s->n_tok };
+    op_linear(f->be, &l);
+    if (f->c->moe)
+        op_moe_route(f->be, &m);
+    linear(s, f->t1, f->act, w->down);
+    if (f->c->moe)
+        op_moe(f->be, &m);
 }
 
 /* t1 = W_proj (gelu(W_gate x) * this layer's inputs) */
@@ -147,9 +155,7 @@ static void layer(struct step *s, int32_t il)
                  { moe ? f->x_expert : NULL, w->ffn_norm_2, 1 },
                  { moe ? f->x_route : NULL, w->router_scale, 1 / sqrtf((float) c->hidden) } } });
 
-    dense_mlp(s, w);
-    if (moe)
-        experts(s, w);
+    feed_forward(s, w);
 
     /* The layer's scalar multiplies the whole stream, last. */
     join(s, &(struct join) {
@@ -260,6 +266,15 @@ static int32_t longest(const struct fwd *f, const struct batch *b)
     return (int32_t) (ctx < most ? ctx : most);
 }
 
+static int32_t lone_tokens(const struct batch *b)
+{
+    int32_t n = 0;
+
+    while (n + 1 < b->n_tok && b->seq[n] != b->seq[n + 1])
+        n++;
+    return n + 1 == b->n_tok ? n + 1 : n;
+}
+
 /* Of the page tables only what the longest sequence has. */
 static void bring_inputs(struct step *s)
 {
@@ -284,8 +299,9 @@ static void bring_inputs(struct step *s)
 
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
 {
-    struct step s = { .f = f, .b = b, .n_tok = b->n_tok, .ctx = longest(f, b) };
-    struct step_key key = { b->n_tok, b->n_seq, b->n_out, s.ctx,
+    struct step s = { .f = f, .b = b, .n_tok = b->n_tok, .ctx = longest(f, b),
+                      .n_one = lone_tokens(b) };
+    struct step_key key = { b->n_tok, b->n_seq, s.n_one, b->n_out, s.ctx,
                             steer_round(b->n_steer, b->steer_max) };
 
     f->be->ops->step_begin(f->be, b->n_copy == 0 && o->logits == NULL ? &key : NULL);
