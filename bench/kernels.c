@@ -370,7 +370,7 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
     l->store = (struct kv_store) { kv, map, numbers(c->n_k, 4), numbers(c->n_k, 4), l->rope.w,
                                    l->rope.cs, 1e-6f, h->n_rot };
     l->attn = (struct attn) { malloc(c->n_q * sizeof(float)), l->rope.q, kv, map, HEADS, h->window,
-                              1, past + n_tok };
+                              1, 0, past + n_tok };
 
     *d = *l;
     on_dev.pos = dev_copy(map.pos, (size_t) n_tok * 4);

@@ -424,7 +424,7 @@ static struct attn_layer attn_slice(const struct attn_layer *a, int32_t first, i
     s.attn.map.pos += first;
     s.attn.map.seq += first;
     s.attn.map.n_tok = n;
-    s.attn.n_seq = first == 0 ? n : a->attn.n_seq - first;
+    s.attn.n_seq = first + n == a->attn.map.n_tok ? a->attn.n_seq - first : n;
     s.store.map = s.attn.map;
     s.store.cs += cs;
     if (s.store.k != NULL) {
