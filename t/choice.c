@@ -76,7 +76,7 @@ static const struct script scripts[] = {
     { "", PLAIN, CALL "call:f{a:1}" DONE, NULL, "|f{\"a\": 1}|tool_calls", FIN_STOP },
     { "", PLAIN, CALL "call:f{a:1}" DONE, NULL, "|f{\"a\": 1}|length", FIN_LENGTH },
     { "", PLAIN, CALL "call:f{a:1", NULL, "|f{\"a\": 1}|tool_calls", FIN_STOP },
-    { "", PLAIN, CALL "call:f{a:1", NULL, "|f{\"a\": 1|length", FIN_LENGTH },
+    { "", PLAIN, CALL "call:f{a:1", NULL, "|f{\"a\": 1~|length", FIN_LENGTH },
     { "", PLAIN, CALL "call:f", NULL, "call:f||stop", FIN_STOP },
     { "", PLAIN, "Hi" CALL "call:f{a:" Q "END" Q "}" DONE, "END",
       "Hi|f{\"a\": \"END\"}|tool_calls", FIN_STOP },
@@ -129,6 +129,9 @@ static void play(const struct script *s, int32_t step, struct buf *out)
     buf_put(out, all.content.p, all.content.n);
     buf_put(out, "|", 1);
     buf_put(out, all.calls.p, all.calls.n);
+    buf_str(out, c.said.cut ? "~" : "");
+    if (s->fin == FIN_NONE)
+        c.req.stop_at = ids.turn_end;   /* the core went on to an end of its own: too late */
     buf_fmt(out, "|%s %d", c.finish != NULL ? c.finish : "runs", choice_n_tok(&c));
     choice_close(&c);
     calls_close(calls);

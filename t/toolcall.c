@@ -92,6 +92,7 @@ static const struct row rows[] = {
     { PLAIN, " \n" CALL "call:ping{}" DONE "\n \n<turn|>", "ping{}|1", 0 },
     { PLAIN, "Hi \n" CALL "call:ping{}" DONE "\n Ho \n" CALL "call:ping{}" DONE " <turn|>",
       "c:HiHo|ping{}|ping{}|2", 0 },
+    { PLAIN, CALL "call:ping{}" DONE "Done. \n<turn|>", "c:Done.|ping{}|1", 0 },
     { PLAIN, "one \n<|channel>thought\nx \n<channel|> two <turn|>", "r:x|c:one \ntwo |0", 0 },
 
     /* arguments */
@@ -119,6 +120,10 @@ static const struct row rows[] = {
     { PLAIN, CALL "call:f(a:g(1),b:[(2)])" DONE, "f{\"a\": \"g(1\"}|1", 1 },
 };
 
+/* The place itself and these are SCHEMA_ALT_MAX. */
+#define THREE  "{\"type\":\"integer\"},{\"type\":\"integer\"},{\"type\":\"integer\"}"
+#define ELEVEN THREE "," THREE "," THREE ",{\"type\":\"null\"},{\"type\":\"integer\"}"
+
 static const char declared[] =
     "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}},"
     "{\"type\":\"function\",\"function\":{\"name\":\"ping\",\"parameters\":null}},"
@@ -135,6 +140,7 @@ static const char declared[] =
     "\"any\":{\"anyOf\":[{\"type\":\"boolean\"},{\"oneOf\":[{\"type\":\"null\"}]}]},"
     "\"e\":{\"enum\":[1,2]},\"c\":{\"const\":\"5\"},\"node\":{\"$ref\":\"#/$defs/Node\"},"
     "\"loop\":{\"$ref\":\"#/$defs/Loop\"},\"nowhere\":{\"$ref\":\"#/$defs/None\"},"
+    "\"almost\":{\"anyOf\":[" ELEVEN "]},\"wide\":{\"anyOf\":[{}," ELEVEN "]},"
     "\"t\":{\"prefixItems\":[{\"type\":\"string\"},{\"type\":\"null\"}]},"
     "\"m\":{\"additionalProperties\":{\"type\":\"string\"}}}}}}]";
 
@@ -166,6 +172,7 @@ static const struct typed typed[] = {
     { "loop:True", "\"loop\": \"True\"" }, { "nowhere:1", "\"nowhere\": 1" },
     { "t:[1,None]", "\"t\": [\"1\", null]" }, { "m:{x:1,y:{z:1}}", "\"m\": {\"x\": \"1\", "
       "\"y\": {\"z\": 1}}" },
+    { "wide:" Q "5" Q, "\"wide\": \"5\"" }, { "almost:" Q "5" Q, "\"almost\": 5" },
     { "unknown:1", "\"unknown\": 1" }, { "city:007", "\"city\": \"007\"" },
 };
 

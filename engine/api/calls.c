@@ -91,7 +91,7 @@ static void note(struct call_guide *g, int32_t id)
         g->at = g->n_seen + 1;
 }
 
-/* Before the call: nothing may end the turn. A thought ends with its own marker. */
+/* Before the call nothing may end the turn. A thought ends with its marker, or with the call's. */
 static int32_t before(const struct call_guide *g, int32_t n_gen, uint32_t *mask)
 {
     const struct calls       *c = g->calls;
@@ -105,7 +105,6 @@ static int32_t before(const struct call_guide *g, int32_t n_gen, uint32_t *mask)
         forbid(mask, s->turn);
         forbid(mask, s->turn_end);
         forbid(mask, s->tool_response);
-        forbid(mask, s->tool_call);
         return GUIDE_MASK;
     }
     if (n_gen > 0 || !c->may_think)
