@@ -136,6 +136,10 @@ def messages(c):
         m = s.get_final_message()
     same((m.stop_reason, m.usage.output_tokens), ("end_turn", r.usage.output_tokens), "its end")
 
+    r = c.messages.create(thinking={"type": "enabled", "budget_tokens": 2}, **ask)
+    short = r.content[0].thinking
+    r = c.messages.create(thinking={"type": "enabled", "budget_tokens": 100}, **ask)
+    ok(0 < len(short) < len(r.content[0].thinking), "a budget ends the thoughts")
     r = c.messages.create(thinking={"type": "adaptive"}, **ask)
     same([b.type for b in r.content], ["thinking", "text"], "thoughts are a block of their own")
     with c.messages.stream(thinking={"type": "adaptive"}, **ask) as s:
