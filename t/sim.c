@@ -1,5 +1,6 @@
 /* sim.c - the scheduler, the pools and the prefix cache through years of load in seconds: no model,
- * no clock. After every step each page is counted by hand. Prints TAP. */
+ * no clock. After every step each page is counted by hand. Prints TAP. `sim FIRST N` runs other
+ * loads than the usual 4,000. */
 #include <stdlib.h>
 
 #include "scheduler.h"
@@ -30,7 +31,7 @@ struct load {
     struct kv     *kv;
     struct sched   s;
     struct req     r[REQ_N];
-    int            n_in, n_out;
+    int            n_in, n_out, n_tenant;
     bool           overlap;
     struct step_plan before;                     /* under way, if overlap */
     uint64_t       full[PAGE_CAP];               /* hash of all tokens to the end of a whole page */
@@ -109,7 +110,7 @@ static const char *check_queue(const struct load *l)
 static const char *check_plan(const struct load *l)
 {
     const struct step_plan *p = &l->s.plan;
-    int32_t sum = 0, page = l->c.shape.page_tok;
+    int32_t sum = 0, fills = 0, page = l->c.shape.page_tok;
 
     if (p->n_item == 0 && l->before.n_item == 0 && (l->s.n_run > 0 || l->s.queue.n_wait > 0))
         return "nothing moves";
@@ -124,9 +125,14 @@ static const char *check_plan(const struct load *l)
         if (s->n_page - s->n_sliding_freed > kv_need(l->kv, len_of(r)).sliding)
             return "sliding pages behind the window are kept";
         sum += p->item[i].n;
+        fills += p->item[i].fills ? p->item[i].n : 0;
+        if (!p->item[i].fills && p->item[i].n != 1)
+            return "a decode of more than one token";
     }
     if (sum != p->n_tok || sum > l->c.step_tok_max)
         return "the budget of the step was passed";
+    if (fills != p->n_fill_tok || fills > l->s.fill_tok_max)
+        return "the budget of prompts was passed";
     return NULL;
 }
 
@@ -180,7 +186,7 @@ static void arrive(struct load *l)
         } while (need.full > l->c.shape.n_page_full || need.sliding > l->c.shape.n_page_sliding);
 
         random_text(l, r);
-        r->tenant = (uint64_t) rnd(4);
+        r->tenant = (uint64_t) rnd(l->n_tenant);
         r->class = (enum req_class) rnd(REQ_CLASS_N);
         if (o != NULL) {
             memcpy(r->tok, o->tok, (size_t) r->n_prompt * sizeof(int32_t));
@@ -206,6 +212,18 @@ static void cancel(struct load *l)
     }
 }
 
+/* r's newest token is known; if the step under way has it in a whole page, that holds it. */
+static void note_text(struct load *l, const struct req *r)
+{
+    uint64_t h = 1;
+
+    if (r->seq.n_tok < r->n_known || r->n_known % l->c.shape.page_tok != 0)
+        return;
+    for (int32_t k = 0; k < r->n_known; k++)
+        h = mix(h, (uint64_t) r->tok[k]);
+    l->full[r->seq.page_full[r->n_known / l->c.shape.page_tok - 1]] = h;
+}
+
 /* The tokens that a step brought; some are the last of their request. */
 static void results(struct load *l, const struct step_plan *p)
 {
@@ -217,6 +235,7 @@ static void results(struct load *l, const struct step_plan *p)
             continue;
         if (p->item[i].samples) {
             r->tok[r->n_known++] = rnd(50);
+            note_text(l, r);
             last = r->n_known == len_of(r) || rnd(25) == 0;
         }
         if (last) {
@@ -230,6 +249,7 @@ static void results(struct load *l, const struct step_plan *p)
 static void copy_plan(struct step_plan *to, const struct step_plan *from)
 {
     to->n_item = from->n_item;
+    to->n_fill_tok = from->n_fill_tok;
     memcpy(to->item, from->item, (size_t) from->n_item * sizeof(*from->item));
 }
 
@@ -239,6 +259,13 @@ static const char *step(struct load *l)
 
     arrive(l);
     cancel(l);
+    if (rnd(200) == 0)
+        kv_reset_cache(l->kv);
+    if (rnd(20) == 0)                            /* as with a target for the pace of decodes */
+        l->s.fill_tok_max = 1 + rnd(l->c.step_tok_max);
+    l->s.behind_tok = l->overlap ? l->before.n_fill_tok : 0;
+    if (rnd(50) == 0)
+        l->s.queue.shared = 0;
     sched_plan(&l->s);
     l->n_step++;
     l->n_fork += (uint64_t) l->s.plan.n_copy;
@@ -273,6 +300,7 @@ static void open_load(struct load *l)
 
     memset(l, 0, sizeof(*l));
     l->overlap = rnd(2);
+    l->n_tenant = rnd(3) == 0 ? 1 : 1 + rnd(12);
     l->c = (struct kv_conf) {
         .shape = { page, most + rnd(most), most + rnd(most) },
         .window = rnd(8) == 0 ? 1 : 1 + rnd(30), .step_tok_max = rnd(4) == 0 ? 1 : 1 + rnd(40),
@@ -307,14 +335,14 @@ static const char *run(struct load *l)
     return wrong;
 }
 
-static void random_loads(void)
+static void random_loads(int first, int end)
 {
     static struct load l;
     uint64_t n_step = 0, n_cached = 0, n_cancelled = 0, n_fork = 0, n_preempted = 0;
     const char *wrong = NULL;
-    int n = 0;
+    int n = first;
 
-    for (; n < 4000 && wrong == NULL; n++) {
+    for (; n < end && wrong == NULL; n++) {
         rng = 0x9e3779b97f4a7c15ull + (uint64_t) n;
         wrong = run(&l);
         n_step += l.n_step;
@@ -334,8 +362,10 @@ static void random_loads(void)
        "through hits, preemption, forks and cancels");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    random_loads();
+    int first = argc == 3 ? atoi(argv[1]) : 0, n = argc == 3 ? atoi(argv[2]) : 4000;
+
+    random_loads(first, first + n);
     return done_testing();
 }
