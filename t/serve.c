@@ -542,6 +542,46 @@ static void corrupt(bool overlap)
         drop(&r[i]);
 }
 
+/* The step behind the bad one has the end of the prompt, whose logits go to the owner's memory: it
+ * is told when that is over. */
+static void corrupt_behind(void)
+{
+    enum { N = 28, POISON = 96 };
+    struct serve_conf c = usual();
+    struct req r[N + 1];
+    struct serve *s;
+
+    c.overlap = true;
+    c.seq_max = N + 1;
+    s = open_serve(&c);
+    fake.poison = POISON;
+    fake.late = true;
+    for (int i = 0; i < N; i++) {
+        make(&r[i], 1, 60);
+        r[i].tok[0] = i;
+        r[i].sample.temperature = 1;
+        serve_submit(s, &r[i], NULL);
+    }
+    for (int i = 0; i < 4; i++)
+        serve_once(s, NULL);
+    make(&r[N], 10, 0);
+    for (int i = 0; i < 10; i++)
+        r[N].tok[i] = i == 5 ? POISON : i;
+    r[N].prompt_lp.p = calloc(10, sizeof(float));
+    r[N].last_logits = calloc(VOCAB, sizeof(float));
+    serve_submit(s, &r[N], NULL);
+    while (fin_of(&r[N]) == FIN_NONE && serve_once(s, NULL))
+        ;
+    is_int(fin_of(&r[N]), FIN_CORRUPT, "not a number in the middle of a scored prompt");
+    drop(&r[N]);
+    while (serve_once(s, NULL))
+        ;
+    ok(pages_are_free(s) && fake.wrong == NULL, "and nothing is written to what it was");
+    serve_close(s);
+    for (int i = 0; i < N; i++)
+        drop(&r[i]);
+}
+
 /* --- the allocator --- */
 
 static void no_allocation(void)
@@ -1074,6 +1114,37 @@ static void itl_target(void)
         drop(&r[i]);
 }
 
+/* A crowd's decodes took longer than the target. It is gone, and a prompt finds its pace by itself,
+ * though no step without prompts shows that decodes are quick again. */
+static void itl_after_crowd(void)
+{
+    enum { N = 20 };
+    struct serve_conf c = usual();
+    struct req r[N + 1];
+    struct serve *s;
+    int n = 0;
+
+    c.now_ns = tok_ticks;
+    c.itl_target_ns = 12 * 1000000;
+    c.seq_max = N;
+    c.kv = (struct kv_shape) { 4, 400, 400 };
+    s = open_serve(&c);
+    for (int i = 0; i < N; i++) {
+        make(&r[i], 3, 30);
+        serve_submit(s, &r[i], NULL);
+    }
+    while (serve_once(s, NULL))
+        ;
+    make(&r[N], 140, 1);
+    serve_submit(s, &r[N], NULL);
+    while (serve_once(s, NULL))
+        n++;
+    ok(n <= 24, "after a crowd a prompt of 140 tokens is through in %d steps", n);
+    serve_close(s);
+    for (int i = 0; i <= N; i++)
+        drop(&r[i]);
+}
+
 /* --- two owners and the core, each in a thread --- */
 
 static sem_t kicked, woken[2];
@@ -1166,12 +1237,14 @@ int main(void)
     deferred();
     corrupt(false);
     corrupt(true);
+    corrupt_behind();
     pace_of_the_queue();
     quota();
     long_queue();
     idle_engine();
     salts();
     itl_target();
+    itl_after_crowd();
     if (COUNTS_ALLOC)
         no_allocation();
     random_loads();

@@ -33,12 +33,17 @@ bool queue_backlog(const struct flow *f)
     return f->n_wait > FLOW_LIGHT;
 }
 
+static int64_t turn(const struct queue *q, enum req_class class, bool backlog)
+{
+    int64_t n = (int64_t) q->quantum * weight[class] / weight[REQ_INTERACTIVE];
+
+    n = backlog ? n / 2 : n;
+    return n > 0 ? n : 1;
+}
+
 static int64_t quantum(const struct queue *q, const struct flow *f)
 {
-    int64_t n = (int64_t) q->quantum * weight[f->class] / weight[REQ_INTERACTIVE];
-
-    n = queue_backlog(f) ? n / 2 : n;
-    return n > 0 ? n : 1;
+    return turn(q, f->class, queue_backlog(f));
 }
 
 /* --- flows --- */
@@ -236,7 +241,7 @@ struct queue_ahead queue_ahead(const struct queue *q, const struct req *r)
 {
     struct queue_ahead a = { 0 };
     const struct flow *own = NULL;
-    int64_t own_tok;
+    int64_t own_tok, own_turn;
 
     for (int32_t i = 0; i < q->n_flow; i++) {
         const struct flow *f = &q->flow[i];
@@ -249,9 +254,10 @@ struct queue_ahead queue_ahead(const struct queue *q, const struct req *r)
     }
 
     own_tok = r->n_prompt + (own != NULL ? own->wait_tok : 0);
+    own_turn = turn(q, r->class, own != NULL && own->n_wait >= FLOW_LIGHT);
     for (int32_t i = 0; i < q->n_flow; i++) {
         const struct flow *f = &q->flow[i];
-        int64_t share = own_tok * weight[f->class] / weight[r->class];
+        int64_t share = own_tok * quantum(q, f) / own_turn;
 
         if (f != own)
             a.n_tok += f->wait_tok < share ? f->wait_tok : share;

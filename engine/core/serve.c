@@ -554,6 +554,19 @@ static void end(struct serve *s, struct req *r, enum req_finish fin, uint64_t no
     finish(s, r, fin, now);
 }
 
+/* Its numbers are none. The step behind this one may have the row whose logits are for its owner,
+ * so that is told when it is back. What r has stored may be the reason: no prefix is trusted. */
+static void end_corrupt(struct serve *s, struct req *r, uint64_t now)
+{
+    if (r->n_flight == 0) {
+        end(s, r, FIN_CORRUPT, now);
+    } else {
+        sched_remove(&s->sched, r);
+        r->leaving = FIN_CORRUPT;
+    }
+    kv_reset_cache(s->kv);
+}
+
 /* Of row i of the step, to row at of what the request has room for. */
 static void take_logprobs(const struct req_lp *lp, const struct batch_mem *b, int32_t i, int32_t at)
 {
@@ -574,8 +587,7 @@ static void take_row(struct serve *s, struct batch_mem *b, int32_t i, uint64_t n
     if (r == NULL || r->leaving != FIN_NONE)
         return;
     if (b->sampled[i] < 0) {
-        end(s, r, FIN_CORRUPT, now);
-        kv_reset_cache(s->kv);             /* what it has stored may be the reason */
+        end_corrupt(s, r, now);
     } else if (b->target[i] >= 0) {
         take_logprobs(&r->prompt_lp, b, i, b->out[i].pos);
     } else if (b->out[i].samples) {
@@ -594,8 +606,10 @@ static void tune(struct serve *s, const struct batch_mem *b, double ns)
 
     if (s->c.itl_target_ns == 0)
         return;
-    if (b->n_fill_tok > 0)
-        ns = fmax(ns - s->decode_ns, 0) / b->n_fill_tok;
+    if (b->n_fill_tok > 0) {
+        s->decode_ns = fmin(s->decode_ns, ns);         /* with prompts it was quicker */
+        ns = (ns - s->decode_ns) / b->n_fill_tok;
+    }
     *mean = *mean == 0 ? ns : *mean + (ns - *mean) / 8;
     if (s->fill_ns == 0)
         return;
@@ -630,9 +644,11 @@ static void take_step(struct serve *s, uint64_t now)
     for (int32_t i = 0; i < b->n_item; i++) {
         struct req *r = b->item[i].r;
 
-        if (r != NULL && r->tell_read)
+        if (r == NULL || r->leaving != FIN_NONE)
+            continue;
+        if (r->tell_read)
             tell_read(s, r, b->item[i].end);
-        if (r != NULL && r->max_new == 0 && b->item[i].ends_prompt)
+        if (r->max_new == 0 && b->item[i].ends_prompt)
             end(s, r, FIN_LENGTH, now);
     }
     histogram_add(&s->metrics.phase[PHASE_OUTPUT], HIST_PHASE, s->c.now_ns(s->c.arg) - now);
