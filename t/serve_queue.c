@@ -1,0 +1,297 @@
+/* serve_queue.c - who waits in the loop, for what and how long; who is refused; the pace that
+ * prompts leave to answers. */
+#include "fake_serve.h"
+#include "rate.h"
+
+/* --- who waits for another's prompt --- */
+
+static void deferred(void)
+{
+    struct serve_conf c = usual();
+    struct req r[3];
+    struct serve *s;
+
+    c.cache = true;
+    c.seq_max = 2;
+    s = open_serve(&c);
+    make(&r[0], 100, 9);
+    make(&r[1], 100, 9);
+    memcpy(r[1].tok, r[0].tok, 100 * sizeof(int32_t));
+    r[1].twin = &r[0];
+    for (int i = 0; i < 2; i++)
+        serve_submit(s, &r[i], NULL);
+    serve_once(s, NULL);
+    ok(serve_metrics(s)->waiting == 1 && serve_metrics(s)->deferred == 1,
+       "the second answer to a prompt waits until it is computed");
+    for (int i = 0; i < 4; i++)
+        serve_once(s, NULL);
+    ok(serve_metrics(s)->running == 2 && serve_metrics(s)->deferred == 0, "and no longer");
+    make(&r[2], 10, 2);
+    serve_submit(s, &r[2], NULL);
+    serve_once(s, NULL);
+    ok(serve_metrics(s)->waiting == 1 && serve_metrics(s)->deferred == 0, "a third has no room");
+    while (serve_once(s, NULL))
+        ;
+    ok(as_expected(&r[0]) && as_expected(&r[1]) && as_expected(&r[2]), "all have their answers");
+    ok(serve_metrics(s)->phase[PHASE_PLAN].count == serve_metrics(s)->steps
+       && serve_metrics(s)->phase[PHASE_FORWARD].count == serve_metrics(s)->steps
+       && serve_metrics(s)->phase[PHASE_OUTPUT].count == serve_metrics(s)->steps
+       && serve_metrics(s)->phase[PHASE_FORWARD].sum_ns > 0, "each step has three phases");
+    serve_close(s);
+    for (int i = 0; i < 3; i++)
+        drop(&r[i]);
+}
+
+/* --- limits of the queue --- */
+
+static void pace_of_the_queue(void)
+{
+    struct rate r = { 0 };
+    uint64_t t = 1000000000u;
+
+    is_int(rate_wait_ns(&r, 1000), 0, "nothing is known at first");
+    for (int i = 0; i <= 20; i++)
+        rate_note(&r, t += 100000000, i > 0, 50);
+    ok(rate_wait_ns(&r, 500) > 900000000u && rate_wait_ns(&r, 500) < 1100000000u,
+       "at 500 tokens a second 500 tokens take a second");
+    rate_note(&r, t += 100000000, false, 50);
+    rate_note(&r, t += 5000000000u, false, 0);
+    ok(rate_wait_ns(&r, 500) < 600000000u, "after 5 s without a queue it is thought to be faster");
+    rate_note(&r, t += 10000000000u, false, 0);
+    is_int(rate_wait_ns(&r, 500), 0, "after 10 s nothing is known");
+    is_int(rate_retry_ms(1), RETRY_MS_MIN, "nobody is told to come back at once");
+    is_int(rate_retry_ms(UINT64_MAX), RETRY_MS_MAX, "or in an hour");
+}
+
+static void quota(void)
+{
+    struct serve_conf c = usual();
+    struct req r[6];
+    struct serve *s;
+    struct err e;
+
+    c.tenant_max = 2;
+    s = open_serve(&c);
+    for (int i = 0; i < 6; i++) {
+        make(&r[i], 5, 3);
+        r[i].tenant = i < 4 ? 1 : 2;
+        serve_submit(s, &r[i], &e);
+    }
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[0]) && as_expected(&r[1]), "two of a tenant are served");
+    ok(fin_of(&r[2]) == FIN_QUOTA && fin_of(&r[3]) == FIN_QUOTA, "two more are not");
+    ok(r[2].retry_ms >= 100 && r[2].retry_ms <= 120000, "and are told to come back in %d ms",
+       r[2].retry_ms);
+    ok(as_expected(&r[4]) && as_expected(&r[5]), "another tenant is not concerned");
+    is_int(serve_metrics(s)->refused_quota, 2, "both are counted");
+    is_int(serve_submit(s, &r[2], &e), 0, "later");
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[2]), "it is served");
+    serve_close(s);
+    for (int i = 0; i < 6; i++)
+        drop(&r[i]);
+}
+
+/* Every pass takes some ticks of 1 ms; requests of 64 prompt tokens at 32 tokens a step. */
+static void long_queue(void)
+{
+    enum { N = 60 };
+    struct serve_conf c = usual();
+    struct req r[N];
+    struct serve *s;
+    struct err e;
+    int n = 0, retry = 0;
+
+    c.wait_max_ns = 40 * 1000000ull;
+    s = open_serve(&c);
+    for (int i = 0; i < N; i++) {
+        make(&r[i], 64, 2);
+        r[i].tenant = i < N - 1;
+    }
+    for (int i = 0; i < 30; i++)
+        serve_submit(s, &r[i], &e);
+    for (int i = 0; i < 10; i++)
+        serve_once(s, &e);
+    for (int i = 30; i < N; i++)
+        serve_submit(s, &r[i], &e);
+    serve_once(s, &e);
+    for (int i = 30; i < N - 1; i++) {
+        n += fin_of(&r[i]) == FIN_BUSY;
+        retry = r[i].retry_ms > retry ? r[i].retry_ms : retry;
+    }
+    ok(n > 20, "%d of 29 that would have waited longer than 40 ms are told at once", n);
+    ok(retry >= 100, "to come back in at most %d ms", retry);
+    is_int(fin_of(&r[N - 1]), FIN_NONE, "the first of another tenant is not among them");
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[N - 1]) && pages_are_free(s), "and is served");
+    serve_close(s);
+
+    c = usual();
+    c.queue_tok_max = 200;
+    c.seq_max = 1;
+    s = open_serve(&c);
+    for (int i = 0; i < 8; i++)
+        serve_submit(s, &r[i], &e);
+    serve_once(s, &e);
+    n = 0;
+    for (int i = 0; i < 8; i++)
+        n += fin_of(&r[i]) == FIN_BUSY;
+    is_int(n, 5, "of 8 prompts of 64 tokens 3 may wait where 200 tokens may");
+    serve_close(s);
+    for (int i = 0; i < N; i++)
+        drop(&r[i]);
+}
+
+/* What waited for nobody must not make the next one wait, and what was preempted is counted once.
+ */
+static void idle_engine(void)
+{
+    enum { N = 40 };
+    struct serve_conf c = usual();
+    struct req r[N];
+    struct serve *s;
+    struct err e;
+    int n = 0;
+
+    c.wait_max_ns = 60 * 1000000000ull;
+    c.cache = c.overlap = true;
+    c.kv = (struct kv_shape) { 4, 40, 40 };
+    s = open_serve(&c);
+    fake.late = true;
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < N; i++) {
+            make(&r[i], 8, 100);
+            serve_submit(s, &r[i], &e);
+        }
+        while (serve_once(s, &e))
+            ;
+        for (int i = 0; i < N; i++) {
+            n += fin_of(&r[i]) == FIN_BUSY;
+            drop(&r[i]);
+        }
+        ticks += 200 * 1000000000ull;
+    }
+    is_int(n, 0, "bursts after minutes of idleness are taken");
+    ok(serve_metrics(s)->preempted > 20, "though %lu were preempted",
+       (unsigned long) serve_metrics(s)->preempted);
+    is_int(serve_metrics(s)->waiting_tok, 0, "no token is thought to wait");
+    serve_close(s);
+}
+
+static void salts(void)
+{
+    struct serve_conf c = usual();
+    struct req r;
+    struct serve *s;
+    struct err e;
+
+    c.cache = true;
+    s = open_serve(&c);
+    make(&r, 60, 3);
+    for (int i = 0; i < 4; i++) {
+        r.n_salt = i < 2 ? 0 : 3;
+        memcpy(r.salt, "abc", 3);
+        serve_submit(s, &r, &e);
+        while (serve_once(s, &e))
+            ;
+        is_int(r.n_cached, i % 2 == 0 ? 0 : 56, "%s salt, %s time: %d tokens cached",
+               i < 2 ? "no" : "with a", i % 2 == 0 ? "first" : "second", r.n_cached);
+    }
+    serve_reset_cache(s);
+    serve_once(s, &e);
+    is_int(serve_metrics(s)->points, 0, "a reset forgets them");
+    r.n_salt = REQ_SALT_MAX + 1;
+    is_int(serve_submit(s, &r, &e), E_INVALID, "a salt too long: %s", e.msg);
+    serve_close(s);
+    drop(&r);
+}
+
+/* A step of n tokens takes n ms: with a target of 12 ms beside 4 decodes prompts get 8 tokens of
+ * it. */
+static uint64_t tok_ticks(void *arg)
+{
+    (void) arg;
+    return (uint64_t) fake.n_tok * 1000000;
+}
+
+static void itl_target(void)
+{
+    struct serve_conf c = usual();
+    struct req r[5];
+    struct serve *s;
+    struct err e;
+    int before, most = 0;
+
+    c.now_ns = tok_ticks;
+    c.itl_target_ns = 12 * 1000000;
+    c.kv.page_tok = 2;
+    s = open_serve(&c);
+    for (int i = 0; i < 4; i++) {
+        make(&r[i], 3, 140);
+        serve_submit(s, &r[i], &e);
+    }
+    make(&r[4], 140, 1);
+    for (int i = 0; i < 20; i++)
+        serve_once(s, &e);
+    serve_submit(s, &r[4], &e);
+    for (int i = 0; i < 12; i++) {
+        before = fake.n_tok;
+        serve_once(s, &e);
+        if (i > 3 && fake.n_tok - before > most)
+            most = fake.n_tok - before;
+    }
+    ok(most >= 8 && most <= 13, "a step beside a long prompt has %d tokens, not 32", most);
+    while (serve_once(s, &e))
+        ;
+    ok(as_expected(&r[4]), "and the prompt is done nonetheless");
+    serve_close(s);
+    for (int i = 0; i < 5; i++)
+        drop(&r[i]);
+}
+
+/* A crowd's decodes took longer than the target. It is gone, and a prompt finds its pace by itself,
+ * though no step without prompts shows that decodes are quick again. */
+static void itl_after_crowd(void)
+{
+    enum { N = 20 };
+    struct serve_conf c = usual();
+    struct req r[N + 1];
+    struct serve *s;
+    int n = 0;
+
+    c.now_ns = tok_ticks;
+    c.itl_target_ns = 12 * 1000000;
+    c.seq_max = N;
+    c.kv = (struct kv_shape) { 4, 400, 400 };
+    s = open_serve(&c);
+    for (int i = 0; i < N; i++) {
+        make(&r[i], 3, 30);
+        serve_submit(s, &r[i], NULL);
+    }
+    while (serve_once(s, NULL))
+        ;
+    make(&r[N], 140, 1);
+    serve_submit(s, &r[N], NULL);
+    while (serve_once(s, NULL))
+        n++;
+    ok(n <= 24, "after a crowd a prompt of 140 tokens is through in %d steps", n);
+    serve_close(s);
+    for (int i = 0; i <= N; i++)
+        drop(&r[i]);
+}
+
+int main(void)
+{
+    deferred();
+    pace_of_the_queue();
+    quota();
+    long_queue();
+    idle_engine();
+    salts();
+    itl_target();
+    itl_after_crowd();
+    return done_testing();
+}
