@@ -78,6 +78,8 @@ with open("docs/api.md") as f:
        "docs/api.md is what the tables say (if not: build/inferd api > docs/api.md)")
 for route in ("POST /v1/messages", "POST /v1/responses", "GET /v1/models/{id}"):
     ok(f"`{route}`" in p.stdout, f"it tells of {route}")
+libs = subprocess.run(["ldd", f"{BUILD}/inferd"], capture_output=True, text=True).stdout
+ok("libyajl" in libs and "libcurl" not in libs, "a server does not need libcurl")
 
 p = run("inspect", "models/demo")
 same(p.returncode, 0, "inspect")

@@ -96,6 +96,30 @@ static void opens_badly(const char *file, const char *says, const char *what)
     copy_moe();
 }
 
+/* Opened whole, shorter when read: words, where a map would have ended the process. */
+static void shrinking(void)
+{
+    const char *name = "model.language_model.norm.weight";
+    char path[128], data[96 * 2];
+    struct st_tensor *t;
+    struct err e = {0};
+    struct st *st;
+
+    copy_moe();
+    is_int(st_open(&st, dir, &e), 0, "open: %s", e.msg);
+    t = st_find(st, name);
+    snprintf(path, sizeof(path), "%s/%s", dir, t->file);
+    ok(t->bytes == sizeof(data) && st_read(t, data, &e) == 0
+       && memcmp(data, t->p, sizeof(data)) == 0, "st_read brings what the map has");
+    is_int(truncate(path, (off_t) (t->off + t->bytes)), 0, "cut behind it");
+    is_int(st_read(t, data, &e), 0, "it is still there");
+    is_int(truncate(path, (off_t) (t->off + t->bytes - 1)), 0, "a byte less");
+    ok(st_read(t, data, &e) == E_IO && strstr(e.msg, t->file) != NULL
+       && strstr(e.msg, "shrank") != NULL, "%s", e.msg);
+    st_close(st);
+    copy_moe();
+}
+
 static void test_checkpoints(void)
 {
     const char *one = moe_files[1], *two = moe_files[2], *index = moe_files[3];
@@ -191,6 +215,7 @@ int main(void)
     snprintf(dir, sizeof(dir), "/tmp/t-safetensors-XXXXXX");
     if (mkdtemp(dir) == NULL)
         return 1;
+    shrinking();
     test_checkpoints();
     test_headers();
     for (int i = 0; i < 4; i++)

@@ -539,10 +539,12 @@ int weights_load(struct weights *w, struct backend *be, const char *dir,
         l.total = 2 * size.total;
         rc = make_all(&l);
     }
+    if (rc < 0 && be->err.code == 0)
+        be->err = *e;                      /* so that loading() ends what is under way */
+    while ((left = be->ops->loading(be)) > 0)
+        report(&l, left);
     if (rc == 0)
         rc = move_vecs(&l);
-    while (rc == 0 && (left = be->ops->loading(be)) > 0)
-        report(&l, left);
     if (rc == 0)
         rc = be_step_end(be, e);           /* all has arrived, or says why not */
     if (rc == 0 && be->device && dir != NULL)
