@@ -345,6 +345,12 @@ def rest():
     big = completion({"truncate_prompt_tokens": -1}, prompt=[2] + [300] * 5000, max_tokens=2)
     same(big.usage.prompt_tokens, 4094, "-1: what fits")
 
+    chat = client.chat.completions.create(model="demo", messages=ASK, max_tokens=1, extra_body={
+        "return_prompt_text": True})
+    ok(chat.prompt_text.startswith("<bos><|turn>user\nHello!") and
+       "<turn|>\n<|turn>model\n" in chat.prompt_text, f"return_prompt_text: {chat.prompt_text!r}")
+    text = completion({"return_prompt_text": True}, prompt="The sea").choices[0]
+    same(text.prompt_text, "<bos>The sea", "of a completion")
     loop = completion({"allowed_token_ids": [300], "repetition_detection": {
         "max_pattern_size": 3, "min_count": 4}}, max_tokens=200).choices[0]
     same((loop.finish_reason, loop.stop_reason, len(loop.token_ids)), ("stop", "repetition", 4),

@@ -62,6 +62,7 @@ struct out_choice {                 /* one delta, or one whole choice */
     int32_t        stop_id;         /* or the request's stop id, -1: none */
     bool           with_ids;        /* return_token_ids */
     bool           with_prompt_ids; /* delta: on the first one only */
+    const struct tok *prompt_tok;   /* the same for the prompt's text, which it spells; or NULL */
     struct out_ids ids, prompt_ids;
     struct out_lp  lp;              /* of what this brings */
     struct out_lp  echo_lp;         /* of an echoed prompt, but its first id, which goes before */

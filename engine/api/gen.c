@@ -26,7 +26,7 @@ struct gen {
     atomic_bool    aborted;            /* by an admin, from any thread */
     bool           stream, with_ids;
     uint64_t       spoke_ns;           /* of a stream: its last event, or its beginning */
-    bool           ids_as_tokens, prompt_lp, echo_lp, progress;    /* as asked for */
+    bool           ids_as_tokens, prompt_lp, prompt_text, echo_lp, progress;    /* as asked for */
     int32_t        interval;           /* tokens of a chunk */
     struct steering steering;
     int32_t        n_choice, n_per_prompt;
@@ -419,6 +419,7 @@ static struct gen *gen_new(struct stream *st, int32_t n_choice, enum ask_kind ki
     g->with_ids = ask->return_token_ids || p->api->tok == NULL;
     g->ids_as_tokens = ask->ids_as_tokens;
     g->prompt_lp = ask->prompt_logprobs >= 0;
+    g->prompt_text = ask->return_prompt_text;
     g->echo_lp = ask->echo && ask->top_logprobs >= 0;
     g->progress = ask->return_progress;
     g->interval = (int32_t) ask->stream_interval;
@@ -548,6 +549,7 @@ static void describe(const struct gen *g, struct choice *c, struct out_choice *o
     *o = (struct out_choice) {
         .index = (int32_t) (c - g->choice), .stop_id = -1, .with_ids = g->with_ids,
         .with_prompt_ids = g->with_ids && !c->began,
+        .prompt_tok = g->prompt_text && !c->began ? g->port->api->tok : NULL,
         .prompt_ids = { c->req.tok, (size_t) c->req.n_prompt },
     };
     o->ids.p = c->req.tok + c->req.n_prompt + c->n_ids_sent;

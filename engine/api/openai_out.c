@@ -203,6 +203,21 @@ static void put_message(struct buf *b, const struct out_choice *c)
     buf_str(b, "}");
 }
 
+/* As the model read it, control tokens too. */
+static void put_prompt_text(struct buf *b, const struct out_choice *c)
+{
+    struct tok_stream ts = { 0 };
+    struct buf        text = { 0 };
+
+    for (size_t i = 0; i < c->prompt_ids.n; i++)
+        tok_stream_put(c->prompt_tok, &ts, c->prompt_ids.p[i], &text);
+    tok_stream_end(&ts, &text);
+    buf_str(b, ",\"prompt_text\":");
+    put_text(b, (struct slice) { text.p, text.n });
+    b->full = b->full || text.full;
+    buf_free(&text);
+}
+
 /* What there is to tell of the prompt: of an answer in chat, of a choice in completions. */
 static void put_prompt(struct buf *b, const struct out_choice *c)
 {
@@ -210,6 +225,8 @@ static void put_prompt(struct buf *b, const struct out_choice *c)
         buf_str(b, ",\"prompt_token_ids\":");
         out_ids(b, c->prompt_ids);
     }
+    if (c->prompt_tok != NULL)
+        put_prompt_text(b, c);
     if (c->prompt_lp.wanted) {
         buf_str(b, ",\"prompt_logprobs\":");
         lp_put_prompt(b, c);
