@@ -166,11 +166,12 @@ static void put_call_text(struct channel *c, const char *p, size_t n, struct sai
 /* "call:" and the beginning of a declared name, or all of it and a '{'. */
 static bool may_be_head(const struct channel *c, bool *whole)
 {
-    struct slice name = { c->bare.p + 5, c->bare.n - 5 };
+    struct slice name;
 
     *whole = false;
     if (c->bare.n <= 5)
-        return memcmp(c->bare.p, "call:", c->bare.n) == 0;
+        return c->bare.n > 0 && memcmp(c->bare.p, "call:", c->bare.n) == 0;
+    name = (struct slice) { c->bare.p + 5, c->bare.n - 5 };
     if (name.p[name.n - 1] != '{')
         return toolset_begins(c->tools, name);
     name.n--;

@@ -62,16 +62,6 @@ void toolset_close(struct toolset *t)
     free(t);
 }
 
-int32_t toolset_n(const struct toolset *t)
-{
-    return t->n;
-}
-
-struct slice toolset_name(const struct toolset *t, int32_t i)
-{
-    return t->tool[i].name;
-}
-
 bool toolset_begins(const struct toolset *t, struct slice start)
 {
     for (int32_t i = 0; i < t->n; i++)

@@ -18,8 +18,6 @@ struct toolset;
 int  toolset_open(struct toolset **out, const struct json *tools, struct err *e);
 void toolset_close(struct toolset *t);                /* NULL is fine */
 
-int32_t toolset_n(const struct toolset *t);
-struct slice toolset_name(const struct toolset *t, int32_t i);
 int32_t toolset_find(const struct toolset *t, struct slice name);      /* -1: not declared */
 /* Some name begins like this. */
 bool toolset_begins(const struct toolset *t, struct slice start);
