@@ -56,12 +56,13 @@ static void pages_each(struct plan *p, const struct model_conf *mc, const struct
         p->sliding_pages_session = p->full_pages_session;
 }
 
+/* With the pages known so far: some of it grows with them. */
 static uint64_t scratch(const struct plan *p, const struct model_conf *mc, const struct conf *c)
 {
     struct model_limits lim = {
         .backend = MODEL_CUDA, .step_tok_max = c->max_num_batched_tokens,
         .seq_max = c->max_num_seqs, .page_max = p->full_pages_each,
-        .kv.page_tok = c->block_size };
+        .kv = { .page_tok = c->block_size, .n_page_full = p->kv.n_page_full } };
 
     return model_scratch_bytes(mc, &lim);
 }
@@ -69,17 +70,18 @@ static uint64_t scratch(const struct plan *p, const struct model_conf *mc, const
 /* As many chats as fit, their pages in both pools; but at least one longest request. */
 static int split(struct plan *p, uint64_t budget, struct err *e)
 {
-    uint64_t chat = (uint64_t) p->full_pages_session * p->full_page_bytes
+    uint64_t full_page = p->full_page_bytes + p->full_page_scratch;
+    uint64_t chat = (uint64_t) p->full_pages_session * full_page
                     + (uint64_t) p->sliding_pages_session * p->sliding_page_bytes;
     uint64_t n = budget / chat, full = n * (uint64_t) p->full_pages_session, sliding;
 
     if (full < (uint64_t) p->full_pages_each)
         full = (uint64_t) p->full_pages_each;
     sliding = p->sliding_page_bytes == 0 ? full
-              : (budget - full * p->full_page_bytes) / p->sliding_page_bytes;
+              : (budget - full * full_page) / p->sliding_page_bytes;
     if (sliding < (uint64_t) p->sliding_pages_each) {
         sliding = (uint64_t) p->sliding_pages_each;
-        full = (budget - sliding * p->sliding_page_bytes) / p->full_page_bytes;
+        full = (budget - sliding * p->sliding_page_bytes) / full_page;
     }
     if (full > PAGE_MAX || sliding > PAGE_MAX)
         return err_set(e, E_INVALID, "--kv-cache-memory-bytes: more than %d pages: raise"
@@ -89,12 +91,13 @@ static int split(struct plan *p, uint64_t budget, struct err *e)
     p->kv.n_page_full = (int32_t) full;
     p->kv.n_page_sliding = (int32_t) sliding;
     p->kv_bytes = full * p->full_page_bytes + sliding * p->sliding_page_bytes;
+    p->scratch_bytes += full * p->full_page_scratch;
     return 0;
 }
 
 static uint64_t each_bytes(const struct plan *p)
 {
-    return (uint64_t) p->full_pages_each * p->full_page_bytes
+    return (uint64_t) p->full_pages_each * (p->full_page_bytes + p->full_page_scratch)
            + (uint64_t) p->sliding_pages_each * p->sliding_page_bytes;
 }
 
@@ -209,6 +212,9 @@ int plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
     if (c->backend == BACKEND_CUDA) {
         p->weight_bytes += sizeof(float) * p->size.vec_f32 - p->weight_elem_bytes * p->size.vec;
         p->scratch_bytes = scratch(p, mc, c);
+        p->kv.n_page_full = 1;
+        p->full_page_scratch = scratch(p, mc, c) - p->scratch_bytes;
+        p->kv.n_page_full = 0;
         p->reserve_bytes = MODEL_GPU_RESERVE;
     }
     p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);

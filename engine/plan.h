@@ -17,6 +17,7 @@ struct plan {
     uint64_t reserve_bytes;                 /* on a GPU: left to the driver and libraries */
     uint64_t kv_bytes;                      /* both pools as reserved */
     uint64_t full_page_bytes, sliding_page_bytes;
+    uint64_t full_page_scratch;             /* of the step, for each full page: in scratch_bytes */
     int32_t  model_len;                     /* tokens of one request at most */
     int32_t  full_pages_each;               /* pages that one longest request takes */
     int32_t  sliding_pages_each;
