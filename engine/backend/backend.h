@@ -91,46 +91,14 @@ struct backend_limits {                /* of all ops to come; sizes the backend'
     int32_t    n_head, n_kv[2], head_dim[2];           /* of the two layer types */
     uint64_t   model_bytes;            /* weights, KV pages and activations, allocated later */
     uint64_t   kv_bytes;               /* of these */
+    bool       apart;                  /* tests: every buffer is an allocation of the device's, so
+                                          that its tools see who leaves one */
 };
 
 #define BE_SLACK         (1u << 20)    /* for the rounding of all allocations together */
 #define BE_CUDA_RESERVE  (128ull << 20)    /* that driver and libraries take while we run */
 
 int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct err *e);
-
-#ifdef HAVE_CUDA
-int    be_open_cuda(struct backend **out, const struct backend_limits *lim, struct err *e);
-size_t be_scratch_cuda(const struct backend_limits *lim);
-/* Of the first GPU, in bytes. */
-int    be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
-#else
-static inline int be_no_cuda(struct err *e)
-{
-    return err_set(e, E_INVALID, "--backend: this build has the cpu backend only: nvcc was not"
-                   " found");
-}
-
-static inline int be_open_cuda(struct backend **out, const struct backend_limits *lim,
-                               struct err *e)
-{
-    (void) out;
-    (void) lim;
-    return be_no_cuda(e);
-}
-
-static inline size_t be_scratch_cuda(const struct backend_limits *lim)
-{
-    (void) lim;
-    return 0;
-}
-
-static inline int be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
-{
-    (void) free_bytes;
-    (void) total_bytes;
-    return be_no_cuda(e);
-}
-#endif
 
 static inline void be_close(struct backend *be)
 {

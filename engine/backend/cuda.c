@@ -2,7 +2,7 @@
  * step and comes down at its end. The kernels are in kernels/ (cuda.h).
  *
  * Ops only queue work. A failure is found after the launch or at the step's end and latched. */
-#include "backend.h"
+#include "backend_cuda.h"
 #include "cuda.h"
 #include "cuda_fit.h"
 
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#define APART_MAX    8192
 #define ALIGN        256                   /* of every allocation */
 #define GRAPH_MAX    64                    /* steps that are kept */
 #define GRAPH_SEEN   2                     /* capture a step when it comes so often */
@@ -39,8 +40,10 @@ struct cuda {
     struct backend_limits lim;
     cudaStream_t          stream;
     size_t                smem_max;        /* shared memory that a block may ask for */
-    char                 *mem;             /* everything is in here, one after the other */
+    char                 *mem;             /* everything is in here, one after the other, */
     uint64_t              mem_bytes, mem_used, free_before;
+    void                 *part[APART_MAX]; /* or, if lim.apart, in allocations of its own */
+    int                   n_part;
 
     struct pump        *pump;          /* while weights come in */
     char                 *load;            /* its buffers, pinned */
@@ -81,11 +84,24 @@ static void latch(struct cuda *c, const char *op, cudaError_t rc)
         err_set(&c->be.err, E_GPU, "GPU: %s: %s", op, cudaGetErrorString(rc));
 }
 
+static void *alloc_apart(struct cuda *c, size_t bytes)
+{
+    void *p;
+
+    if (c->n_part == APART_MAX || cudaMalloc(&p, bytes + (bytes == 0)) != cudaSuccess) {
+        (void) cudaGetLastError();         /* the caller says it; it is no failure of a step */
+        return NULL;
+    }
+    return c->part[c->n_part++] = p;
+}
+
 static void *cuda_alloc(struct backend *be, size_t bytes)
 {
     struct cuda *c = cuda_of(be);
     uint64_t at = (c->mem_used + ALIGN - 1) / ALIGN * ALIGN;
 
+    if (c->lim.apart)
+        return alloc_apart(c, bytes);
     if (at > c->mem_bytes || bytes > c->mem_bytes - at)
         return NULL;
     c->mem_used = at + bytes;
@@ -196,6 +212,8 @@ static void cuda_close(struct backend *be)
     if (c->last != NULL)
         cudaEventDestroy(c->last);
     cudaFree(c->mem);
+    for (int i = 0; i < c->n_part; i++)
+        cudaFree(c->part[i]);
     cudaFreeHost(c->up);
     cudaFreeHost(c->down);
     if (c->stream != NULL)
@@ -717,8 +735,11 @@ static int open_buffers(struct cuda *c, struct err *e)
         rc = cudaEventCreate(&c->first);
     if (rc == cudaSuccess)
         rc = cudaEventCreate(&c->last);
-    if (rc == cudaSuccess)
-        rc = cudaMalloc((void **) &c->mem, c->mem_bytes);
+    if (rc == cudaSuccess && !c->lim.apart
+        && cudaMalloc((void **) &c->mem, c->mem_bytes) != cudaSuccess)
+        return err_set(e, E_GPU, "--backend cuda: %llu MiB were free and could not be had: end what"
+                       " else runs on the GPU (nvidia-smi shows it) and start again",
+                       (unsigned long long) c->mem_bytes >> 20);
     if (rc == cudaSuccess)
         rc = cudaHostAlloc((void **) &c->up, s.up, 0);
     if (rc == cudaSuccess)

@@ -1,5 +1,6 @@
 /* model.c - open, check each batch, step, close. */
 #include "model.h"
+#include "backend_cuda.h"
 #include "forward.h"
 #include "runner.h"
 #include "steer.h"
