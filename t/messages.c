@@ -56,7 +56,17 @@ static void fields(void)
     field("\"cache_control\":1", "!cache_control");
     field("\"mcp_servers\":[],\"output_config\":{}", "");
     field("\"mcp_servers\":[{}]", "!mcp_servers");
-    field("\"output_config\":{\"effort\":\"low\"}", "!output_config");
+    field("\"output_config\":{\"effort\":\"low\"}", "");
+    field("\"thinking\":{\"type\":\"adaptive\"},\"output_config\":{\"effort\":\"low\"}",
+          "\"chat_template_kwargs\":{\"enable_thinking\":true},\"reasoning_effort\":\"low\"");
+    field("\"output_config\":{\"effort\":\"none\"}", "!output_config.effort");
+    field("\"output_config\":{\"format\":{\"type\":\"json_schema\"}}", "!output_config.format");
+    field("\"output_config\":1", "!output_config");
+    field("\"context_management\":{\"edits\":[{\"type\":\"clear_thinking_20251015\"}]}", "");
+    field("\"context_management\":{\"edits\":[{\"type\":\"clear_tool_uses_20250919\"}]}",
+          "!context_management.edits[0]");
+    field("\"context_management\":{\"edits\":1}", "!context_management.edits");
+    field("\"context_management\":{\"edits\":[{}]}", "!context_management.edits[0].type");
     field("\"container\":\"c\"", "!container");
     field("\"container\":null", "");
 

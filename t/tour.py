@@ -142,7 +142,8 @@ def messages(c):
     ok(0 < len(short) < len(r.content[0].thinking), "a budget ends the thoughts")
     r = c.messages.create(thinking={"type": "adaptive"}, **ask)
     same([b.type for b in r.content], ["thinking", "text"], "thoughts are a block of their own")
-    with c.messages.stream(thinking={"type": "adaptive"}, **ask) as s:
+    with c.messages.stream(thinking={"type": "adaptive"}, output_config={"effort": "high"},
+                           **ask) as s:
         m = s.get_final_message()
     same([b.type for b in m.content], ["thinking", "text"], "streamed too")
     ok(m.content[0].signature, "with a signature")

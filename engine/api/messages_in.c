@@ -413,6 +413,76 @@ static int put_thinking(struct tr *t, const struct tr_field *f, const struct jso
     return 0;
 }
 
+/* How long to think, where it thinks at all and no budget says so. */
+static int put_effort(struct tr *t, const struct tr_field *f, const struct json *v,
+                      const char *path)
+{
+    const struct json *thinking = tr_get(t->root, "thinking");
+    const struct json *type = thinking != NULL ? tr_get(thinking, "type") : NULL;
+
+    if (v->type != JSON_STRING)
+        return tr_bad_type(t, path, "a string", v);
+    if (!slice_is(v->text, "low") && !slice_is(v->text, "medium") && !slice_is(v->text, "high")
+        && !slice_is(v->text, "xhigh") && !slice_is(v->text, "max"))
+        return api_err_400(t->e, "invalid_value", path, "'%s' must be low, medium, high, xhigh or "
+                           "max.", path);
+    return type != NULL && slice_is(type->text, "adaptive") ? tr_copy(t, f, v, path) : 0;
+}
+
+static const struct tr_field output_fields[] = {
+    { "effort", put_effort, "reasoning_effort", 0, 0, "string",
+      "low to max; with adaptive thinking only" },
+    { "format", tr_refuse, NULL, 0, 0, NULL, NULL },
+    { 0 }
+};
+
+static int put_output(struct tr *t, const struct tr_field *f, const struct json *v,
+                      const char *path)
+{
+    (void) f;
+    return v->type != JSON_OBJECT ? tr_bad_type(t, path, "an object", v)
+                                  : tr_fields(t, output_fields, "output_config.", v);
+}
+
+/* The template leaves the thoughts of earlier turns out anyway; nothing else can be cleared. */
+static int check_edits(struct tr *t, const struct tr_field *f, const struct json *v,
+                       const char *path)
+{
+    static const char thoughts[] = "clear_thinking_";
+    char              at[TR_PATH_BYTES];
+    struct slice      type;
+    uint32_t          i = 0;
+
+    (void) f;
+    if (v->type != JSON_ARRAY)
+        return tr_bad_type(t, path, "an array", v);
+    for (const struct json *edit = v->child; edit != NULL; edit = edit->next) {
+        tr_path(at, "%s[%u]", path, i++);
+        if (edit->type != JSON_OBJECT)
+            return tr_bad_type(t, at, "an object", edit);
+        if (tr_need_str(t, edit, at, "type", &type) != 0)
+            return E_INVALID;
+        if (type.n < sizeof(thoughts) - 1 || memcmp(type.p, thoughts, sizeof(thoughts) - 1) != 0)
+            return api_err_400(t->e, "unsupported_parameter", at, "'%s': only edits of the type "
+                               "clear_thinking_... are known to this server.", at);
+    }
+    return 0;
+}
+
+static const struct tr_field context_fields[] = {
+    { "edits", check_edits, NULL, 0, 0, "array",
+      "clear_thinking_...: thoughts of earlier turns are left out anyway" },
+    { 0 }
+};
+
+static int check_context(struct tr *t, const struct tr_field *f, const struct json *v,
+                         const char *path)
+{
+    (void) f;
+    return v->type != JSON_OBJECT ? tr_bad_type(t, path, "an object", v)
+                                  : tr_fields(t, context_fields, "context_management.", v);
+}
+
 static const struct tr_field metadata_fields[] = {
     { "user_id", tr_str, "user", 0, API_LABEL_BYTES_MAX, NULL, "" },
     { 0 }
@@ -478,10 +548,10 @@ static const struct tr_field fields[] = {
     { "metadata",       check_metadata, NULL, 0, 0, "object", "user_id" },
     { "service_tier",   put_tier, NULL, 0, 0, "string", "auto, standard_only: there is one tier" },
     { "cache_control",  tr_object, NULL, 0, 0, NULL, "prompts are cached anyway" },
+    { "output_config",  put_output, NULL, 0, 0, "object", "effort" },
+    { "context_management", check_context, NULL, 0, 0, "object", "edits" },
     { "container",      tr_refuse, NULL, 0, 0, NULL, NULL },
-    { "context_management", tr_refuse, NULL, 0, 0, NULL, NULL },
     { "mcp_servers",    tr_refuse, NULL, 0, 0, "[]", NULL },
-    { "output_config",  tr_refuse, NULL, 0, 0, "{}", NULL },
     { "output_format",  tr_refuse, NULL, 0, 0, NULL, NULL },
     { "inference_geo",  tr_refuse, NULL, 0, 0, NULL, NULL },
     { "speed",          tr_refuse, NULL, 0, 0, "\"standard\"", NULL },
@@ -489,7 +559,8 @@ static const struct tr_field fields[] = {
 };
 
 const struct tr_set messages_sets[] = {
-    { "", fields }, { "metadata.", metadata_fields }, { NULL, NULL },
+    { "", fields }, { "metadata.", metadata_fields }, { "output_config.", output_fields },
+    { "context_management.", context_fields }, { NULL, NULL },
 };
 
 int messages_in(struct tr *t, enum ask_kind kind)
