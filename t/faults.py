@@ -183,7 +183,7 @@ def all_plays():
             ("no content type", rep_head(pairs=b"", n=0)),
             ("a pair that is missing", rep_head(n=2)),
             ("33 pairs", rep_head(pairs=JSON * 33, n=33)),
-            ("unknown head flags", rep_head(flags=2)),
+            ("unknown head flags", rep_head(flags=4)),
             ("bytes behind the pairs", rep_head(pairs=JSON + b"junk")),
             ("a newline in a value", rep_head(pairs=JSON + pair(b"x", b"a\r\nb: c"), n=2)),
             ("a name that is not UTF-8", rep_head(pairs=JSON + pair(b"\xc3\x28", b"a"), n=2)),
