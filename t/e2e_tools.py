@@ -138,6 +138,9 @@ def choices(s):
             same([c["function"]["name"] for c in m["tool_calls"]], [name],
                  f"{name} by name, thinking {thinking}")
 
+    m, fin = one(chat(s, tool_choice="required", thinking_token_budget=2,
+                      chat_template_kwargs={"enable_thinking": True}))
+    same((calls(m), m["reasoning"], fin), ([CALL], "I call", "tool_calls"), "after a short thought")
     m, fin = one(chat(s, tool_choice="required", max_tokens=3))
     same((fin, m.get("tool_calls")), ("length", None), "cut in the name: no call")
     m, fin, _ = stream(s, max_tokens=8)
@@ -157,6 +160,7 @@ def refusals(s):
     no(bad, "a tool that is not there", tool_choice=name)
     no(bad, "required of none", tool_choice="required", tools=[])
     no(bad, "a name of none", tool_choice=name, tools=None)
+    no(bad, "required of other ids", tool_choice="required", allowed_token_ids=[300])
     no(bad, "another word", tool_choice="any")
     no(bad, "an empty object", tool_choice={})
     for v in (7, [], True):

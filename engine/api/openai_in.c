@@ -631,6 +631,9 @@ static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
     if (a->continue_final && a->add_generation == ASK_YES)
         return api_err_400(e, "invalid_value", "continue_final_message",
                            "'continue_final_message' excludes 'add_generation_prompt': true.");
+    if (a->tool_choice >= TOOL_CHOICE_REQUIRED && a->allowed_ids != NULL)
+        return api_err_400(e, "invalid_value", "tool_choice", "'tool_choice' demands a call: that "
+                           "excludes 'allowed_token_ids'.");
     return tools_check_choice(&a->tools, a->tool_choice, a->tool_name, e);
 }
 
