@@ -329,6 +329,20 @@ def rest():
              f"stream_interval {interval}: every id")
         ok(all(len(c.choices[0].token_ids) >= interval for c in chunks[1:-1]), "in its steps")
 
+    texts = client.post("/../tokenize", cast_to=object, body={
+        "prompt": "extraordinary understanding everything", "return_token_strs": True})
+    size, word = max((len(s), i) for s, i in zip(texts["token_strs"], texts["tokens"]))
+    ok(size > 4, f"a token of {size} characters")
+    chunks = stream(stream_interval=1024, allowed_token_ids=[word], max_tokens=1200)
+    same(sum((c.choices[0].token_ids for c in chunks), []), [word] * 1200,
+         "more text than a choice may hold does not wait for its interval")
+    args = dict(prompt="a sea of hills " * 400, max_tokens=2, echo=True, logprobs=0, temperature=0)
+    whole = client.completions.create(model="demo", **args).choices[0]
+    chunks = list(client.completions.create(model="demo", stream=True, **args))
+    same(("".join(c.choices[0].text for c in chunks),
+          sum((c.choices[0].logprobs.tokens for c in chunks if c.choices[0].logprobs), [])),
+         (whole.text, whole.logprobs.tokens), "nor does a long prompt with its logprobs")
+
     long = [2] + [300 + i % 50 for i in range(3000)]
     chunks = list(client.completions.create(model="demo", prompt=long, stream=True, max_tokens=2,
                                             extra_body={"return_progress": True}))

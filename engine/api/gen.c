@@ -613,11 +613,13 @@ static void write_progress(struct gen *g, struct choice *c)
 /* So many tokens as a chunk needs have come, or nothing can be waited for. */
 static bool is_due(const struct gen *g, const struct choice *c)
 {
-    const struct choice *first = first_of(g, c);
+    const struct req *first = &first_of(g, c)->req;
 
-    if (g->echo_lp && first->n_seen == 0 && first->finish == NULL)
+    if (g->echo_lp && atomic_load_explicit(&first->n_pub, memory_order_acquire) == 0
+        && atomic_load_explicit(&first->finish, memory_order_acquire) == FIN_NONE)
         return false;                   /* the prompt's logprobs are on their way */
-    return !c->began || c->finish != NULL || c->n_seen - c->n_told >= g->interval;
+    return !c->began || c->finish != NULL || c->n_seen - c->n_told >= g->interval
+           || said_bytes(&c->said) >= API_TEXT_HOLD_MAX;
 }
 
 /* Everything that this choice has to say now, as whole events of bounded size. */

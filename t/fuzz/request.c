@@ -50,7 +50,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     if (rc != 0)
         check_error(kind, &e);
     else if (a.n < 1 || a.n > API_N_MAX || a.n_stop > API_STOP_MAX
-             || a.n_stop_id > API_STOP_ID_MAX || a.temperature > 2 || a.top_p > 1)
+             || a.n_stop_id > API_STOP_ID_MAX || a.temperature > 2 || a.top_p > 1
+             || a.top_logprobs > API_LOGPROB_MAX || a.prompt_logprobs > API_LOGPROB_MAX
+             || !(a.repetition > 0) || (a.logit_bias != NULL && a.logit_bias->n > API_BIAS_MAX)
+             || a.stream_interval < 1 || (a.repeat_max > 0 && a.repeat_count < 2))
         abort();
 
     json_free(d);
