@@ -49,6 +49,7 @@ static ngx_str_t  ngx_http_infer_reply_headers[] = {
     ngx_string("allow"),
     ngx_string("cache-control"),
     ngx_string("openai-"),
+    ngx_string("request-id"),
     ngx_string("retry-after"),
     ngx_string("retry-after-ms"),
     ngx_string("server-timing"),

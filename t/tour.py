@@ -131,6 +131,7 @@ def messages(c):
     r = c.messages.create(**ask)
     ok(r.content[0].text.startswith(SAYS), "messages: a whole answer")
     same((r.role, r.stop_reason), ("assistant", "end_turn"), "its end")
+    same(r.id, "msg_" + r._request_id, "the client knows the request's id")
     with c.messages.stream(**ask) as s:
         same("".join(s.text_stream), r.content[0].text, "streamed: the same text")
         m = s.get_final_message()
@@ -205,6 +206,7 @@ def errors(s, c, a):
     e = fails(anthropic.BadRequestError, 400, lambda: a.messages.create(
         **ask, extra_body={"temperature": 1.5}), "Anthropic's bounds")
     same(e and e.body["error"]["type"], "invalid_request_error", "its type")
+    same(e and e.request_id, e and e.body["request_id"], "the request's id, by header and body")
     fails(anthropic.NotFoundError, 404, lambda: a.messages.create(
         **{**ask, "model": "claude"}), "an unknown model")
     fails(openai.PermissionDeniedError, 403, lambda: c.post(

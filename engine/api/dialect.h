@@ -73,6 +73,7 @@ struct out_choice {                 /* one delta, or one whole choice */
 
 struct dialect {
     const char *id_prefix;          /* "chatcmpl-"; the request id follows */
+    const char *id_header;          /* one more name of x-request-id; NULL: none */
     const char *prompt_field;       /* to blame for a prompt that is too long */
     const char *max_field;          /* and for too long an answer; NULL: a chat has two */
     bool        named_events;       /* "event: NAME" stands before each "data: " */

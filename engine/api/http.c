@@ -593,6 +593,8 @@ bool http_admit(struct stream *st)
 
     cut_args(st);
     st->route = find_route(st);
+    if (st->route != NULL)
+        st->id_header = dialect_of(st->route->kind)->id_header;
 
     if (locked && st->role == KEY_NONE && (st->route == NULL || st->route->access != OPEN))
         refuse_key(st);

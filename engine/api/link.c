@@ -150,6 +150,10 @@ void stream_head(struct stream *st, int status, const char *ctype, uint64_t body
         h.flags |= WIRE_REP_NAMED;
     put_header(buf, &n, "content-type", ctype);
     put_header(buf, &n, "x-request-id", st->request_id);
+    if (st->id_header != NULL) {
+        put_header(buf, &n, st->id_header, st->request_id);
+        h.n_hdr++;
+    }
     for (; extra != NULL && extra->name != NULL; extra++) {
         put_header(buf, &n, extra->name, extra->value);
         h.n_hdr++;

@@ -231,7 +231,8 @@ static void message_whole_end(struct buf *b, struct out_id *id, const struct out
 }
 
 const struct dialect dialect_messages = {
-    .id_prefix = "msg_", .prompt_field = "messages", .max_field = "max_tokens",
+    .id_prefix = "msg_", .id_header = "request-id",
+    .prompt_field = "messages", .max_field = "max_tokens",
     .named_events = true, .usage_on_delta = true,
     .delta = message_delta, .end = message_end, .ping = message_ping,
     .fail = message_fail,

@@ -27,6 +27,7 @@ struct stream {                     /* one slot of a link, from REQ_HEAD to REP_
     enum stream_state state;        /* DRAIN: out is complete, END follows */
     uint16_t     method;            /* WIRE_METHOD_* */
     const struct route *route;      /* NULL: not known yet, or none */
+    const char  *id_header;         /* one more name of x-request-id, or NULL */
     bool         json_body;         /* the content type allows JSON (or is absent) */
     bool         coded_body;        /* it has a content encoding */
     char         uri[API_URI_BYTES_MAX + 1];
