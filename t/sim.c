@@ -362,10 +362,75 @@ static void random_loads(int first, int end)
        "through hits, preemption, forks and cancels");
 }
 
+/* --- more tenants than flows --- */
+
+static bool counts_agree(const struct queue *q, int32_t n_run)
+{
+    int32_t run = 0, wait = 0, ring = 0;
+
+    for (int32_t i = 0; i < q->n_flow; i++) {
+        run += q->flow[i].n_run;
+        wait += q->flow[i].n_wait;
+    }
+    for (const struct flow *f = q->turn; f != NULL; f = f->next)
+        ring++;
+    return run == n_run && wait == q->n_wait && ring == q->n_ring;
+}
+
+/* Bursts of thousands: flows run out, are shared, and are used again by others. */
+static void many_tenants(void)
+{
+    enum { N = 9000, TENANTS = 4000 };
+    struct load *l = calloc(1, sizeof(*l));
+    struct req *r = calloc(N, sizeof(*r));
+    int n_in = 0, n_out = 0, n_step = 0;
+    bool agree = true, moves = true;
+
+    rng = 88172645463325252ull;
+    l->c = (struct kv_conf) { .shape = { 16, 400, 400 }, .window = 64, .step_tok_max = 300,
+                              .seq_max = 30, .page_max = 64, .cache = true, .hash_mask = ~0ull };
+    if (kv_open(&l->kv, &l->c, NULL) != 0 || sched_open(&l->s, l->kv, 300, 30, NULL) != 0)
+        exit(1);
+    for (; n_out < N && agree && moves; n_step++) {
+        for (int n = rnd(40) == 0 ? rnd(3000) : rnd(4); n > 0 && n_in < N; n--, n_in++) {
+            req_alloc(&r[n_in], 1 + rnd(100), 1 + rnd(8), 16);
+            for (int32_t k = 0; k < r[n_in].n_prompt; k++)
+                r[n_in].tok[k] = rnd(50);
+            r[n_in].tenant = (uint64_t) rnd(TENANTS);
+            r[n_in].class = (enum req_class) rnd(REQ_CLASS_N);
+            kv_keys(l->kv, &r[n_in]);
+            sched_add(&l->s, &r[n_in]);
+        }
+        sched_plan(&l->s);
+        moves = l->s.plan.n_item > 0 || (l->s.n_run == 0 && l->s.queue.n_wait == 0);
+        for (int32_t i = 0; i < l->s.plan.n_item; i++) {
+            struct req *v = l->s.plan.item[i].r;
+
+            if (l->s.plan.item[i].samples)
+                v->tok[v->n_known++] = 1;
+            if (v->n_known == len_of(v)) {
+                sched_remove(&l->s, v);
+                n_out++;
+            }
+        }
+        agree = counts_agree(&l->s.queue, l->s.n_run);
+    }
+    ok(agree && moves && n_out == N, "%d requests of %d tenants in %d steps", n_out, TENANTS,
+       n_step);
+    is_int(l->s.queue.n_flow, FLOW_MAX, "all flows were in use");
+    sched_close(&l->s);
+    kv_close(l->kv);
+    for (int i = 0; i < n_in; i++)
+        req_free(&r[i]);
+    free(r);
+    free(l);
+}
+
 int main(int argc, char **argv)
 {
     int first = argc == 3 ? atoi(argv[1]) : 0, n = argc == 3 ? atoi(argv[2]) : 4000;
 
     random_loads(first, first + n);
+    many_tenants();
     return done_testing();
 }
