@@ -18,7 +18,9 @@
 #define GRAPH_SEEN   2                     /* capture a step when it comes so often */
 #define LOAD_THREADS 8                     /* four reach what PCIe 5 can take */
 #define LOAD_TICK_MS 100
-#define LT_BYTES     (32u << 20)           /* cuBLASLt's work space, which gemm_lt_open allocates */
+#define LANES        LINEAR_MAX            /* products side by side: lane 0 is the stream itself */
+#define LANE_ROWS    256                   /* up to so many rows one does not fill the GPU */
+#define LT_BYTES     (LANES * (32u << 20)) /* cuBLASLt's work space, which gemm_lt_open allocates */
 
 /* Where the caller wants it. */
 struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top; };
@@ -67,7 +69,8 @@ struct cuda {
     enum step_mode        mode;
     uint64_t              n_step;
 
-    struct gemm_lt       *lt;
+    struct lane { cudaStream_t stream; cudaEvent_t done; struct gemm_lt *lt; } lane[LANES];
+    cudaEvent_t           fork;
     struct hopper         hopper;
     void                 *attn, *moe;
     void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of SAMPLE_CUDA_SCRATCH */
@@ -202,7 +205,15 @@ static void cuda_close(struct backend *be)
 
     if (c->stream != NULL)
         cudaStreamSynchronize(c->stream);
-    gemm_lt_close(c->lt);
+    for (int i = 0; i < LANES; i++) {
+        gemm_lt_close(c->lane[i].lt);
+        if (c->lane[i].done != NULL)
+            cudaEventDestroy(c->lane[i].done);
+        if (i > 0 && c->lane[i].stream != NULL)
+            cudaStreamDestroy(c->lane[i].stream);
+    }
+    if (c->fork != NULL)
+        cudaEventDestroy(c->fork);
     for (int i = 0; i < GRAPH_MAX; i++)
         if (c->graph[i].exec != NULL)
             cudaGraphExecDestroy(c->graph[i].exec);
@@ -397,12 +408,32 @@ CUDA_OP(kv_copy, kv_copy, a->n)
 CUDA_OP(fill, fill, a->n)
 
 /* Many rows: the library, or our own where it has no way. */
-static void gemm(struct cuda *c, const struct gemm *a)
+static void gemm(struct lane *l, const struct gemm *a)
 {
     if (a->w.cols % 8 != 0)
-        gemm_plain_cuda(a, c->stream);
-    else if (!gemm_lt_cuda(c->lt, a, c->stream))
-        gemm_tile_cuda(a, c->stream);
+        gemm_plain_cuda(a, l->stream);
+    else if (!gemm_lt_cuda(l->lt, a, l->stream))
+        gemm_tile_cuda(a, l->stream);
+}
+
+/* Products that leave most of the GPU idle go side by side. */
+static void gemms(struct cuda *c, const struct linear *a)
+{
+    bool lanes = a->n > 1 && a->g[0].n_row <= LANE_ROWS;
+
+    if (lanes)
+        latch(c, "linear", cudaEventRecord(c->fork, c->stream));
+    for (int32_t i = 0; i < a->n; i++) {
+        struct lane *l = &c->lane[lanes ? i : 0];
+
+        if (lanes && i > 0)
+            latch(c, "linear", cudaStreamWaitEvent(l->stream, c->fork, 0));
+        gemm(l, &a->g[i]);
+        if (lanes && i > 0)
+            latch(c, "linear", cudaEventRecord(l->done, l->stream));
+    }
+    for (int32_t i = 1; lanes && i < a->n; i++)
+        latch(c, "linear", cudaStreamWaitEvent(c->stream, c->lane[i].done, 0));
 }
 
 static void cuda_linear(struct backend *be, const struct linear *a)
@@ -416,8 +447,7 @@ static void cuda_linear(struct backend *be, const struct linear *a)
     if (n_row == 0 || !begin(c))
         return;
     if (!gemm_skinny_cuda(a, c->smem_max, c->stream)) {
-        for (int32_t i = 0; i < a->n; i++)
-            gemm(c, &a->g[i]);
+        gemms(c, a);
         if (a->act != NULL)
             geglu_cuda(&(struct geglu) { a->act, a->g[0].y, a->g[1].y, n_row,
                                          (int32_t) a->g[0].w.rows, (int32_t) a->g[1].w.rows },
@@ -724,6 +754,19 @@ static int check_memory(const struct backend_limits *lim, uint64_t *n_free, stru
     return cuda_fit(&need, e);
 }
 
+static cudaError_t open_lanes(struct cuda *c)
+{
+    cudaError_t rc = cudaEventCreateWithFlags(&c->fork, cudaEventDisableTiming);
+
+    c->lane[0].stream = c->stream;
+    for (int i = 1; i < LANES && rc == cudaSuccess; i++) {
+        rc = cudaStreamCreateWithFlags(&c->lane[i].stream, cudaStreamNonBlocking);
+        if (rc == cudaSuccess)
+            rc = cudaEventCreateWithFlags(&c->lane[i].done, cudaEventDisableTiming);
+    }
+    return rc;
+}
+
 static int open_buffers(struct cuda *c, struct err *e)
 {
     struct sizes s = sizes_of(&c->lim);
@@ -755,10 +798,12 @@ static int open_buffers(struct cuda *c, struct err *e)
     c->attn = cuda_alloc(&c->be, s.attn);
     c->moe = cuda_alloc(&c->be, s.moe);
     c->draw = cuda_alloc(&c->be, s.draw);
-    c->lt = gemm_lt_open();
-    if (c->lt == NULL)
-        return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be opened:"
-                       " install it or name its folder in LD_LIBRARY_PATH");
+    if ((rc = open_lanes(c)) != cudaSuccess)
+        return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
+    for (int k = 0; k < LANES; k++)
+        if ((c->lane[k].lt = gemm_lt_open()) == NULL)
+            return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be opened:"
+                           " install it or name its folder in LD_LIBRARY_PATH");
     if (c->up_dev == NULL || c->down_dev == NULL || c->attn == NULL || c->moe == NULL
         || c->draw == NULL)
         return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"
