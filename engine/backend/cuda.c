@@ -802,8 +802,8 @@ static int open_buffers(struct cuda *c, struct err *e)
         return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
     for (int k = 0; k < LANES; k++)
         if ((c->lane[k].lt = gemm_lt_open()) == NULL)
-            return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be opened:"
-                           " install it or name its folder in LD_LIBRARY_PATH");
+            return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be"
+                           " opened: install it or name its folder in LD_LIBRARY_PATH");
     if (c->up_dev == NULL || c->down_dev == NULL || c->attn == NULL || c->moe == NULL
         || c->draw == NULL)
         return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"
