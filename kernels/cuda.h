@@ -75,8 +75,11 @@ void hopper_open(struct hopper *h);
 #define MOE_CUDA_TOK 2048
 #define MOE_SKINNY_TOK 256                /* up to so many tokens the weights bind */
 size_t moe_cuda_scratch(const struct moe *a);            /* of a->n_tok tokens */
-/* Of any number of tokens; moe_cuda, of parts of them if they are many, comes next. */
+/* Of any number of tokens. Those of up to MOE_CUDA_TOK are grouped by expert too, parts of more by
+ * moe_group_cuda; then moe_cuda multiplies. */
 void   moe_route_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+                      gpu_stream s);
+void   moe_group_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
                       gpu_stream s);
 void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
                 gpu_stream s);

@@ -231,39 +231,61 @@ static bool has_hopper(const struct moe *a, const struct hopper *h)
     return h->n_sm > 0 && a->hidden % 8 == 0 && a->ffn % 8 == 0;
 }
 
+/* Everything of w. true: moe_skinny.cu does it. */
+static bool lay_work(struct moe_work *w, const struct moe *a, const struct hopper *h,
+                     void *scratch, size_t smem_max)
+{
+    int32_t pairs = a->n_tok * a->top_k;
+    bool hopper = has_hopper(a, h);
+
+    w->m = *a;
+    lay_out(w, scratch);
+    w->tile_tok = hopper ? MOE_HOPPER_TOK : TILE_TOK;
+    w->tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w->tile_tok;
+    return moe_is_skinny(a, hopper, smem_max);
+}
+
+static void group(const struct moe_work *w, gpu_stream s)
+{
+    dim3 blocks((unsigned) ceil_div((int64_t) w->m.n_tok * w->m.top_k, 256));
+
+    launch_early(group_kernel, dim3(1), EXPERT_MAX, 0, s, *w);
+    launch_early(order_kernel, blocks, 256, 0, s, *w);
+}
+
 void moe_route_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
                     gpu_stream s)
 {
     struct moe_work w = {};
 
-    w.m = *a;
-    if (moe_is_skinny(a, has_hopper(a, h), smem_max)) {
-        lay_out(&w, scratch);
+    if (lay_work(&w, a, h, scratch, smem_max)) {
         moe_skinny_route(&w, s);
-    } else {
-        route_kernel<<<(unsigned) ceil_div(a->n_tok, 4), 128, 0, s>>>(moe_route_of(a));
+        return;
     }
+    route_kernel<<<(unsigned) ceil_div(a->n_tok, 4), 128, 0, s>>>(moe_route_of(a));
+    if (a->n_tok <= MOE_CUDA_TOK)
+        group(&w, s);
+}
+
+void moe_group_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+                    gpu_stream s)
+{
+    struct moe_work w = {};
+
+    if (lay_work(&w, a, h, scratch, smem_max))
+        moe_skinny_route(&w, s);           /* routes once more: the end of a long step */
+    else
+        group(&w, s);
 }
 
 void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
               gpu_stream s)
 {
     struct moe_work w = {};
-    int32_t pairs = a->n_tok * a->top_k;
-    bool hopper = has_hopper(a, h);
 
-    w.m = *a;
-    lay_out(&w, scratch);
-    if (moe_is_skinny(a, hopper, smem_max)) {
+    if (lay_work(&w, a, h, scratch, smem_max))
         moe_skinny(&w, s);
-        return;
-    }
-    w.tile_tok = hopper ? MOE_HOPPER_TOK : TILE_TOK;
-    w.tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w.tile_tok;
-
-    launch_early(group_kernel, dim3(1), EXPERT_MAX, 0, s, w);
-    launch_early(order_kernel, dim3((unsigned) ceil_div(pairs, 256)), 256, 0, s, w);
-    if (hopper)
+    else if (has_hopper(a, h))
         moe_hopper(&w, h, s);
     else
         base_path(&w, s);

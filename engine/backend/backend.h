@@ -59,7 +59,8 @@ struct backend_ops {
     void (*rope_table)(struct backend *be, const struct rope_table *a);
     void (*kv_copy)   (struct backend *be, const struct kv_copy *a);
     void (*attn_layer)(struct backend *be, const struct attn_layer *a);
-    /* the same argument; between the two only linear may come. scratch: backend's own */
+    /* the same argument; between the two only a linear of one product may come. scratch: backend's
+       own */
     void (*moe_route) (struct backend *be, const struct moe *a);
     void (*moe)       (struct backend *be, const struct moe *a);
     void (*fill)      (struct backend *be, const struct fill *a);

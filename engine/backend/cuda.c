@@ -19,6 +19,7 @@
 #define LOAD_THREADS 8                     /* four reach what PCIe 5 can take */
 #define LOAD_TICK_MS 100
 #define LANES        LINEAR_MAX            /* products side by side: lane 0 is the stream itself */
+#define CHAIN_TOK    8                     /* up to so many tokens all go one after the other */
 #define LANE_ROWS    256                   /* up to so many rows one does not fill the GPU */
 #define LT_BYTES     (LANES * (32u << 20)) /* cuBLASLt's work space, which gemm_lt_open allocates */
 
@@ -71,6 +72,7 @@ struct cuda {
 
     struct lane { cudaStream_t stream; cudaEvent_t done; struct gemm_lt *lt; } lane[LANES];
     cudaEvent_t           fork;
+    bool                  routing;         /* in lane 1, since the last moe_route */
     struct hopper         hopper;
     void                 *attn, *moe;
     void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of SAMPLE_CUDA_SCRATCH */
@@ -506,13 +508,22 @@ static void cuda_attn_layer(struct backend *be, const struct attn_layer *a)
     latch(c, "attention", cudaGetLastError());
 }
 
+/* Beside the linear that comes next; of few tokens all kernels start early, one after the other. */
 static void cuda_moe_route(struct backend *be, const struct moe *a)
 {
     struct cuda *c = cuda_of(be);
+    struct lane *l = &c->lane[1];
 
     if (a->n_tok == 0 || !begin(c))
         return;
-    moe_route_cuda(a, &c->hopper, c->moe, c->smem_max, c->stream);
+    c->routing = a->n_tok > CHAIN_TOK;
+    if (c->routing) {
+        latch(c, "moe_route", cudaEventRecord(c->fork, c->stream));
+        latch(c, "moe_route", cudaStreamWaitEvent(l->stream, c->fork, 0));
+    }
+    moe_route_cuda(a, &c->hopper, c->moe, c->smem_max, c->routing ? l->stream : c->stream);
+    if (c->routing)
+        latch(c, "moe_route", cudaEventRecord(l->done, l->stream));
     latch(c, "moe_route", cudaGetLastError());
 }
 
@@ -527,6 +538,11 @@ static void cuda_moe(struct backend *be, const struct moe *a)
 
         if (!begin(c))
             return;
+        if (c->routing)
+            latch(c, "moe", cudaStreamWaitEvent(c->stream, c->lane[1].done, 0));
+        c->routing = false;
+        if (a->n_tok > MOE_CUDA_TOK)
+            moe_group_cuda(&m, &c->hopper, c->moe, c->smem_max, c->stream);
         moe_cuda(&m, &c->hopper, c->moe, c->smem_max, c->stream);
         latch(c, "moe", cudaGetLastError());
     }
