@@ -282,7 +282,7 @@ static void bench_experts(void)
     }
 }
 
-/* --- attention: one sequence, n_tok new tokens behind `past` --- */
+/* --- attention: one sequence, n_tok tokens behind `past`, or n_tok sequences of one each --- */
 
 enum { HEADS = 16, PAGE_TOK = 16, PROBES = 4 };
 
@@ -292,7 +292,7 @@ struct attn_shape { const char *name; int32_t n_kv, dim, window, n_rot; };
 struct attn_case {
     struct attn_layer host, dev;
     void             *scratch;
-    bool              fast;
+    bool              fast, alone;
     size_t            n_q, n_k, n_page;
 };
 
@@ -300,6 +300,10 @@ static void launch_attn(const void *p)
 {
     const struct attn_case *c = p;
 
+    if (c->alone) {
+        attn_decode_cuda(&c->dev, c->scratch, stream);
+        return;
+    }
     if (c->fast && attn_prefill_cuda(&c->dev, stream))
         return;
     norm_rope_cuda(&c->dev.rope, stream);
@@ -334,35 +338,39 @@ static void *dev_halves(const float *v, size_t n)
 }
 
 /* The pages are in no order. */
-static struct kv_map attn_map(int32_t past, int32_t n_tok)
+static struct kv_map attn_map(int32_t past, int32_t n_tok, bool alone)
 {
-    int32_t n_page = (past + n_tok - 1) / PAGE_TOK + 1;
+    int32_t each = (past + (alone ? 1 : n_tok) - 1) / PAGE_TOK + 1;
+    int32_t n_page = alone ? n_tok * each : each;
     int32_t *pos = malloc((size_t) n_tok * 4), *seq = calloc((size_t) n_tok, 4);
     int32_t *page = malloc((size_t) n_page * 4);
 
     if (pos == NULL || seq == NULL || page == NULL)
         check(cudaErrorMemoryAllocation);
-    for (int32_t i = 0; i < n_tok; i++)
-        pos[i] = past + i;
+    for (int32_t i = 0; i < n_tok; i++) {
+        pos[i] = alone ? past : past + i;
+        seq[i] = alone ? i : 0;
+    }
     for (int32_t i = 0; i < n_page; i++) {
         int32_t k = (int32_t) (next() % (uint32_t) (i + 1));
 
         page[i] = page[k];
         page[k] = i;
     }
-    return (struct kv_map) { pos, seq, page, n_page, n_tok };
+    return (struct kv_map) { pos, seq, page, each, n_tok };
 }
 
 static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t past, int32_t n_tok)
 {
-    struct kv_map map = attn_map(past, n_tok), on_dev = map;
+    struct kv_map map = attn_map(past, n_tok, c->alone), on_dev = map;
+    int32_t n_seq = c->alone ? n_tok : 1, n_page = n_seq * map.page_max;
     size_t width = (size_t) (h->n_kv * h->dim), n_cs = (size_t) (n_tok * 2 * h->n_rot);
     struct kv_layer kv = { NULL, NULL, PAGE_TOK, h->n_kv, h->dim };
     struct attn_layer *l = &c->host, *d = &c->dev;
 
     c->n_q = (size_t) (n_tok * HEADS * h->dim);
     c->n_k = (size_t) n_tok * width;
-    c->n_page = (size_t) (map.page_max * PAGE_TOK) * width;
+    c->n_page = (size_t) n_page * PAGE_TOK * width;
     kv.k = numbers(c->n_page, 1);
     kv.v = numbers(c->n_page, 1);
     l->rope = (struct norm_rope) { numbers(c->n_q, 4), numbers((size_t) h->dim, 0.5f),
@@ -370,12 +378,13 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
     l->store = (struct kv_store) { kv, map, numbers(c->n_k, 4), numbers(c->n_k, 4), l->rope.w,
                                    l->rope.cs, 1e-6f, h->n_rot };
     l->attn = (struct attn) { malloc(c->n_q * sizeof(float)), l->rope.q, kv, map, HEADS, h->window,
-                              1, 0, past + n_tok };
+                              n_seq, c->alone ? n_tok : 0,
+                              past + (c->alone ? 1 : n_tok) };
 
     *d = *l;
     on_dev.pos = dev_copy(map.pos, (size_t) n_tok * 4);
     on_dev.seq = dev_copy(map.seq, (size_t) n_tok * 4);
-    on_dev.page = dev_copy(map.page, (size_t) map.page_max * 4);
+    on_dev.page = dev_copy(map.page, (size_t) n_page * 4);
     d->store.kv.k = dev_halves(kv.k, c->n_page);
     d->store.kv.v = dev_halves(kv.v, c->n_page);
     d->store.map = d->attn.map = on_dev;
@@ -387,7 +396,8 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
     d->attn.q = d->rope.q;
     d->attn.kv = d->store.kv;
     d->attn.y = dev(c->n_q * 2);
-    c->scratch = dev(attn_cuda_scratch(HEADS, h->dim));
+    c->scratch = dev(c->alone ? attn_decode_scratch(n_tok, HEADS, h->dim)
+                              : attn_cuda_scratch(HEADS, h->dim));
 }
 
 static void attn_free(const struct attn_case *c)
@@ -466,12 +476,37 @@ static void bench_attn(const struct attn_shape *h, int32_t past, int32_t n_tok, 
     attn_free(&c);
 }
 
+static void bench_decode(const struct attn_shape *h, int32_t past, int32_t n_seq)
+{
+    struct attn_case c = { .alone = true };
+    int64_t seen = h->window > 0 && h->window < past ? h->window : past + 1;
+    char name[48], shape[48];
+    struct row r = { .name = name, .shape = shape, .limit = 2e-2 };
+
+    attn_new(&c, h, past, n_seq);
+    launch_attn(&c);
+    check(cudaStreamSynchronize(stream));
+    r.deviation = attn_deviation(&c);
+    r.us = time_us(launch_attn, &c);
+    r.flops = 4.0 * HEADS * h->dim * (double) (seen * n_seq);
+    r.bytes = 6.0 * (double) c.n_q + 4.0 * (double) (seen * n_seq * h->n_kv * h->dim);
+    snprintf(name, sizeof(name), "%s, decode", h->name);
+    snprintf(shape, sizeof(shape), "%d of 1 token behind %d", n_seq, past);
+    report(&r);
+    attn_free(&c);
+}
+
 static void bench_attention(void)
 {
     static const struct attn_shape shape[] = { { "attention sliding", 8, 256, 1024, 128 },
                                                { "attention global", 2, 512, 0, 64 } };
+    static const int32_t one[][2] = { { 1024, 1 }, { 8192, 1 }, { 1024, 8 }, { 1024, 64 } };
     static const int32_t past[] = { 0, 4096, 6144 }, n_tok[] = { 128, 512, 2048 };
 
+    for (int s = 0; s < 2; s++)
+        for (int i = 0; i < 4; i++)
+            if (only == 0 || only == one[i][1])
+                bench_decode(&shape[s], one[i][0], one[i][1]);
     for (int s = 0; s < 2; s++)
         for (int p = 0; p < 3; p++)
             for (int n = 0; n < 3; n++)
@@ -480,8 +515,119 @@ static void bench_attention(void)
                         bench_attn(&shape[s], past[p], n_tok[n], fast != 0);
 }
 
+/* --- linear layers: all products of an op --- */
+
+struct linear_shape { const char *name; int32_t n, cols; int64_t rows[LINEAR_MAX]; bool act; };
+struct linear_case { struct linear dev; struct gemm_lt *lt; };
+
+static void launch_linear(const void *p)
+{
+    const struct linear_case *c = p;
+    const struct gemm *g = c->dev.g;
+
+    if (gemm_skinny_cuda(&c->dev, smem_max, stream))
+        return;
+    for (int32_t i = 0; i < c->dev.n; i++)
+        if (!gemm_lt_cuda(c->lt, &g[i], stream))
+            gemm_tile_cuda(&g[i], stream);
+    if (c->dev.act != NULL)
+        geglu_cuda(&(struct geglu) { c->dev.act, g[0].y, g[1].y, g[0].n_row,
+                                     (int32_t) g[0].w.rows, (int32_t) g[1].w.rows }, stream);
+}
+
+/* The twin takes the first and the last row of the last matrix. */
+static double linear_deviation(const struct linear_case *c, const float *in,
+                               const struct weights *w)
+{
+    const struct gemm *g = &c->dev.g[c->dev.n - 1];
+    size_t rows = (size_t) w->host.rows, cols = (size_t) w->host.cols;
+    float *got = malloc(2 * rows * sizeof(float)), *want = got + rows;
+    double d = 0, max = 0;
+    struct err e;
+
+    if (got == NULL)
+        check(cudaErrorMemoryAllocation);
+    for (size_t k = 0; k < 2; k++) {
+        size_t row = k * (size_t) (g->n_row - 1);
+
+        op_linear(twin, &(struct linear) { .g = { { want, in + row * cols, w->host, 1 } },
+                                           .n = 1 });
+        be_step_end(twin, &e);
+        check(cudaMemcpy(got, g->y + row * rows, rows * sizeof(float), cudaMemcpyDeviceToHost));
+        for (size_t i = 0; i < rows; i++) {
+            if (!isfinite(got[i]))
+                return INFINITY;
+            d = fmax(d, fabs((double) (got[i] - want[i])));
+            max = fmax(max, fabs((double) want[i]));
+        }
+    }
+    free(got);
+    return max > 0 ? d / max : INFINITY;
+}
+
+/* w: the matrices of this shape; the activation, if there is one, is not compared: the last matrix
+ * of such a shape is a router. */
+static void bench_rows(const struct linear_shape *h, const struct weights *w, struct gemm_lt *lt,
+                       int32_t n_row)
+{
+    struct linear_case c = { .lt = lt };
+    float *in = numbers((size_t) n_row * (size_t) h->cols, 1);
+    void *x = dev_halves(in, (size_t) n_row * (size_t) h->cols);
+    char shape[32];
+    struct row r = { .name = h->name, .shape = shape, .limit = 1e-4 };
+
+    c.dev.n = h->n;
+    c.dev.act = h->act ? dev((size_t) n_row * (size_t) h->rows[0] * 2) : NULL;
+    for (int32_t i = 0; i < h->n; i++) {
+        c.dev.g[i] = (struct gemm) { dev((size_t) n_row * (size_t) h->rows[i] * 4), x, w[i].dev,
+                                     n_row };
+        r.flops += 2.0 * n_row * (double) h->rows[i] * h->cols;
+        r.bytes += 2.0 * (double) h->rows[i] * h->cols + 4.0 * n_row * (double) h->rows[i];
+    }
+    launch_linear(&c);
+    check(cudaStreamSynchronize(stream));
+    r.deviation = linear_deviation(&c, in, &w[h->n - 1]);
+    r.us = time_us(launch_linear, &c);
+    snprintf(shape, sizeof(shape), "%d rows", n_row);
+    report(&r);
+
+    for (int32_t i = 0; i < h->n; i++)
+        cudaFree(c.dev.g[i].y);
+    cudaFree(c.dev.act);
+    cudaFree(x);
+    free(in);
+}
+
+static void bench_linear(void)
+{
+    static const struct linear_shape shape[] = {
+        { "linear qkv sliding", 3, HIDDEN, { 4096, 2048, 2048 }, false },
+        { "linear qk global", 2, HIDDEN, { 8192, 1024 }, false },
+        { "linear o sliding", 1, 4096, { HIDDEN }, false },
+        { "linear o global", 1, 8192, { HIDDEN }, false },
+        { "linear gate up router", 3, HIDDEN, { 2112, 2112, EXPERTS }, true },
+        { "linear down", 1, 2112, { HIDDEN }, false },
+        { "linear head", 1, HIDDEN, { 262144 }, false },
+    };
+    static const int32_t n_row[] = { 1, 8, 64, 2048 };
+    struct gemm_lt *lt = gemm_lt_open();
+
+    if (lt == NULL)
+        check(cudaErrorSharedObjectInitFailed);
+    for (size_t s = 0; s < sizeof(shape) / sizeof(shape[0]); s++) {
+        struct weights w[LINEAR_MAX];
+
+        for (int32_t i = 0; i < shape[s].n; i++)
+            w[i] = weights_new(shape[s].rows[i], shape[s].cols, 7 + (uint64_t) i);
+        for (size_t i = 0; i < sizeof(n_row) / sizeof(n_row[0]); i++)
+            if ((only == 0 || only == n_row[i]) && (double) shape[s].rows[0] * n_row[i] < 1e8)
+                bench_rows(&shape[s], w, lt, n_row[i]);
+    }
+    gemm_lt_close(lt);
+}
+
 static const struct { const char *name; void (*run)(void); } table[] = {
-    { "moe", bench_experts }, { "attention", bench_attention },
+    { "moe", bench_experts }, { "attention", bench_attention }, { "linear", bench_linear },
 };
 
 int main(int argc, char **argv)
