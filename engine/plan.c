@@ -289,6 +289,8 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
     if (p->scratch_bytes > 0)
         printf("activations and work space of a step %.1f MiB\n",
                (double) p->scratch_bytes / MIB);
+    if (p->scratch_bytes > 0 && !model_has_cuda())
+        printf("  and what kernels hold, which a build without nvcc does not know (1 or 2 GiB)\n");
     if (p->reserve_bytes > 0)
         printf("left to the driver and libraries %.1f MiB\n", (double) p->reserve_bytes / MIB);
     printf("together %.1f MiB of %.1f MiB\n", (double) all / MIB,

@@ -5,11 +5,13 @@
 #include "backend.h"
 
 #ifdef HAVE_CUDA
+#define BE_HAS_CUDA true
 int    be_open_cuda(struct backend **out, const struct backend_limits *lim, struct err *e);
 size_t be_scratch_cuda(const struct backend_limits *lim);
 /* Of the first GPU, in bytes. */
 int    be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
 #else
+#define BE_HAS_CUDA false
 static inline int be_no_cuda(struct err *e)
 {
     return err_set(e, E_INVALID, "--backend: this build has the cpu backend only: nvcc was not"

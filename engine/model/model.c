@@ -45,6 +45,11 @@ static int check_limits(const struct model_limits *l, struct err *e)
     return 0;
 }
 
+bool model_has_cuda(void)
+{
+    return BE_HAS_CUDA;
+}
+
 int64_t model_steer_words(const struct model_conf *c, const struct model_limits *lim)
 {
     return steer_words(c->vocab, lim->seq_max, (int64_t) lim->kv.n_page_full * lim->kv.page_tok);
