@@ -104,6 +104,16 @@ static void bell(struct link *k, char byte)
     }
 }
 
+/* At once, and not with the next heartbeat: who is chosen next does not depend on when that is. */
+static void say_running(void)
+{
+    for (struct link *k = links; k != NULL; k = k->next) {
+        if (k->up) {
+            __atomic_store_n(&k->l.ring.own->running, n_active, __ATOMIC_RELAXED);
+        }
+    }
+}
+
 static void activate(struct stream *s, uint64_t due)
 {
     if (n_active == cap_active) {
@@ -114,6 +124,7 @@ static void activate(struct stream *s, uint64_t due)
     s->at = n_active;
     s->due = due;
     active[n_active++] = s;
+    say_running();
 }
 
 static void stream_free(struct stream *s)
@@ -121,6 +132,7 @@ static void stream_free(struct stream *s)
     if (s->state == RUN || s->state == TAIL) {
         active[s->at] = active[--n_active];
         active[s->at]->at = s->at;
+        say_running();
     }
 
     free(s->pending);
@@ -601,7 +613,6 @@ static struct timespec tick(void)
         for (struct link *k = links; k != NULL; k = k->next) {
             if (k->up) {
                 __atomic_fetch_add(&k->l.ring.own->heartbeat, 1, __ATOMIC_RELAXED);
-                __atomic_store_n(&k->l.ring.own->running, n_active, __ATOMIC_RELAXED);
             }
         }
     }
