@@ -163,7 +163,7 @@ def biased(bias):
 
 
 def effects():
-    ids = completion({"ignore_eos": True}, max_tokens=40).choices[0].token_ids
+    ids = completion({"ignore_eos": True}, max_tokens=20).choices[0].token_ids
     check_greedy("nothing", ids, lambda x, before: x)
 
     for name, more, bend in (
@@ -176,8 +176,8 @@ def effects():
              lambda x, b: additive(1, 1)(repeated(1.3)(x, b), b)),
             ("logit_bias", {"logit_bias": {"700": 9, str(ids[0]): -100}},
              biased({700: 9, ids[0]: -100}))):
-        got = completion({"ignore_eos": True, **more}, max_tokens=40).choices[0].token_ids
-        same(len(got), 40, f"{name}: 40 ids")
+        got = completion({"ignore_eos": True, **more}, max_tokens=20).choices[0].token_ids
+        same(len(got), 20, f"{name}: 20 ids")
         ok(got != ids, f"{name} changes the answer")
         check_greedy(name, got, bend)
 
@@ -333,17 +333,17 @@ def rest():
         "prompt": "extraordinary understanding everything", "return_token_strs": True})
     size, word = max((len(s), i) for s, i in zip(texts["token_strs"], texts["tokens"]))
     ok(size > 4, f"a token of {size} characters")
-    chunks = stream(stream_interval=1024, allowed_token_ids=[word], max_tokens=1200)
-    same(sum((c.choices[0].token_ids for c in chunks), []), [word] * 1200,
+    chunks = stream(stream_interval=1024, allowed_token_ids=[word], max_tokens=900)
+    same(sum((c.choices[0].token_ids for c in chunks), []), [word] * 900,
          "more text than a choice may hold does not wait for its interval")
-    args = dict(prompt="a sea of hills " * 400, max_tokens=2, echo=True, logprobs=0, temperature=0)
+    args = dict(prompt="a sea of hills " * 290, max_tokens=2, echo=True, logprobs=0, temperature=0)
     whole = client.completions.create(model="demo", **args).choices[0]
     chunks = list(client.completions.create(model="demo", stream=True, **args))
     same(("".join(c.choices[0].text for c in chunks),
           sum((c.choices[0].logprobs.tokens for c in chunks if c.choices[0].logprobs), [])),
          (whole.text, whole.logprobs.tokens), "nor does a long prompt with its logprobs")
 
-    long = [2] + [300 + i % 50 for i in range(3000)]
+    long = [2] + [300 + i % 50 for i in range(2200)]
     chunks = list(client.completions.create(model="demo", prompt=long, stream=True, max_tokens=2,
                                             extra_body={"return_progress": True}))
     p = [c.prompt_progress for c in chunks if getattr(c, "prompt_progress", None)]
@@ -379,7 +379,7 @@ def alone_and_together(url):
 
     def one(k):
         r = c.completions.create(
-            model="demo", prompt=IDS[:3 + k % 5] + [310 + k], temperature=0.9, seed=k, max_tokens=60,
+            model="demo", prompt=IDS[:3 + k % 5] + [310 + k], temperature=0.9, seed=k, max_tokens=30,
             logprobs=3, presence_penalty=k % 3, frequency_penalty=k % 2,
             logit_bias={str(300 + k): 3} if k % 2 else {},
             extra_body={"ignore_eos": True, "repetition_penalty": 1 + k % 4 / 10,
