@@ -57,7 +57,8 @@ void link_open(struct port *p, int fd)
 
 /* Streams */
 
-void stream_drop_body(struct stream *st)
+/* What has been received of the body is not wanted. */
+static void drop_body(struct stream *st)
 {
     st->link->port->body_held -= st->body_bytes;
     st->body_bytes = 0;
@@ -76,7 +77,7 @@ static void stream_free(struct stream *st)
     early_remove(st);
     l->stream[st->slot] = NULL;
     l->n_stream--;
-    stream_drop_body(st);
+    drop_body(st);
     atomic_fetch_sub(&l->port->api->n_stream, 1);
     buf_free(&st->out);
     free(st);
@@ -229,7 +230,7 @@ void stream_end(struct stream *st, uint32_t reason)
     st->state = STREAM_DRAIN;
     st->end_reason = reason;
     early_remove(st);
-    stream_drop_body(st);
+    drop_body(st);
     if (stream_flush(st))
         finish(st);
 }

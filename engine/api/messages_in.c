@@ -295,8 +295,7 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
     if (schema->type != JSON_OBJECT)
         return tr_bad_type(t, at, "an object", schema);
 
-    buf_str(t->out, "{\"type\":\"function\",\"function\":{\"name\":");
-    buf_json_str(t->out, name.p, name.n);
+    tr_function(t, name);
     if (text != NULL) {
         buf_str(t->out, ",\"description\":");
         json_write(text, t->out);
@@ -310,21 +309,8 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
 static int put_tools(struct tr *t, const struct tr_field *f, const struct json *v,
                      const char *path)
 {
-    uint32_t i = 0;
-
     (void) f;
-    if (v->type != JSON_ARRAY)
-        return tr_bad_type(t, path, "an array", v);
-    if (v->n == 0)
-        return 0;
-    tr_member(t, "tools");
-    for (const struct json *tool = v->child; tool != NULL; tool = tool->next) {
-        buf_str(t->out, i == 0 ? "[" : ",");
-        if (put_tool(t, tool, i++) != 0)
-            return E_INVALID;
-    }
-    buf_str(t->out, "]");
-    return 0;
+    return tr_tools(t, v, path, put_tool);
 }
 
 static int put_choice(struct tr *t, const struct tr_field *f, const struct json *v,
@@ -357,8 +343,7 @@ static int put_choice(struct tr *t, const struct tr_field *f, const struct json 
     if (words[i].chat != NULL) {
         buf_str(t->out, words[i].chat);
     } else {
-        buf_str(t->out, "{\"type\":\"function\",\"function\":{\"name\":");
-        buf_json_str(t->out, name.p, name.n);
+        tr_function(t, name);
         buf_str(t->out, "}}");
     }
     if (one != NULL && one->type == JSON_TRUE) {

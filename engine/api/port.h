@@ -141,8 +141,6 @@ void stream_head(struct stream *st, int status, const char *ctype, uint64_t body
 bool stream_flush(struct stream *st);
 /* out is complete: what is left of it goes first, then STATS and END. st may be gone afterwards. */
 void stream_end(struct stream *st, uint32_t reason);
-/* What has been received of the body is not wanted. */
-void stream_drop_body(struct stream *st);
 /* Bytes that one DATA record of this stream may carry. */
 size_t stream_record_max(const struct stream *st);
 

@@ -254,8 +254,7 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
     if (tr_need_str(t, v, path, "name", &name) != 0)
         return E_INVALID;
 
-    buf_str(t->out, "{\"type\":\"function\",\"function\":{\"name\":");
-    buf_json_str(t->out, name.p, name.n);
+    tr_function(t, name);
     for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++) {
         if ((k = tr_get(v, keys[n])) == NULL)
             continue;
@@ -269,21 +268,8 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
 static int put_tools(struct tr *t, const struct tr_field *f, const struct json *v,
                      const char *path)
 {
-    uint32_t i = 0;
-
     (void) f;
-    if (v->type != JSON_ARRAY)
-        return tr_bad_type(t, path, "an array", v);
-    if (v->n == 0)
-        return 0;
-    tr_member(t, "tools");
-    for (const struct json *tool = v->child; tool != NULL; tool = tool->next) {
-        buf_str(t->out, i == 0 ? "[" : ",");
-        if (put_tool(t, tool, i++) != 0)
-            return E_INVALID;
-    }
-    buf_str(t->out, "]");
-    return 0;
+    return tr_tools(t, v, path, put_tool);
 }
 
 static int put_choice(struct tr *t, const struct tr_field *f, const struct json *v,
@@ -303,8 +289,7 @@ static int put_choice(struct tr *t, const struct tr_field *f, const struct json 
     if (tr_need_str(t, v, path, "name", &name) != 0)
         return E_INVALID;
     tr_member(t, "tool_choice");
-    buf_str(t->out, "{\"type\":\"function\",\"function\":{\"name\":");
-    buf_json_str(t->out, name.p, name.n);
+    tr_function(t, name);
     buf_str(t->out, "}}");
     return 0;
 }

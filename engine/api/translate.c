@@ -59,6 +59,31 @@ void tr_text_part(struct tr *t, struct slice text)
     buf_str(t->out, "}");
 }
 
+void tr_function(struct tr *t, struct slice name)
+{
+    buf_str(t->out, "{\"type\":\"function\",\"function\":{\"name\":");
+    buf_json_str(t->out, name.p, name.n);
+}
+
+int tr_tools(struct tr *t, const struct json *v, const char *path,
+             int (*put)(struct tr *t, const struct json *tool, uint32_t i))
+{
+    uint32_t i = 0;
+
+    if (v->type != JSON_ARRAY)
+        return tr_bad_type(t, path, "an array", v);
+    if (v->n == 0)
+        return 0;
+    tr_member(t, "tools");
+    for (const struct json *tool = v->child; tool != NULL; tool = tool->next) {
+        buf_str(t->out, i == 0 ? "[" : ",");
+        if (put(t, tool, i++) != 0)
+            return E_INVALID;
+    }
+    buf_str(t->out, "]");
+    return 0;
+}
+
 void tr_said_call(struct tr_said *m, struct slice id, struct slice name, const struct json *args)
 {
     buf_str(&m->calls, m->calls.n > 0 ? "," : "");

@@ -53,6 +53,11 @@ void tr_member(struct tr *t, const char *name);
 void tr_message(struct tr *t, const char *role);
 /* {"type":"text","text":...} */
 void tr_text_part(struct tr *t, struct slice text);
+/* {"type":"function","function":{"name":..., without its two ends. */
+void tr_function(struct tr *t, struct slice name);
+/* The member tools; put appends one. None: no member. */
+int  tr_tools(struct tr *t, const struct json *v, const char *path,
+              int (*put)(struct tr *t, const struct json *tool, uint32_t i));
 
 /* What an assistant said, gathered until it is one message of the chat. */
 struct tr_said { struct buf thoughts, text, calls; };   /* calls: elements of an array */

@@ -106,7 +106,7 @@ static struct flow *ring_pop(struct queue *q)
 
 /* Whoever comes anew gets its turn first, but not twice in a round: it stays in the ring until the
  * others had theirs. */
-void queue_wake(struct queue *q, struct flow *f)
+static void wake(struct queue *q, struct flow *f)
 {
     if (f->in_ring)
         return;
@@ -191,7 +191,7 @@ void queue_add(struct queue *q, struct req *r)
     note_tenant(q, r->tenant);
     r->flow = f;
     r->next = NULL;
-    queue_wake(q, f);
+    wake(q, f);
     *f->tail = r;
     f->tail = &r->next;
     note_wait(q, r, 1);
@@ -206,7 +206,7 @@ void queue_return(struct queue *q, struct req *r)
     if (r->next == NULL)
         f->tail = &r->next;
     note_wait(q, r, 1);
-    queue_wake(q, f);
+    wake(q, f);
 }
 
 static void unlink_req(struct queue *q, struct req **link)

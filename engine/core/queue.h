@@ -52,8 +52,6 @@ void queue_remove(struct queue *q, struct req *r);       /* it waits, and shall 
 struct queue_ahead { int64_t n_tok; int32_t n_own; };
 struct queue_ahead queue_ahead(const struct queue *q, const struct req *r);
 
-/* A running request has work in its flow (filling): the flow takes its turns. */
-void queue_wake(struct queue *q, struct flow *f);
 /* The flow whose turn it is, with credit; NULL: no flow has work. Flows without work leave. */
 struct flow *queue_turn(struct queue *q);
 void queue_rotate(struct queue *q);                      /* it is the next one's turn */
