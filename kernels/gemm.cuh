@@ -1,5 +1,5 @@
-/* gemm.cuh - the two matrix products that gemm.cu and moe.cu share, each the work of one block of
- * 256 threads. Weights are bf16 [rows, cols], cols a multiple of 8; a row of x is a token. */
+/* gemm.cuh - the two matrix products of gemm.cu that the experts use too (skinny: moe_skinny.cu,
+ * tiles: moe.cu), each the work of one block of 256 threads. Weights are bf16 [rows, cols], cols a multiple of 8; a row of x is a token. */
 #ifndef KERNELS_GEMM_CUH
 #define KERNELS_GEMM_CUH
 

@@ -1,5 +1,5 @@
-/* cuda.c - the backend of one NVIDIA GPU: memory, one stream, what goes up at the beginning of a
- * step and comes down at its end. The kernels are in kernels/ (cuda.h).
+/* cuda.c - the backend of one NVIDIA GPU: memory, a stream and those beside it, what goes up at
+ * the beginning of a step and comes down at its end. The kernels are in kernels/ (cuda.h).
  *
  * Ops only queue work. A failure is found after the launch or at the step's end and latched. */
 #include "backend_cuda.h"
@@ -48,7 +48,7 @@ struct cuda {
     void                 *part[APART_MAX]; /* or, if lim.apart, in allocations of its own */
     int                   n_part;
 
-    struct pump        *pump;          /* while weights come in */
+    struct pump          *pump;            /* while weights come in */
     char                 *load;            /* its buffers, pinned */
     cudaEvent_t           sent[2 * LOAD_THREADS];      /* all from this buffer is there */
 
