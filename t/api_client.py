@@ -420,7 +420,7 @@ def memory(engine):
                 {"prompt": [[5, 6]] * (n // 8)}][i % 3]
         ok(call("POST", "/tokenize" if i % 3 == 0 else TEXT, body).status > 0, f"{n} bytes")
         most = max(most, rss())
-    for _ in range(100):                # the last body is freed behind its answer
+    for _ in range(1000):               # the last body is freed behind its answer
         if rss() <= before + 16:
             break
         time.sleep(0.02)

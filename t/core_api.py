@@ -1,5 +1,6 @@
 """What clients and operators see of the core: cached tokens, who shares them, refusals and when to
 come again, classes, the admin routes, /load, and a dashboard of metrics that exist."""
+import concurrent.futures
 import json
 import os
 import re
@@ -384,7 +385,7 @@ def abort_early():
     global SOCK
 
     def abort(name):
-        for _ in range(300):
+        for _ in range(3000):
             r = fetch(s.url + "/admin/abort?request_id=" + name, {})
             if r[0] != 404:
                 break
@@ -399,16 +400,14 @@ def abort_early():
         same(fetch(s.url + "/admin/abort?request_id=half", {})[0], 404, "and gone")
 
         book = {"prompt": "the hills and the sea " * 180000, "max_tokens": 1}
-        got = []
-        ts = [threading.Thread(target=lambda i=i: got.append(fetch(
-            s.url + TEXT, book, **{"X-Request-Id": f"book{i}"}))) for i in range(3)]
-        for t in ts:
-            t.start()
-        same([abort(f"book{i}") for i in range(3)], [(200, {"aborted": 1})] * 3,
+        names = ["book0", "book1", "book2"]
+        with concurrent.futures.ThreadPoolExecutor(2 * len(names)) as pool:
+            ends = [pool.submit(abort, name) for name in names]     # from before it comes
+            got = [pool.submit(fetch, s.url + TEXT, book, **{"X-Request-Id": name})
+                   for name in names]
+        same([x.result() for x in ends], [(200, {"aborted": 1})] * 3,
              "three that would be read for seconds")
-        for t in ts:
-            t.join()
-        same([(r[0], json.loads(r[2])["error"]["code"]) for r in got],
+        same([(x.result()[0], json.loads(x.result()[2])["error"]["code"]) for x in got],
              [(500, "request_aborted")] * 3, "all are told")
         same(fetch(s.url + CHAT, {"messages": LONG, "max_tokens": 2})[0], 200, "the next is answered")
 
