@@ -29,9 +29,9 @@ struct plan {
     struct kv_shape kv;
 };
 
-/* E_INVALID when not even one request fits: the words name the flag to change and to what. */
 struct plan_memory { uint64_t n_free, n_total; };  /* of the GPU, now; not asked for on the CPU */
 
+/* E_INVALID when not even one request fits: the words name the flag to change and to what. */
 int  plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
               const struct plan_memory *gpu, struct err *e);
 int  plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e);

@@ -1,5 +1,6 @@
 /* gemm.cuh - the two matrix products of gemm.cu that the experts use too (skinny: moe_skinny.cu,
- * tiles: moe.cu), each the work of one block of 256 threads. Weights are bf16 [rows, cols], cols a multiple of 8; a row of x is a token. */
+ * tiles: moe.cu), each the work of one block of 256 threads. Weights are bf16 [rows, cols], cols a
+ * multiple of 8; a row of x is a token. */
 #ifndef KERNELS_GEMM_CUH
 #define KERNELS_GEMM_CUH
 
