@@ -4,7 +4,7 @@
 # make install    DESTDIR and PREFIX are honoured; docs/nginx.md says what goes where
 # make test-gpu   the GPU against the CPU; says so and passes where there is none
 # GPU_ARCH=80     the kernels for 8.0 and newer alone, in build/ptx80; for test-gpu on a newer GPU
-# make fuzz       every fuzzer for FUZZ_S seconds
+# make fuzz       every fuzzer for ten minutes, or FUZZ_S seconds
 # ARCH=           for any machine of this architecture; without it for the one that compiles
 # SAN=1           AddressSanitizer and UBSan, in build/asan; CPU only
 # SAN=thread      ThreadSanitizer, in build/thread; likewise
@@ -110,7 +110,7 @@ build/fuzz/%: t/fuzz/%.c $(LIB)
 
 fuzzers:
 	$(MAKE) SAN=fuzz $(FUZZERS)
-FUZZ_S ?= 60
+FUZZ_S ?= 600
 fuzz: fuzzers
 	FUZZ_S=$(FUZZ_S) perl t/fuzz.pl
 

@@ -1,4 +1,4 @@
-# Every fuzzer of t/fuzz for FUZZ_S seconds (10) over its corpus, one for each core at a time.
+# Every fuzzer of t/fuzz for FUZZ_S seconds (60) over its corpus, one for each core at a time.
 # What it finds stays in build/fuzz/found and makes the line fail; run the fuzzer on that file again
 # and, when it is mended, keep the file in t/fuzz/corpus.
 
@@ -8,7 +8,7 @@ use warnings;
 use File::Path qw(make_path);
 use Test::More;
 
-my $s = $ENV{FUZZ_S} || 10;
+my $s = $ENV{FUZZ_S} || 60;
 my $build = 'build/fuzz';
 chomp(my $cores = `nproc`);
 my @todo = map { m{([^/]+)\.c$} } sort glob 't/fuzz/*.c';

@@ -14,7 +14,7 @@ my $harness = TAP::Harness->new({
     failures  => 1,
     exec      => sub {
         my (undef, $file) = @_;
-        my @limit = ('timeout', '-k', '10', $ENV{TEST_TIMEOUT} || 300);
+        my @limit = ('timeout', '-k', '10', $ENV{TEST_TIMEOUT} || 900);
         push @limit, 'env', 'TEST_BUILD=build/asan', "TEST_NGINX_BINARY=$ENV{PWD}/t/helpers/nginx-asan",
             'TEST_INFER_MODULE=build/asan/ngx_http_infer_module.so' if $file =~ s/^asan://;
         return [ @limit, 'perl', '-It/lib', $file ] if $file =~ /\.t$/;
