@@ -570,14 +570,6 @@ static void refuse_method(struct stream *st)
     error_with(st, &e, (struct header) { "allow", allow });
 }
 
-/* What is answered as soon as it is complete cannot be aborted. */
-static bool take_in(struct stream *st)
-{
-    if (st->route->run == NULL)
-        early_add(st);
-    return true;
-}
-
 void docs_routes(struct buf *b)
 {
     static const char *const key[] = { "none", "any", "`admin`" };
@@ -589,7 +581,7 @@ void docs_routes(struct buf *b)
 
 bool http_admit(struct stream *st)
 {
-    bool locked = api_of(st)->keys != NULL;
+    bool locked = api_of(st)->keys != NULL, admitted = false;
 
     cut_args(st);
     st->route = find_route(st);
@@ -605,8 +597,11 @@ bool http_admit(struct stream *st)
     else if (st->route->method != st->method)
         refuse_method(st);
     else
-        return take_in(st);
-    return false;
+        admitted = true;
+
+    if (admitted && st->route->run == NULL)     /* else it is answered once it is complete, */
+        early_add(st);                          /* and there is nothing to abort */
+    return admitted;
 }
 
 void http_handle(struct stream *st)

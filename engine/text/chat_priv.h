@@ -8,7 +8,6 @@
 #include "chat.h"
 
 #define CHAT_DEPTH_MAX 64               /* of a value, and of a tool's schema */
-
 #define CHAT_REF_HOPS_MAX  8            /* a $ref to a $ref to .. */
 #define CHAT_TOOLS_BYTES_MAX (4u << 20) /* of all declarations */
 #define CHAT_ARG_NODES_MAX (1u << 20)   /* values in the arguments of one call */
