@@ -93,17 +93,21 @@ void http_finish(struct stream *st, struct work *w)
     if (w->ask.request_id.p != NULL)
         early_rename(st, w->ask.request_id);
 
-    if (rc == 0 && (w->kind & ASK_GENERATE) != 0) {
-        rc = gen_start(st, w, e);
+    if (rc == 0 && (w->kind & ASK_GENERATE) != 0 && (rc = gen_start(st, w, e)) == 0)
+        return;
+
+    early_remove(st);
+    if (st->aborted) {                   /* whatever came of it: who ended it was told so */
+        http_aborted(st, e);
+        http_error(st, e);
     } else if (rc == 0) {
         reply_json(st, 200, &w->out);
         w->out = (struct buf) { 0 };
-    }
-
-    if (rc == E_FULL)
+    } else if (rc == E_FULL) {
         http_busy(st);
-    else if (rc != 0)
+    } else {
         http_error(st, e);
+    }
 }
 
 /* What the bodies ask for. Perhaps on the reader thread: streams and links are out of reach. */
