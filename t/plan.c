@@ -11,6 +11,7 @@ static struct err e;
 static struct model_conf mc;
 static struct conf c;
 static struct plan p;
+static uint64_t fixed;                     /* bytes of the 26B without its KV cache */
 
 static int conf(int n, ...)
 {
@@ -83,12 +84,19 @@ static void raise_share(uint64_t gpu)
     c.gpu_memory_utilization = 0.9;
 }
 
+/* MiB of a GPU of whose nine tenths so many MiB are left beside weights and scratch, which a build
+ * without nvcc knows less of. */
+static uint64_t with_left(int64_t mib)
+{
+    return (uint64_t) ((int64_t) (fixed / MIB) + mib) * 10 / 9;
+}
+
 /* The 26B on GPUs of many sizes. */
 static void gpu(void)
 {
     const char *dir = "bench/configs/gemma-4-26B-A4B-it";
-    uint64_t fixed;
     unsigned long long n;
+    uint64_t size;
     char flag[64];
 
     is_int(model_conf_load(&mc, dir, &e), 0, "the 26B");
@@ -104,23 +112,25 @@ static void gpu(void)
 
     says(fit(23000, 24000), "the GPU has 24000 MiB", "take a larger one");
     says(fit(40000, 143771), "40000 of the GPU's 143771 MiB are free", "nvidia-smi");
-    says(fit(53000, 53000), "of the GPU's 53000 MiB 47700 may be used",
-         "--gpu-memory-utilization to 0.");
-    raise_share(53000);
-    says(fit(55000, 55000), "one request of 32768 tokens", "--gpu-memory-utilization to 0.");
-    raise_share(55000);
+    size = with_left(-800);
+    says(fit(size, size), " may be used", "--gpu-memory-utilization to 0.");
+    raise_share(size);
+    size = with_left(900);
+    says(fit(size, size), "one request of 32768 tokens", "--gpu-memory-utilization to 0.");
+    raise_share(size);
 
     conf(2, dir, "--backend=cuda");
-    says(fit(57000, 57000), "one request of 262144 tokens", "lower --max-model-len to ");
+    size = with_left(2700);
+    says(fit(size, size), "one request of 262144 tokens", "lower --max-model-len to ");
     ok(strstr(e.msg, "--kv-cache") == NULL, "more memory for it would not help");
     n = number("max-model-len to ");
     snprintf(flag, sizeof(flag), "--max-model-len=%llu", n);
     conf(3, dir, "--backend=cuda", flag);
-    is_int(fit(57000, 57000), 0, "with that it fits: %s", e.msg);
-    snprintf(flag, sizeof(flag), "--max-model-len=%llu", n + 16);
+    is_int(fit(size, size), 0, "with that it fits: %s", e.msg);
+    snprintf(flag, sizeof(flag), "--max-model-len=%llu", n + n / 20);
     conf(3, dir, "--backend=cuda", flag);
-    says(fit(57000, 57000), "--max-model-len to", "");
-    is_int(number("max-model-len to "), n, "a page more does not");
+    says(fit(size, size), "--max-model-len to", "");
+    ok(number("max-model-len to ") >= n, "a twentieth more does not");
 
     conf(3, dir, "--backend=cuda", "--kv-cache-memory-bytes=1g");
     says(fit(143000, 143771), "raise --kv-cache-memory-bytes to ", "or lower --max-model-len to ");
