@@ -80,7 +80,10 @@ def routes():
          "/health and /ready")
     same(call("GET", "/v1/models").json["data"][0]["id"], "demo", "/v1/models")
     same(call("GET", "/v1/models/demo").json["id"], "demo", "/v1/models/demo")
-    refused((404, "model_not_found", "model"), call("GET", "/v1/models/other"), "unknown model")
+    same(call("GET", "/v1/models/d%65m%6F").json["id"], "demo", "/v1/models/d%65m%6F")
+    for name in ("other", "demo%00", "demo%", "demo%4", "%zz"):
+        refused((404, "model_not_found", "model"), call("GET", f"/v1/models/{name}"),
+                f"unknown model: {name}")
     refused((404, "unknown_url", None), call("GET", "/nothing?x=1"), "unknown URL")
     r = call("GET", CHAT)
     same((r.status, r.headers["allow"]), (405, "POST"), "405 says what is allowed")

@@ -271,6 +271,15 @@ def chat_logprobs():
          None, "not asked for: null")
 
 
+def silent_logprobs():
+    """Tokens without text: their logprobs come as they do."""
+    chunks = list(client.completions.create(
+        model="demo", prompt=IDS, temperature=0, max_tokens=40, logprobs=1, stream=True,
+        extra_body={"ignore_eos": True, "allowed_token_ids": [1, 2, 3]}))
+    n = [len(x.choices[0].logprobs.tokens) for x in chunks if x.choices[0].logprobs]
+    ok(sum(n) == 40 and max(n) < 30, f"40 tokens without text in {len(n)} pieces")
+
+
 def text_logprobs():
     r = completion({"presence_penalty": 2, "ignore_eos": True}, logprobs=5, temperature=1, seed=4)
     lp, ids = r.choices[0].logprobs, r.choices[0].token_ids
@@ -402,6 +411,7 @@ with Stack() as s:
     minimum()
     thinking()
     chat_logprobs()
+    silent_logprobs()
     text_logprobs()
     rest()
     with_overlap = alone_and_together(s.url)

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct hash_key secret = { 1, 2 };
@@ -133,6 +134,21 @@ static void limits(void)
     ok(strstr(e.msg, "longer than") != NULL, "in words");
 }
 
+/* A pipe that nobody writes to must not be waited for. */
+static void no_file(void)
+{
+    struct keyring *k = NULL;
+    struct err      e;
+
+    unlink(path);
+    ok(keyring_open(&k, path, &secret, &e) != 0, "no file: %s", e.msg);
+    is_int(mkfifo(path, 0600), 0, "a pipe,");
+    alarm(10);
+    ok(keyring_open(&k, path, &secret, &e) != 0 && strstr(e.msg, "not a regular file") != NULL,
+       "in words: %s", e.msg);
+    alarm(0);
+}
+
 int main(void)
 {
     int fd = mkstemp(path);
@@ -143,6 +159,7 @@ int main(void)
     lines();
     reload();
     limits();
+    no_file();
     unlink(path);
     return done_testing();
 }

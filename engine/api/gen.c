@@ -476,7 +476,7 @@ static void write_choice(struct gen *g, struct choice *c, size_t piece)
         more = describe_next(c, piece, &o);
 
         if (more || (c->chat && c->finish != NULL && !c->began)
-            || (g->with_ids && o.ids.n > 0 && c->finish == NULL)) {
+            || (c->finish == NULL && ((g->with_ids && o.ids.n > 0) || o.lp.n > 0))) {
             o.role = !c->began;
             write_chunk(g, &o);
             if (more)

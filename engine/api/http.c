@@ -3,6 +3,7 @@
 #include "openai_out.h"
 #include "work.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -242,12 +243,30 @@ static void on_models(struct stream *st)
     reply_json(st, 200, &b);
 }
 
+/* %XX as clients write what is special in a path; a NUL, or what is no such thing, stays. */
+static void percent_decode(char *to, const char *from)
+{
+    unsigned byte;
+
+    while (*from != '\0') {
+        bool coded = *from == '%' && isxdigit((unsigned char) from[1])
+                     && isxdigit((unsigned char) from[2])
+                     && sscanf(from + 1, "%2x", &byte) == 1 && byte != 0;
+
+        *to++ = coded ? (char) byte : *from;
+        from += coded ? 3 : 1;
+    }
+    *to = '\0';
+}
+
 static void on_model(struct stream *st)
 {
     struct api    *a = api_of(st);
-    const char    *name = st->uri + strlen("/v1/models/");
+    char           name[API_URI_BYTES_MAX + 1];
     struct buf     b = { 0 };
     struct api_err e;
+
+    percent_decode(name, st->uri + strlen("/v1/models/"));
 
     for (int32_t i = 0; i < a->c.n_model_name; i++) {
         if (strcmp(name, a->c.model_name[i]) == 0) {
@@ -258,7 +277,7 @@ static void on_model(struct stream *st)
     }
 
     api_err_set(&e, 404, "invalid_request_error", "model_not_found", "model",
-                "The model '%s' does not exist.", name);
+                "The model '%s' does not exist.", st->uri + strlen("/v1/models/"));
     http_error(st, &e);
 }
 

@@ -1,10 +1,13 @@
 #include "keys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "limits.h"
 
@@ -104,13 +107,18 @@ static int read_lines(const struct keyring *k, struct table *t, struct slice tex
 /* The text is wiped: keys live in the file only. */
 static int read_file(const struct keyring *k, struct table *t, struct err *e)
 {
-    FILE  *f = fopen(k->path, "re");
+    struct stat is;
+    int    fd = open(k->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), rc;   /* a pipe must not wait */
+    FILE  *f = fd < 0 ? NULL : fdopen(fd, "r");
     char  *text = malloc(FILE_MAX_BYTES + 1);
     size_t n = 0;
-    int    rc;
 
     if (f == NULL) {
         rc = err_set(e, E_IO, "%s: %s", k->path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    } else if (fstat(fd, &is) != 0 || !S_ISREG(is.st_mode)) {
+        rc = err_set(e, E_INVALID, "%s: not a regular file", k->path);
     } else if (text == NULL) {
         rc = err_set(e, E_FULL, "%s: out of memory", k->path);
     } else {
