@@ -19,6 +19,7 @@ static ngx_uint_t ngx_http_infer_engine_usable(
     ngx_http_infer_engine_t *engine, ngx_http_infer_ctx_t *ctx,
     ngx_uint_t ignore_fails);
 static ngx_uint_t ngx_http_infer_draining(ngx_http_infer_engine_t *engine);
+static ngx_uint_t ngx_http_infer_asks(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_infer_attached(ngx_http_infer_pool_t *pool);
 static ngx_uint_t ngx_http_infer_engine_load(
     ngx_http_infer_engine_t *engine);
@@ -521,10 +522,10 @@ ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx)
         }
     }
 
-    /* a probe of /health or /metrics does not wait for an engine to come */
+    /* a probe or an operator's word does not wait for an engine to come */
 
     if (pool->queue
-        && (ctx->request->method == NGX_HTTP_POST
+        && (ngx_http_infer_asks(ctx->request)
             || ngx_http_infer_attached(pool)))
     {
         if (pool->n_waiting >= pool->queue_max) {
@@ -554,6 +555,19 @@ ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx)
     }
 
     return NGX_OK;
+}
+
+
+/* A body is what a client asks; HTTP/2 and 3 need not say its length. */
+
+static ngx_uint_t
+ngx_http_infer_asks(ngx_http_request_t *r)
+{
+    return r->method == NGX_HTTP_POST
+           && (r->headers_in.content_length_n > 0
+               || r->headers_in.chunked
+               || (r->headers_in.content_length_n == -1
+                   && r->http_version >= NGX_HTTP_VERSION_20));
 }
 
 

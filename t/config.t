@@ -412,7 +412,7 @@ infer_pool a { engine unix:/x.sock max_fails=99999999999999999999; }
 --- error_log eval
 qr/\[emerg\].*invalid parameter "max_fails=99999999999999999999" in \S+:\d+/
 
-=== TEST 44: no engine: what is not POST does not wait in the queue
+=== TEST 44: no engine: what is no POST does not wait in the queue
 --- http_config
 infer_pool a { engine unix:/nonexistent/x.sock; queue 5 timeout=60s; }
 --- config
@@ -424,3 +424,15 @@ GET /health
 Content-Type: application/json
 Retry-After: 1
 --- response_body_like: ^\{"error":\{"message":"[^"]+","type":"service_unavailable_error","param":null,"code":"engine_unavailable"\}\}
+
+=== TEST 45: no engine: a POST without a body does not wait either
+--- http_config
+infer_pool a { engine unix:/nonexistent/x.sock; queue 5 timeout=60s; }
+--- config
+location / { infer_pass a; }
+--- request
+POST /admin/abort?request_id=x
+--- error_code: 503
+--- response_headers
+Content-Type: application/json
+Retry-After: 1
