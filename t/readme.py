@@ -137,7 +137,8 @@ for cmd in re.findall(r"^build/inferd .*$", readme, re.M):
     p = run(cmd, input="Hello!\n")
     ok(p.returncode == 0 and p.stdout.strip(), cmd)
 
-help_text = "".join(run(f"build/inferd {c} --help").stdout for c in ("serve", "plan", "bench serve"))
+help_text = "".join(run(f"build/inferd {c} --help").stdout 
+                    for c in ("serve", "plan", "bench engine", "bench pace", "bench serve"))
 for opt in set(re.findall(r"(--[a-z][a-z-]+)", readme)):
     ok(opt in help_text, f"{opt} is an option of serve, plan or bench")
 
