@@ -40,6 +40,7 @@ static int wait(void *arg, int k, struct err *err)
     (void) err;
     memcpy(under_way[k].to, under_way[k].p, under_way[k].n);
     memset((void *) under_way[k].p, 0xee, under_way[k].n);
+    under_way[k].n = 0;
     return 0;
 }
 
@@ -116,9 +117,20 @@ static void broken(int file, uint64_t off, const char *words)
     pump_close(r);
 }
 
+/* Bytes that were sent and that nobody has waited for. */
+static size_t not_waited(void)
+{
+    size_t n = 0;
+
+    for (int k = 0; k < 2 * N_THREAD; k++)
+        n += under_way[k].n;
+    return n;
+}
+
 static void device(void)
 {
     struct pump *r = open_pump();
+    int n;
 
     fail_at = 2;
     pump_add(r, &(struct be_file) { "f", fd, 0, NULL }, N, got);
@@ -127,8 +139,13 @@ static void device(void)
 
     r = open_pump();
     pump_add(r, &(struct be_file) { "f", fd, 0, NULL }, N, got);
+    while (n_send == 0)
+        usleep(100);
     pump_close(r);
-    ok(1, "closed on the way");
+    n = n_send;
+    is_int((int64_t) not_waited(), 0, "closed on the way: what was sent has arrived");
+    usleep(50000);
+    is_int(n_send, n, "and nothing is sent any more");
     pump_close(NULL);
 }
 

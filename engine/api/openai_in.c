@@ -243,7 +243,7 @@ static int check_role(const struct field *f, const struct json *v, struct ask *a
                        "or tool.", path);
 }
 
-/* The template has a placeholder for images and sounds, but nobody reads them yet. */
+/* Images and sounds are refused by name: the model is served without its towers. */
 static int check_part_type(const struct field *f, const struct json *v, struct ask *a,
                            const char *path, struct api_err *e)
 {
