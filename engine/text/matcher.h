@@ -1,0 +1,42 @@
+/* matcher.h - where an answer stands in a grammar, and which tokens may come next.
+ *
+ * A set of stacks of automaton states is advanced byte by byte. The mask of next tokens goes by the
+ * state on top: what can be said without looking below it is found once by a walk through all
+ * tokens in order of their bytes and kept with the grammar; the few tokens that end the top rule
+ * in their middle are tried each time. */
+#ifndef TEXT_MATCHER_H
+#define TEXT_MATCHER_H
+
+#include "grammar.h"
+#include "tok.h"
+
+#define MATCHER_STACK_MAX 64             /* readings of the same text at once */
+#define MATCHER_DEPTH_MAX 256            /* rules inside each other */
+#define MASK_CACHE_BYTES  (8u << 20)     /* of one grammar; the oldest go */
+
+/* The tokens of a vocabulary, sorted by their bytes. Special ones have none. Read-only. */
+struct vocab;
+/* n: ids of the model, tok's or more. 0 or E_FULL. */
+int  vocab_open(struct vocab **out, const struct tok *tok, int32_t n, struct err *e);
+void vocab_close(struct vocab *v);                       /* NULL is fine */
+
+/* Find the masks of all states where that is slow before anybody waits for them; on a thread that
+ * may take its time, before others see g. 0; E_FULL: deadline or memory. */
+int  grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns, struct err *e);
+
+struct matcher;                          /* of one answer */
+/* g and v are borrowed. All matchers of one g are used by one thread at a time: they fill its
+ * masks. NULL: out of memory. */
+struct matcher *matcher_open(struct grammar *g, const struct vocab *v);
+void matcher_close(struct matcher *m);                   /* NULL is fine */
+
+/* Text or a special token came. False: the grammar does not go on like this; m stays as it was. */
+bool matcher_take(struct matcher *m, int32_t id);
+bool matcher_take_bytes(struct matcher *m, const char *p, size_t n);
+/* Set the bits of all ids that matcher_take would take; others stay. No allocation but of cached
+ * masks. */
+void matcher_mask(struct matcher *m, uint32_t *mask);
+bool matcher_done(const struct matcher *m);              /* what came is a whole text of g */
+bool matcher_stuck(const struct matcher *m);             /* and nothing can follow */
+
+#endif
