@@ -104,7 +104,7 @@ struct ngx_http_infer_engine_s {
 
     unsigned                    complained:1;   /* connect error is logged */
 
-    ngx_http_infer_link_t      *link;           /* for new requests */
+    ngx_http_infer_link_t      *link;
     ngx_event_t                 reconnect;
     ngx_msec_t                  attempted;      /* last connect */
     ngx_msec_t                  backoff;
@@ -171,7 +171,7 @@ struct ngx_http_infer_link_s {
     uint64_t                    stuck_head;
     unsigned                    stuck:1;
     unsigned                    ready:1;        /* the handshake is done */
-    unsigned                    goaway:1;
+    unsigned                    goaway:1;       /* it has said so */
     unsigned                    broken:1;
 };
 
@@ -340,6 +340,8 @@ void ngx_http_infer_engine_fail(ngx_http_infer_engine_t *engine);
 
 void ngx_http_infer_link_connect(ngx_http_infer_engine_t *engine,
     ngx_msec_t timeout);
+/* A ready link, whose engine finishes what it has and takes nothing new. */
+ngx_uint_t ngx_http_infer_link_leaving(ngx_http_infer_link_t *link);
 /* Take a slot and begin to send; the link is ready and has a free slot. */
 void ngx_http_infer_link_submit(ngx_http_infer_link_t *link,
     ngx_http_infer_ctx_t *ctx);

@@ -16,7 +16,6 @@ static void ngx_http_infer_link_write_handler(ngx_event_t *ev);
 static void ngx_http_infer_link_timer_handler(ngx_event_t *ev);
 static void ngx_http_infer_link_welcome(ngx_http_infer_link_t *link);
 static ngx_int_t ngx_http_infer_link_attach(ngx_http_infer_link_t *link);
-static void ngx_http_infer_link_goaway(ngx_http_infer_link_t *link);
 static ngx_int_t ngx_http_infer_link_drain(ngx_http_infer_link_t *link);
 static void ngx_http_infer_link_record(ngx_http_infer_link_t *link,
     struct wire_rec *rec, u_char *payload);
@@ -33,6 +32,8 @@ static void ngx_http_infer_link_ring(ngx_http_infer_link_t *link,
     ngx_uint_t needed);
 static void ngx_http_infer_link_close(ngx_http_infer_link_t *link,
     const char *why);
+static ngx_uint_t ngx_http_infer_link_take_lost(ngx_http_infer_link_t *link,
+    ngx_queue_t *lost);
 static void ngx_http_infer_link_free(ngx_http_infer_link_t *link);
 static void ngx_http_infer_engine_retry(ngx_http_infer_engine_t *engine);
 static void ngx_http_infer_reconnect_handler(ngx_event_t *ev);
@@ -286,7 +287,9 @@ ngx_http_infer_link_read_handler(ngx_event_t *ev)
     bell = wire_bell_drain(c->fd, &goaway);
 
     if (goaway && !link->goaway) {
-        ngx_http_infer_link_goaway(link);
+        link->goaway = 1;
+        ngx_log_error(NGX_LOG_NOTICE, c->log, 0,
+                      "infer: engine \"%V\" goes away", &link->engine->name);
     }
 
     rc = ngx_http_infer_link_drain(link);
@@ -311,12 +314,13 @@ ngx_http_infer_link_read_handler(ngx_event_t *ev)
     }
 
     ngx_http_infer_link_pump(link);
+}
 
-    if (link->goaway
-        && link->n_free == link->wire.ring.n_slot)
-    {
-        ngx_http_infer_link_close(link, NULL);
-    }
+
+ngx_uint_t
+ngx_http_infer_link_leaving(ngx_http_infer_link_t *link)
+{
+    return __atomic_load_n(&link->wire.ring.peer->draining, __ATOMIC_RELAXED);
 }
 
 
@@ -391,29 +395,6 @@ ngx_http_infer_link_attach(ngx_http_infer_link_t *link)
     ngx_http_infer_pool_wake(engine->pool);
 
     return NGX_OK;
-}
-
-
-/* New requests go to a new link under the same name; the old one ends with
- * its last stream. */
-
-static void
-ngx_http_infer_link_goaway(ngx_http_infer_link_t *link)
-{
-    ngx_http_infer_engine_t  *engine = link->engine;
-
-    ngx_log_error(NGX_LOG_NOTICE, link->connection->log, 0,
-                  "infer: engine \"%V\" goes away", &engine->name);
-
-    link->goaway = 1;
-
-    if (engine->link == link) {
-        engine->link = NULL;
-
-        if (!ngx_exiting) {
-            ngx_http_infer_engine_retry(engine);
-        }
-    }
 }
 
 
@@ -635,14 +616,6 @@ ngx_http_infer_link_free_slot(ngx_http_infer_link_t *link, uint32_t n)
 
     slot->busy = 0;
     link->free[link->n_free++] = n;
-
-    if (link->goaway) {
-        if (link->n_free == link->wire.ring.n_slot) {
-            ngx_post_event(link->connection->read, &ngx_posted_events);
-        }
-
-        return;
-    }
 
     ngx_http_infer_pool_wake(link->engine->pool);
 }
@@ -941,8 +914,7 @@ ngx_http_infer_link_ring(ngx_http_infer_link_t *link, ngx_uint_t needed)
 static void
 ngx_http_infer_link_close(ngx_http_infer_link_t *link, const char *why)
 {
-    uint32_t                  i;
-    ngx_uint_t                n;
+    ngx_uint_t                n, level;
     ngx_queue_t               lost, *q;
     ngx_connection_t         *c;
     ngx_http_infer_ctx_t     *ctx;
@@ -950,33 +922,13 @@ ngx_http_infer_link_close(ngx_http_infer_link_t *link, const char *why)
 
     engine = link->engine;
     ngx_queue_init(&lost);
-    n = 0;
-
-    for (i = 0; link->ready && i < link->wire.ring.n_slot; i++) {
-        ctx = link->slots[i].ctx;
-
-        if (ctx == NULL) {
-            continue;
-        }
-
-        if (ctx->queued) {
-            ngx_queue_remove(&ctx->queue);
-        }
-
-        if (ctx->dirty) {
-            ngx_queue_remove(&ctx->dirty_queue);
-            ctx->dirty = 0;
-        }
-
-        ctx->link = NULL;
-        ngx_queue_insert_tail(&lost, &ctx->queue);
-        ctx->queued = 1;
-        engine->n_active--;
-        n++;
-    }
+    n = link->ready ? ngx_http_infer_link_take_lost(link, &lost) : 0;
 
     if (why) {
-        ngx_log_error(NGX_LOG_ERR, link->connection->log, 0,
+        level = n == 0 && ngx_http_infer_link_leaving(link)
+                ? NGX_LOG_NOTICE : NGX_LOG_ERR;
+
+        ngx_log_error(level, link->connection->log, 0,
                       "infer: engine \"%V\" %s, %ui requests lost",
                       &engine->name, why, n);
         ngx_http_infer_count(engine, lost, n);
@@ -1009,6 +961,42 @@ ngx_http_infer_link_close(ngx_http_infer_link_t *link, const char *why)
     }
 
     ngx_http_infer_pool_wake(engine->pool);
+}
+
+
+static ngx_uint_t
+ngx_http_infer_link_take_lost(ngx_http_infer_link_t *link, ngx_queue_t *lost)
+{
+    uint32_t               i;
+    ngx_uint_t             n;
+    ngx_http_infer_ctx_t  *ctx;
+
+    n = 0;
+
+    for (i = 0; i < link->wire.ring.n_slot; i++) {
+        ctx = link->slots[i].ctx;
+
+        if (ctx == NULL) {
+            continue;
+        }
+
+        if (ctx->queued) {
+            ngx_queue_remove(&ctx->queue);
+        }
+
+        if (ctx->dirty) {
+            ngx_queue_remove(&ctx->dirty_queue);
+            ctx->dirty = 0;
+        }
+
+        ctx->link = NULL;
+        ngx_queue_insert_tail(lost, &ctx->queue);
+        ctx->queued = 1;
+        link->engine->n_active--;
+        n++;
+    }
+
+    return n;
 }
 
 

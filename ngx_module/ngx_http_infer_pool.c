@@ -17,10 +17,10 @@ static char *ngx_http_infer_pool_queue(ngx_conf_t *cf,
     ngx_http_infer_pool_t *pool);
 static ngx_uint_t ngx_http_infer_engine_usable(
     ngx_http_infer_engine_t *engine, ngx_http_infer_ctx_t *ctx,
-    ngx_uint_t ignore_fails);
-static ngx_uint_t ngx_http_infer_draining(ngx_http_infer_engine_t *engine);
-static ngx_uint_t ngx_http_infer_asks(ngx_http_request_t *r);
-static ngx_uint_t ngx_http_infer_attached(ngx_http_infer_pool_t *pool);
+    ngx_uint_t need);
+static ngx_uint_t ngx_http_infer_asks(ngx_http_infer_ctx_t *ctx);
+static ngx_uint_t ngx_http_infer_attached(ngx_http_infer_pool_t *pool,
+    ngx_uint_t or_leaving);
 static ngx_uint_t ngx_http_infer_engine_load(
     ngx_http_infer_engine_t *engine);
 static void ngx_http_infer_pool_wake_handler(ngx_event_t *ev);
@@ -373,7 +373,8 @@ ngx_http_infer_pool_start(ngx_http_infer_pool_t *pool)
 
 /* The engine with the fewest requests for its weight, by its own count over
  * all workers; a backup only if there is nothing else; a failed one only if
- * all have failed. */
+ * all have failed.  One that leaves finishes what it has, and is there for
+ * its operator as long as no other one answers instead. */
 
 ngx_http_infer_engine_t *
 ngx_http_infer_pool_pick(ngx_http_infer_ctx_t *ctx)
@@ -399,9 +400,9 @@ ngx_http_infer_pool_pick(ngx_http_infer_ctx_t *ctx)
         }
     }
 
-    for (pass = 0; pass < 4 && best == NULL; pass++) {
+    for (pass = 0; pass < 6 && best == NULL; pass++) {
 
-        /* 0: healthy, 1: healthy backups, 2 and 3: failed ones too */
+        /* even: no backups; 2, 3: failed ones too; 4, 5: leaving ones too */
 
         for (i = 0; i < pool->engines.nelts; i++) {
 
@@ -434,20 +435,23 @@ ngx_http_infer_pool_pick(ngx_http_infer_ctx_t *ctx)
 
 static ngx_uint_t
 ngx_http_infer_engine_usable(ngx_http_infer_engine_t *engine,
-    ngx_http_infer_ctx_t *ctx, ngx_uint_t ignore_fails)
+    ngx_http_infer_ctx_t *ctx, ngx_uint_t need)
 {
     ngx_http_infer_link_t  *link = engine->link;
 
     if (engine->down
         || (ctx->tried & ((uint64_t) 1 << engine->index))
         || link == NULL || !link->ready || link->n_free == 0
-        || (engine->max_conns && engine->n_active >= engine->max_conns)
-        || ngx_http_infer_draining(engine))
+        || (engine->max_conns && engine->n_active >= engine->max_conns))
     {
         return 0;
     }
 
-    return ignore_fails
+    if (ngx_http_infer_link_leaving(link)) {
+        return need == 2 && !ngx_http_infer_asks(ctx);
+    }
+
+    return need
            || engine->max_fails == 0
            || engine->fails < engine->max_fails
            || ngx_time() - engine->failed > engine->fail_timeout;
@@ -455,14 +459,6 @@ ngx_http_infer_engine_usable(ngx_http_infer_engine_t *engine,
 
 
 /* Hints of the peer: they choose, nothing else depends on them. */
-
-static ngx_uint_t
-ngx_http_infer_draining(ngx_http_infer_engine_t *engine)
-{
-    return __atomic_load_n(&engine->link->wire.ring.peer->draining,
-                           __ATOMIC_RELAXED);
-}
-
 
 static ngx_uint_t
 ngx_http_infer_engine_load(ngx_http_infer_engine_t *engine)
@@ -525,8 +521,7 @@ ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx)
     /* a probe or an operator's word does not wait for an engine to come */
 
     if (pool->queue
-        && (ngx_http_infer_asks(ctx->request)
-            || ngx_http_infer_attached(pool)))
+        && (ngx_http_infer_asks(ctx) || ngx_http_infer_attached(pool, 1)))
     {
         if (pool->n_waiting >= pool->queue_max) {
             return NGX_BUSY;
@@ -558,23 +553,19 @@ ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx)
 }
 
 
-/* A body is what a client asks; HTTP/2 and 3 need not say its length. */
+/* A body is what a client asks of the model. */
 
 static ngx_uint_t
-ngx_http_infer_asks(ngx_http_request_t *r)
+ngx_http_infer_asks(ngx_http_infer_ctx_t *ctx)
 {
-    return r->method == NGX_HTTP_POST
-           && (r->headers_in.content_length_n > 0
-               || r->headers_in.chunked
-               || (r->headers_in.content_length_n == -1
-                   && r->http_version >= NGX_HTTP_VERSION_20));
+    return ctx->request->method == NGX_HTTP_POST && ctx->body_bytes != 0;
 }
 
 
 /* An engine is there, though it may be full. */
 
 static ngx_uint_t
-ngx_http_infer_attached(ngx_http_infer_pool_t *pool)
+ngx_http_infer_attached(ngx_http_infer_pool_t *pool, ngx_uint_t or_leaving)
 {
     ngx_uint_t                i;
     ngx_http_infer_engine_t  *engine;
@@ -583,7 +574,7 @@ ngx_http_infer_attached(ngx_http_infer_pool_t *pool)
 
     for (i = 0; i < pool->engines.nelts; i++) {
         if (engine[i].link && engine[i].link->ready
-            && !ngx_http_infer_draining(&engine[i]))
+            && (or_leaving || !ngx_http_infer_link_leaving(engine[i].link)))
         {
             return 1;
         }
@@ -621,9 +612,9 @@ ngx_http_infer_pool_wake_handler(ngx_event_t *ev)
         engine = ngx_http_infer_pool_pick(ctx);
 
         /* none of them has tried an engine yet: what the first one does not
-         * find the others do not find either */
+         * find the others do not find either, but for one that leaves */
 
-        if (engine == NULL && ngx_http_infer_attached(pool)) {
+        if (engine == NULL && ngx_http_infer_attached(pool, 0)) {
             return;
         }
 

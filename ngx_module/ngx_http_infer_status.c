@@ -166,7 +166,8 @@ ngx_http_infer_status_engine(u_char *p, u_char *last,
 
     state = engine->down ? "down"
             : link == NULL ? "unreachable"
-            : link->ready ? "attached" : "connecting";
+            : !link->ready ? "connecting"
+            : ngx_http_infer_link_leaving(link) ? "leaving" : "attached";
 
     n_slot = link && link->ready ? link->wire.ring.n_slot : 0;
     n_free = n_slot ? link->n_free : 0;

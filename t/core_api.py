@@ -265,7 +265,8 @@ def fetch(url, body=None, key=None, **more):
     h = {"Content-Type": "application/json", **more}
     if key is not None:
         h["X-Key"] = key
-    r = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), h)
+    raw = body is None or isinstance(body, bytes)
+    r = urllib.request.Request(url, body if raw else json.dumps(body).encode(), h)
     try:
         with urllib.request.urlopen(r, timeout=60) as f:
             return f.status, f.headers, f.read().decode()
@@ -380,6 +381,27 @@ def patience():
         same(s.log("error.log").count("timed out"), 0, "no timeout")
 
 
+def leaving(s):
+    """What nginx still sees of an engine that drains: all but room for new generations."""
+    late = []
+    t = threading.Thread(target=lambda: late.append(
+        fetch(s.url + TEXT, {**FOREVER, "n": 32}, **{"X-Request-Id": "late"})))
+    t.start()
+    for _ in range(1000):
+        if s.metric("vllm:num_requests_running") == 32:
+            break
+        time.sleep(0.02)
+    same(fetch(s.url + "/admin/drain", {})[0], 200, "drain")
+    load = json.loads(fetch(s.url + "/load")[2])
+    same((load["ready"], load["draining"], load["running"]), (False, True, 32), "/load says so")
+    ok("inferd_streams 2\n" in fetch(s.url + "/metrics")[2], "/metrics is there")
+    same(json.loads(fetch(s.url + "/admin/abort?request_id=late", b"")[2]), {"aborted": 1},
+         "what runs can be aborted")
+    t.join()
+    same(json.loads(late[0][2])["error"]["code"], "request_aborted", "and is told so")
+    same(s.engine.wait(20), 0, "the engine ends")
+
+
 def abort_early():
     """Requests that generate nothing yet: their body is under way, or being read."""
     global SOCK
@@ -412,6 +434,7 @@ def abort_early():
         same(got, ["request_aborted" if end[0] == 200 else "context_length_exceeded"
                    for end in ends], "all who are ended are told so, and nobody else")
         same(fetch(s.url + CHAT, {"messages": LONG, "max_tokens": 2})[0], 200, "the next is answered")
+        leaving(s)
 
 
 engine()

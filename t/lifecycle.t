@@ -279,14 +279,42 @@ subtest 'http_503 goes to the next engine' => sub {
     $t->finish;
 };
 
-subtest 'GOAWAY: a new link, the old stream ends in peace' => sub {
-    $t = Infer->new('lc-goaway', http => $one, server => $pass);
-    $t->engine('a', '--goaway-after', 1, '--tokens', 30, '--interval-ms', 10);
+subtest 'an engine that leaves finishes what it has and hears its operator' => sub {
+    $t = Infer->new('lc-leave', http => 'infer_pool p { engine SOCK(a); }
+                                         infer_pool q { engine SOCK(a); queue 9 timeout=60s; }
+                                         infer_pool r { engine SOCK(a); engine SOCK(b) backup; }',
+                    server => "$pass location /q { infer_pass q; } location /r { infer_pass r; }");
+    $t->engine('a', '--goaway-after', 2, '--tokens', 100000);
+    $t->engine('b', '--tokens', 3, '--interval-ms', 1);
     $t->start;
-    @s = map { sleep 0.1; $t->open_stream } 1 .. 4;
-    ok($t->collect(5, \@s), 'all end');
-    is(scalar(grep { $_->{got} =~ /"i":29.*\[DONE\]/s } @s), 4, 'complete');
-    ok($t->stat('connects') >= 4, 'over several links');
+    ok($t->attached(4), 'attached');
+    @s = map { $t->open_stream } 1 .. 2;
+    ok($t->until(sub { count($t->status, qr/"leaving"/) == 3 }), 'it leaves');
+    ok($t->collect(5, \@s, streaming(2)), 'what runs goes on');
+    like($t->get('/'), qr/^HTTP\/1.1 503 .*Retry-After: 1\r.*"engine_unavailable"/s,
+         'a new request: 503');
+    my $wait = $t->open_stream(uri => '/q');
+    ok($t->until(sub { $t->status =~ /"q","waiting":1/ }), 'or it waits in the queue');
+    like($t->get('/r'), qr/"i":2.*\[DONE\]/s, 'or it goes to another engine');
+    my @ask = ([method => 'GET', uri => '/metrics'], [body => '', uri => '/admin/abort'],
+               [method => 'GET', uri => '/q/load']);
+    my @told = map { $t->open_stream(@$_) } @ask;
+    ok($t->collect(5, \@told, sub { (grep { $_->{got} =~ /"i":0/ } @told) == @told }),
+       'GET, and POST without a body, are answered');
+    like($t->get('/r', method => 'GET'), qr/\[DONE\]/, 'by another engine if there is one');
+
+    kill 'HUP', $t->master;
+    my $worker = ($t->workers)[0];
+    ok($t->until(sub { $t->status !~ /"worker":$worker\b/ && $t->status =~ /"leaving"/ }),
+       'a new worker sees it too');
+    push @told, $t->open_stream(method => 'GET');
+    ok($t->collect(5, \@told, sub { $told[-1]{got} =~ /"i":0/ }), 'and is answered');
+
+    close $_->{s} for @s, @told;
+    ok($t->until(sub { $t->engine_log('a') =~ /left$/m }), 'with its last stream it is gone');
+    $t->engine('a', '--tokens', 3, '--interval-ms', 1);
+    ok($t->collect(10, [$wait]) && $wait->{got} =~ /\[DONE\]/, 'who waited has the next one');
+    unlike($t->error_log, qr/\[error\].*requests lost/, 'nothing was lost');
     $t->finish;
 };
 

@@ -119,7 +119,7 @@ struct wire_seg {
     _Alignas(WIRE_LINE) uint32_t need_space; /* +1 each time I wait for room in my ring */
     _Alignas(WIRE_LINE) uint64_t heartbeat;  /* engine only: +1 every WIRE_HEARTBEAT_MS */
     uint32_t running, waiting;               /* engine only: hints for the pool's choice */
-    uint32_t ready, draining;                /* engine only: 0 or 1 */
+    uint32_t ready, draining;                /* engine only: 0 or 1; for draining see GOAWAY */
     _Alignas(WIRE_LINE) uint8_t end_of_fixed[64];
     /* worker only: uint64_t acks[n_slot], at WIRE_ACKS_OFF: bytes (of records) of the slot's
      * current generation that have left the worker or were dropped. Credits: the engine sends a
@@ -153,6 +153,7 @@ _Static_assert(sizeof(struct wire_hello) == 128, "the layout is the protocol");
 #define WIRE_HELLO_LIMIT     2    /* too many links, or sizes out of bounds */
 
 #define WIRE_BYTE_WAKE       'W'  /* look at the ring, or room appeared in yours */
-#define WIRE_BYTE_GOAWAY     'G'  /* engine: submit nothing more here, open a new link */
+#define WIRE_BYTE_GOAWAY     'G'  /* engine: draining is set. What runs here goes on, and what is no
+                                   * generation is still answered, until the socket closes */
 
 #endif

@@ -574,6 +574,7 @@ void link_goaway(struct link *l)
         return;
 
     l->goaway = true;
+    __atomic_store_n(&l->wire.ring.own->draining, 1, __ATOMIC_RELEASE);
     if (wire_bell(l->fd, WIRE_BYTE_GOAWAY) != 0)
         l->dead = true;
 }

@@ -48,14 +48,13 @@ struct stream {
 struct link {
     struct link      *next;
     int               sock, up, dead, again;
-    uint32_t          n_req;
     struct wire_link  l;
     struct stream    *stream;                   /* l.sizes.n_slot of them */
 };
 
 static struct link    *links;
 static struct stream **active;
-static uint32_t        n_active, cap_active;
+static uint32_t        n_active, cap_active, n_open, n_req;
 static uint64_t        epoch, n_sent, beat_due;
 static int             ep;
 
@@ -135,6 +134,7 @@ static void stream_free(struct stream *s)
         say_running();
     }
 
+    n_open -= s->state != FREE;
     free(s->pending);
     s->pending = NULL;
     s->n = 0;
@@ -419,6 +419,22 @@ static void stream_due(struct stream *s, uint64_t now)
     }
 }
 
+/* Once all that runs is finished, the process ends. */
+static void leave(void)
+{
+    for (struct link *k = links; k != NULL; k = k->next) {
+        if (k->up) {
+            __atomic_store_n(&k->l.ring.own->draining, 1, __ATOMIC_RELAXED);
+            bell(k, WIRE_BYTE_GOAWAY);
+        }
+    }
+}
+
+static int leaving(void)
+{
+    return opt.goaway_after != 0 && n_req >= opt.goaway_after;
+}
+
 static void on_head(struct link *k, struct stream *s, const struct wire_rec *r, const uint8_t *b)
 {
     struct wire_str       uri;
@@ -437,8 +453,9 @@ static void on_head(struct link *k, struct stream *s, const struct wire_rec *r, 
     s->pending = must(malloc(PENDING_BYTES));
     say("slot %u gen %u: %.*s", s->slot, s->gen, (int) uri.n, uri.p);
 
-    if (opt.goaway_after != 0 && ++k->n_req == opt.goaway_after) {
-        bell(k, WIRE_BYTE_GOAWAY);
+    n_open++;
+    if (++n_req == opt.goaway_after) {
+        leave();
     }
 }
 
@@ -537,7 +554,8 @@ static void link_handshake(struct link *k)
     }
 
     k->stream = must(calloc(k->l.sizes.n_slot, sizeof(*k->stream)));
-    __atomic_store_n(&k->l.ring.own->ready, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&k->l.ring.own->ready, !leaving(), __ATOMIC_RELAXED);
+    __atomic_store_n(&k->l.ring.own->draining, leaving(), __ATOMIC_RELAXED);
     k->up = 1;
     say("link up: %u slots", k->l.sizes.n_slot);
     link_drain(k);
@@ -682,7 +700,7 @@ static const struct { const char *name; uint32_t *v; int has_arg; const char *he
     { "hang-at", &opt.hang_at, 1, "stop for good after this many records, heartbeat too" },
     { "die-at", &opt.die_at, 1, "exit after this many records" },
     { "bad-version", &opt.bad_version, 0, "refuse every HELLO for its version" },
-    { "goaway-after", &opt.goaway_after, 1, "send GOAWAY after this many requests of a link" },
+    { "goaway-after", &opt.goaway_after, 1, "leave after this many requests" },
     { "phase", NULL, 1, "spread: each stream at its own ms (default); burst: all at once" },
     { "verbose", &opt.verbose, 0, "say what happens (-v)" },
 };
@@ -783,5 +801,9 @@ int main(int argc, char **argv)
         }
 
         links_sweep();
+        if (leaving() && n_open == 0) {
+            say("left");
+            return 0;
+        }
     }
 }
