@@ -127,7 +127,7 @@ def alive(k, slot, gen):
         pause(k, slot, gen)
 
 
-STATS = struct.pack("<IIIIQ", 1, 0, 2, 0, 0) + b"a\nb\x1b" + b"m" * 60 + b"f" * 16 + b"i" * 64
+STATS = struct.pack("<IIIIQ", 1, 0, 2, 0, 0) + b"a\nb\x1b" + b"m" * 60 + b"f" * 16 + b"i" * 136
 HEAD, ONE = (REP_HEAD, rep_head()), (REP_DATA, b"one", {"flags": 1})
 DONE = (REP_END, end())
 # Before the head nginx answers 502; after it the answer is cut or ends in an error event.

@@ -14,8 +14,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
 from env import BUILD, done, ok, same
-from wire import (ACKS, ARMED, HEAD, MAGIC, NEED_SPACE, OPTIONAL, PAD, PAGE, REC, REP_DATA, REP_END,
-                  REP_HEAD, REQ_BODY, REQ_CANCEL, REQ_END, REQ_HEAD, SEALS, Side, hello, pair)
+from wire import (ACKS, ARMED, HEAD, MAGIC, MAJOR, NEED_SPACE, OPTIONAL, PAD, PAGE, REC, REP_DATA,
+                  REP_END, REP_HEAD, REQ_BODY, REQ_CANCEL, REQ_END, REQ_HEAD, SEALS, Side, hello, pair)
 
 CHAT = "/v1/chat/completions"
 LONG = {"stream": True, "max_tokens": 3000, "ignore_eos": True, "return_token_ids": True,
@@ -35,7 +35,7 @@ def connect(path):
 
 class Worker(Side):
     def __init__(self, n_slot=4, window=12288, ring=1 << 17, e2w=1 << 17, say=None, n_fd=1,
-                 epoch=7, magic=MAGIC, major=1, **kw):
+                 epoch=7, magic=MAGIC, major=MAJOR, **kw):
         super().__init__(n_slot, window, ring, n_slot, **kw)
         self.sock = connect(SOCK)
         socket.send_fds(self.sock, [say or hello(epoch, magic, major, n_slot, window, e2w)],
@@ -220,7 +220,7 @@ def not_a_memfd():
 
 
 def hellos():
-    yield "another version", lambda: Worker(major=2)
+    yield "another version", lambda: Worker(major=MAJOR + 1)
     yield "another magic", lambda: Worker(magic=1)
     yield "no slots", lambda: Worker(n_slot=4, say=hello(n_slot=0))
     yield "more slots than the ring holds", lambda: Worker(n_slot=4, say=hello(n_slot=16384))

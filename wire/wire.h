@@ -17,8 +17,8 @@
 #include <stdint.h>
 
 #define WIRE_MAGIC           0x31524645464e49ull    /* "INFERF1" */
-#define WIRE_MAJOR           1                      /* exact match */
-#define WIRE_MINOR           1                      /* the smaller of both counts */
+#define WIRE_MAJOR           2                      /* exact match */
+#define WIRE_MINOR           0                      /* the smaller of both counts */
 
 #define WIRE_LINE            64                     /* one cache line */
 #define WIRE_SLOT_MAX        16384
@@ -83,14 +83,14 @@ struct wire_rep_head {
 
 #define WIRE_BODY_UNKNOWN    (~0ull)
 #define WIRE_REP_STREAM      1    /* an SSE stream */
-#define WIRE_REP_NAMED       2    /* whose events have names, so an error's too; since minor 1 */
+#define WIRE_REP_NAMED       2    /* whose events have names, so an error's too */
 
 struct wire_stats {               /* for the $infer_ variables */
     uint32_t prompt_tok, cached_tok, completion_tok, reasoning_tok;
     uint64_t queue_ns;            /* submitted -> first scheduled; 0: never was */
     char     model[64];           /* NUL padded, printable ASCII */
     char     finish[16];          /* "stop", "length", ...; "": no generation, no numbers */
-    char     request_id[64];
+    char     request_id[136];     /* of up to 128 characters */
 };
 
 struct wire_end {
@@ -131,7 +131,7 @@ struct wire_seg {
 _Static_assert(sizeof(struct wire_rec) == 24, "the layout is the protocol");
 _Static_assert(sizeof(struct wire_req_head) == 16, "the layout is the protocol");
 _Static_assert(sizeof(struct wire_rep_head) == 16, "the layout is the protocol");
-_Static_assert(sizeof(struct wire_stats) == 168, "the layout is the protocol");
+_Static_assert(sizeof(struct wire_stats) == 240, "the layout is the protocol");
 _Static_assert(sizeof(struct wire_seg) == 64 * 7, "the layout is the protocol");
 
 /* Control socket: struct wire_hello each way first (the worker speaks first, its w2e fd attached;

@@ -147,7 +147,7 @@ void stream_head(struct stream *st, int status, const char *ctype, uint64_t body
     uint8_t  buf[WIRE_RESERVE];
     uint32_t n = sizeof(h);
 
-    if (h.flags != 0 && st->named_events && st->link->wire.ring.peer_minor >= 1)
+    if (h.flags != 0 && st->named_events)
         h.flags |= WIRE_REP_NAMED;
     put_header(buf, &n, "content-type", ctype);
     put_header(buf, &n, "x-request-id", st->request_id);
@@ -218,7 +218,7 @@ static void finish(struct stream *st)
     struct wire_end end = { .reason = st->end_reason };
 
     if (st->head_sent) {
-        snprintf(st->stats.request_id, sizeof(st->stats.request_id), "%.63s", st->request_id);
+        snprintf(st->stats.request_id, sizeof(st->stats.request_id), "%s", st->request_id);
         send_rec(st, WIRE_REP_STATS, 0, &st->stats, sizeof(st->stats));
     }
     send_rec(st, WIRE_REP_END, 0, &end, sizeof(end));

@@ -5,7 +5,7 @@ import os
 import struct
 import time
 
-MAGIC, PAGE, REC = 0x31524645464E49, 4096, 24
+MAGIC, MAJOR, PAGE, REC = 0x31524645464E49, 2, 4096, 24
 TAIL, HEAD, ARMED, NEED_SPACE, HEARTBEAT, ACKS = 64, 128, 192, 256, 320, 4096
 REQ_HEAD, REQ_BODY, REQ_END, REQ_CANCEL = 1, 2, 3, 4
 REP_HEAD, REP_DATA, REP_STATS, REP_END, PAD, OPTIONAL = 17, 18, 19, 20, 31, 0x8000
@@ -14,7 +14,7 @@ SEALS = 2 | 4 | 0x10 | 1                    # shrink, grow, future write, seal
 RECORD = "<IHHIIII"
 
 
-def hello(epoch=7, magic=MAGIC, major=1, n_slot=4, window=12288, e2w=1 << 17, status=0):
+def hello(epoch=7, magic=MAGIC, major=MAJOR, n_slot=4, window=12288, e2w=1 << 17, status=0):
     return struct.pack("<QIIIIIIQ88x", magic, major, 0, status, n_slot, window, e2w, epoch)
 
 
@@ -34,7 +34,7 @@ class Side:
         if not holes:
             os.posix_fallocate(self.fd, 0, size + more)
         self.own = mmap.mmap(self.fd, min(size, size + more))
-        struct.pack_into("<QIIQQQIIQ", self.own, 0, MAGIC, 1, 0, size, self.ring_off, ring, n_slot,
+        struct.pack_into("<QIIQQQIIQ", self.own, 0, MAGIC, MAJOR, 0, size, self.ring_off, ring, n_slot,
                          window, 7)
         for off, value in fix:
             self.word(off, value)
