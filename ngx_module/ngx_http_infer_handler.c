@@ -31,7 +31,7 @@ ngx_http_infer_handler(ngx_http_request_t *r)
     ngx_int_t               rc;
     ngx_http_infer_pool_t  *pool;
 
-    static char             allow[] = "GET, POST";
+    static char             allow[] = "GET, HEAD, POST";
 
     if (r != r->main) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,

@@ -147,8 +147,17 @@ ngx_http_infer_reply_head(ngx_http_infer_ctx_t *ctx,
 
     rc = ngx_http_infer_send_header(ctx, &head, &it);
 
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+    if (rc == NGX_ERROR || rc > NGX_OK) {
         ngx_http_infer_finalize(ctx, rc);
+        return;
+    }
+
+    if (r->header_only) {
+
+        /* HEAD is a GET to the engine: its body is read and dropped */
+
+        ctx->gone = 1;
+        ngx_http_infer_set_dirty(ctx);
         return;
     }
 
@@ -443,7 +452,7 @@ ngx_http_infer_complete(ngx_http_infer_ctx_t *ctx)
     r = ctx->request;
 
     if (ctx->gone) {
-        ngx_http_infer_finalize(ctx, NGX_ERROR);
+        ngx_http_infer_finalize(ctx, r->header_only ? NGX_OK : NGX_ERROR);
         return;
     }
 

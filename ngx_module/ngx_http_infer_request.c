@@ -39,6 +39,7 @@ ngx_http_infer_method(ngx_http_request_t *r)
 {
     switch (r->method) {
     case NGX_HTTP_GET:
+    case NGX_HTTP_HEAD:     /* nginx leaves the body out */
         return WIRE_METHOD_GET;
     case NGX_HTTP_POST:
         return WIRE_METHOD_POST;

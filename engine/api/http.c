@@ -585,7 +585,7 @@ static void refuse_url(struct stream *st)
 
 static void refuse_method(struct stream *st)
 {
-    const char    *allow = method_name(st->route->method);
+    const char    *allow = st->route->method == WIRE_METHOD_GET ? "GET, HEAD" : "POST";
     struct api_err e;
 
     api_err_set(&e, 405, "invalid_request_error", "method_not_allowed", NULL,
