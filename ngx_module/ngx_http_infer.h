@@ -55,6 +55,8 @@
 #define NGX_HTTP_INFER_HANG             3000    /* ms without a heartbeat */
 #define NGX_HTTP_INFER_FAULTS_MAX       8       /* bad streams of a link */
 
+#define NGX_HTTP_INFER_OVERLOADED       529     /* Anthropic's 503 */
+
 /* infer_next_engine */
 
 #define NGX_HTTP_INFER_NEXT_ERROR       0x0002
@@ -228,7 +230,7 @@ struct ngx_http_infer_ctx_s {
     unsigned                    got_stats:1;
     unsigned                    was_submitted:1;
     unsigned                    broken:1;       /* body cannot be read */
-    unsigned                    gone:1;         /* the client, ignored */
+    unsigned                    gone:1;         /* nobody reads: drop it */
 };
 
 
@@ -237,6 +239,7 @@ typedef struct {
     size_t                      shm_size;
     size_t                      buffer_size;
     struct wire_sizes           sizes;
+    ngx_int_t                   request_id;     /* index of $request_id */
     ngx_shm_zone_t             *zone;
 } ngx_http_infer_main_conf_t;
 
@@ -315,6 +318,8 @@ ngx_int_t ngx_http_infer_send_json(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *json);
 ngx_int_t ngx_http_infer_send_error(ngx_http_request_t *r,
     ngx_uint_t status, const char *code, const char *message);
+/* Does the client expect Anthropic's words? */
+ngx_uint_t ngx_http_infer_anthropic(ngx_http_request_t *r);
 ngx_int_t ngx_http_infer_add_header(ngx_http_request_t *r, const char *name,
     size_t name_len, u_char *value, size_t value_len);
 

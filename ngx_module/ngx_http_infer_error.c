@@ -1,7 +1,9 @@
 
 /*
  * Errors that no engine can answer, in the form that clients of the API
- * understand: {"error":{"message","type","param","code"}}.
+ * understand: OpenAI's {"error":{"message","type","param","code"}}, and
+ * Anthropic's {"type":"error","error":{"type","message"},"request_id"} under
+ * its addresses.
  */
 
 
@@ -9,31 +11,75 @@
 
 
 typedef struct {
-    ngx_uint_t   status;
+    ngx_uint_t   status;        /* 4: any other 4xx; 0: the rest */
+    const char  *type;
+    const char  *anthropic;     /* its type */
     const char  *code;
     const char  *message;
 } ngx_http_infer_message_t;
 
 
-/* What nginx itself refuses, for infer_error. */
+static ngx_uint_t ngx_http_infer_status(ngx_http_request_t *r,
+    ngx_uint_t status);
+static ngx_int_t ngx_http_infer_retry_headers(ngx_http_request_t *r);
+static ngx_int_t ngx_http_infer_openai_error(ngx_http_request_t *r,
+    const char *type, const char *code, const char *message,
+    ngx_str_t *json);
+static ngx_int_t ngx_http_infer_anthropic_error(ngx_http_request_t *r,
+    const char *type, const char *message, ngx_str_t *json);
+
+
+/* What nginx itself refuses: code and message for infer_error. */
 
 static ngx_http_infer_message_t  ngx_http_infer_messages[] = {
-    { 400, "bad_request", "the request is malformed" },
-    { 401, "unauthorized", "authentication is required" },
-    { 403, "forbidden", "access is denied" },
-    { 404, "not_found", "there is nothing under this address" },
-    { 405, "method_not_allowed", "this method is not supported" },
-    { 408, "request_timeout", "the request did not arrive in time" },
-    { 413, "request_too_large", "the request body is too large" },
-    { 414, "uri_too_long", "the request URI is too long" },
-    { 429, "rate_limit_exceeded", "too many requests" },
-    { 494, "headers_too_large", "the request headers are too large" },
-    { 500, "internal_error", "internal error" },
-    { 502, "engine_lost", "the engine failed before it answered" },
-    { 503, "engine_unavailable", "the service cannot take this request now" },
-    { 504, "engine_timeout", "the engine did not answer in time" },
-    { 0, "error", "the request failed" }
+    { 400, "invalid_request_error", "invalid_request_error",
+      "bad_request", "the request is malformed" },
+    { 401, "invalid_request_error", "authentication_error",
+      "unauthorized", "authentication is required" },
+    { 403, "invalid_request_error", "permission_error",
+      "forbidden", "access is denied" },
+    { 404, "invalid_request_error", "not_found_error",
+      "not_found", "there is nothing under this address" },
+    { 405, "invalid_request_error", "invalid_request_error",
+      "method_not_allowed", "this method is not supported" },
+    { 408, "invalid_request_error", "timeout_error",
+      "request_timeout", "the request did not arrive in time" },
+    { 413, "invalid_request_error", "request_too_large",
+      "request_too_large", "the request body is too large" },
+    { 414, "invalid_request_error", "invalid_request_error",
+      "uri_too_long", "the request URI is too long" },
+    { 429, "rate_limit_error", "rate_limit_error",
+      "rate_limit_exceeded", "too many requests" },
+    { 494, "invalid_request_error", "invalid_request_error",
+      "headers_too_large", "the request headers are too large" },
+    { 500, "server_error", "api_error",
+      "internal_error", "internal error" },
+    { 502, "server_error", "api_error",
+      "engine_lost", "the engine failed before it answered" },
+    { 503, "service_unavailable_error", "overloaded_error",
+      "engine_unavailable", "the service cannot take this request now" },
+    { 504, "timeout", "timeout_error",
+      "engine_timeout", "the engine did not answer in time" },
+    { 4, "invalid_request_error", "invalid_request_error",
+      "error", "the request failed" },
+    { 0, "server_error", "api_error",
+      "error", "the request failed" }
 };
+
+
+static ngx_http_infer_message_t *
+ngx_http_infer_find_message(ngx_uint_t status)
+{
+    ngx_http_infer_message_t  *m;
+
+    for (m = ngx_http_infer_messages; m->status; m++) {
+        if (m->status == status || m->status == status / 100) {
+            break;
+        }
+    }
+
+    return m;
+}
 
 
 /* infer_error: the content handler of a location named in error_page. */
@@ -51,19 +97,71 @@ ngx_http_infer_error_handler(ngx_http_request_t *r)
     }
 
     status = r->err_status ? r->err_status : NGX_HTTP_NOT_FOUND;
+    m = ngx_http_infer_find_message(status);
 
-    for (m = ngx_http_infer_messages; m->status; m++) {
-        if (m->status == status) {
-            break;
-        }
-    }
-
-    if (status == NGX_HTTP_REQUEST_HEADER_TOO_LARGE) {
-        status = NGX_HTTP_BAD_REQUEST;
-        r->err_status = status;
+    if (r->err_status) {
+        r->err_status = ngx_http_infer_status(r, status);
     }
 
     return ngx_http_infer_send_error(r, status, m->code, m->message);
+}
+
+
+/*
+ * Under the two addresses where the engine speaks Anthropic's words, as the
+ * client wrote them or as a rewrite made them: error_page changes the
+ * latter, but a client goes on to expect what it asked for.
+ */
+
+ngx_uint_t
+ngx_http_infer_anthropic(ngx_http_request_t *r)
+{
+    u_char      *p, *last;
+    ngx_str_t    asked, *uri;
+    ngx_uint_t   i;
+
+    static ngx_str_t  paths[] = {
+        ngx_string("/v1/messages"),
+        ngx_string("/v1/messages/count_tokens"),
+        ngx_null_string
+    };
+
+    asked = r->unparsed_uri;
+    last = asked.data + asked.len;
+    p = ngx_strlchr(asked.data, last, '?');
+    asked.len = (p ? p : last) - asked.data;
+
+    for (i = 0; paths[i].len; i++) {
+        for (uri = &asked; uri; uri = (uri == &asked) ? &r->uri : NULL) {
+            if (uri->len == paths[i].len
+                && ngx_memcmp(uri->data, paths[i].data, uri->len) == 0)
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+/* What the client is told: 494 is nginx's own number, and 529 Anthropic's
+ * for 503. */
+
+static ngx_uint_t
+ngx_http_infer_status(ngx_http_request_t *r, ngx_uint_t status)
+{
+    if (status == NGX_HTTP_REQUEST_HEADER_TOO_LARGE) {
+        return NGX_HTTP_BAD_REQUEST;
+    }
+
+    if (status == NGX_HTTP_SERVICE_UNAVAILABLE
+        && ngx_http_infer_anthropic(r))
+    {
+        return NGX_HTTP_INFER_OVERLOADED;
+    }
+
+    return status;
 }
 
 
@@ -136,14 +234,11 @@ ngx_int_t
 ngx_http_infer_send_error(ngx_http_request_t *r, ngx_uint_t status,
     const char *code, const char *message)
 {
-    u_char                     *p;
     ngx_str_t                   json;
-    const char                 *type;
+    ngx_int_t                   rc;
     ngx_http_core_loc_conf_t   *clcf;
+    ngx_http_infer_message_t   *m;
     ngx_http_infer_loc_conf_t  *ilcf;
-
-    static u_char               retry_after[] = "1";
-    static u_char               retry_after_ms[] = "1000";
 
     ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
@@ -152,42 +247,98 @@ ngx_http_infer_send_error(ngx_http_request_t *r, ngx_uint_t status,
         return status;
     }
 
-    if (status == NGX_HTTP_REQUEST_HEADER_TOO_LARGE) {
-        status = NGX_HTTP_BAD_REQUEST;      /* 494 is nginx's own number */
-    }
-
     if (status == NGX_HTTP_TOO_MANY_REQUESTS
         || status == NGX_HTTP_SERVICE_UNAVAILABLE)
     {
-        if (ngx_http_infer_add_header(r, "Retry-After", 11, retry_after, 1)
-            != NGX_OK
-            || ngx_http_infer_add_header(r, "Retry-After-Ms", 14,
-                                         retry_after_ms, 4)
-               != NGX_OK)
-        {
+        if (ngx_http_infer_retry_headers(r) != NGX_OK) {
             return NGX_ERROR;
         }
     }
 
-    type = status == NGX_HTTP_TOO_MANY_REQUESTS ? "rate_limit_error"
-           : status < NGX_HTTP_INTERNAL_SERVER_ERROR ? "invalid_request_error"
-           : status == NGX_HTTP_SERVICE_UNAVAILABLE
-             ? "service_unavailable_error"
-           : status == NGX_HTTP_GATEWAY_TIME_OUT ? "timeout"
-           : "server_error";
+    m = ngx_http_infer_find_message(status);
 
-    p = ngx_pnalloc(r->pool, 128 + ngx_strlen(code) + ngx_strlen(message));
-    if (p == NULL) {
+    if (ngx_http_infer_anthropic(r)) {
+        rc = ngx_http_infer_anthropic_error(r, m->anthropic, message, &json);
+    } else {
+        rc = ngx_http_infer_openai_error(r, m->type, code, message, &json);
+    }
+
+    if (rc != NGX_OK) {
         return NGX_ERROR;
     }
 
-    /* code and message are our own words: nothing to escape */
+    return ngx_http_infer_send_json(r, ngx_http_infer_status(r, status),
+                                    &json);
+}
 
-    json.data = p;
-    json.len = ngx_sprintf(p, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\","
-                           "\"param\":null,\"code\":\"%s\"}}" CRLF,
-                           message, type, code)
-               - p;
 
-    return ngx_http_infer_send_json(r, status, &json);
+static ngx_int_t
+ngx_http_infer_retry_headers(ngx_http_request_t *r)
+{
+    static u_char  s[] = "1";
+    static u_char  ms[] = "1000";
+
+    if (ngx_http_infer_add_header(r, "Retry-After", 11, s, 1) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_infer_add_header(r, "Retry-After-Ms", 14, ms, 4);
+}
+
+
+/* Types, codes and messages are our own words: nothing to escape. */
+
+static ngx_int_t
+ngx_http_infer_openai_error(ngx_http_request_t *r, const char *type,
+    const char *code, const char *message, ngx_str_t *json)
+{
+    json->data = ngx_pnalloc(r->pool, 128 + ngx_strlen(code)
+                                      + ngx_strlen(message));
+    if (json->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    json->len = ngx_sprintf(json->data,
+                            "{\"error\":{\"message\":\"%s\","
+                            "\"type\":\"%s\",\"param\":null,"
+                            "\"code\":\"%s\"}}" CRLF,
+                            message, type, code)
+                - json->data;
+
+    return NGX_OK;
+}
+
+
+/* The id is $request_id: the log can tell it too. */
+
+static ngx_int_t
+ngx_http_infer_anthropic_error(ngx_http_request_t *r, const char *type,
+    const char *message, ngx_str_t *json)
+{
+    ngx_http_variable_value_t   *id;
+    ngx_http_infer_main_conf_t  *imcf;
+
+    imcf = ngx_http_get_module_main_conf(r, ngx_http_infer_module);
+    id = ngx_http_get_indexed_variable(r, imcf->request_id);
+
+    if (id == NULL || id->not_found
+        || ngx_http_infer_add_header(r, "Request-Id", 10, id->data, id->len)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    json->data = ngx_pnalloc(r->pool, 128 + ngx_strlen(message) + id->len);
+    if (json->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    json->len = ngx_sprintf(json->data,
+                            "{\"type\":\"error\",\"error\":{"
+                            "\"type\":\"%s\",\"message\":\"%s\"},"
+                            "\"request_id\":\"%v\"}" CRLF,
+                            type, message, id)
+                - json->data;
+
+    return NGX_OK;
 }

@@ -242,8 +242,15 @@ ngx_http_infer_postconfiguration(ngx_conf_t *cf)
     ngx_http_infer_pool_t       **pools;
     ngx_http_infer_main_conf_t   *imcf;
 
+    static ngx_str_t              request_id = ngx_string("request_id");
+
     imcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_infer_module);
     pools = imcf->pools.elts;
+
+    imcf->request_id = ngx_http_get_variable_index(cf, &request_id);
+    if (imcf->request_id == NGX_ERROR) {
+        return NGX_ERROR;
+    }
 
     for (i = 0; i < imcf->pools.nelts; i++) {
         if (!pools[i]->defined) {

@@ -487,16 +487,23 @@ ngx_http_infer_cut(ngx_http_infer_ctx_t *ctx, const char *code,
         return;
     }
 
-    /* api_error is Anthropic's server_error; their events have names */
+    if (ngx_http_infer_anthropic(ctx->request)) {
+        p = ngx_snprintf(text, sizeof(text),
+                         "event: error\ndata: {\"type\":\"error\","
+                         "\"error\":{\"type\":\"api_error\","
+                         "\"message\":\"%s\"}}\n\n",
+                         message);
 
-    p = ngx_snprintf(text, sizeof(text),
-                     "%sdata: {%s\"error\":{\"message\":\"%s\","
-                     "\"type\":\"%s\",\"param\":null,"
-                     "\"code\":\"%s\"}}\n\n%s",
-                     ctx->named ? "event: error\n" : "",
-                     ctx->named ? "\"type\":\"error\"," : "", message,
-                     ctx->named ? "api_error" : "server_error", code,
-                     ctx->named ? "" : "data: [DONE]\n\n");
+    } else {
+        p = ngx_snprintf(text, sizeof(text),
+                         "%sdata: {%s\"error\":{\"message\":\"%s\","
+                         "\"type\":\"server_error\",\"param\":null,"
+                         "\"code\":\"%s\"}}\n\n%s",
+                         ctx->named ? "event: error\n" : "",
+                         ctx->named ? "\"type\":\"error\"," : "",
+                         message, code,
+                         ctx->named ? "" : "data: [DONE]\n\n");
+    }
 
     rc = ngx_http_infer_append(ctx, text, p - text);
 

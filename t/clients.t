@@ -158,6 +158,46 @@ subtest 'limit_rate' => sub {
     $t->finish;
 };
 
+subtest 'HEAD: a GET whose body is dropped' => sub {
+    $t = Infer->new('cl-head', http => $one, server => $pass);
+    $t->engine('a', '--tokens', 500, '--interval-ms', 0, '--bytes', 1000);
+    $t->start;
+    ok($t->attached(1), 'attached');
+    my $c = $t->connect;
+    print $c "HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n" x 2,
+             "GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    $c->blocking(0);
+    my $k = { s => $c, got => '' };
+    ok($t->collect(20, [$k]), 'all are answered');
+    like($k->{got}, qr/\A(?:HTTP\/1.1 200 OK\r\n(?:[^\r]+\r\n)+\r\n){3}[0-9a-f]+\r\ndata: /,
+         'two heads, and only then a body');
+    is(count($k->{got}, qr/^data: \{/m), 500, 'which is whole');
+    is(join(' ', map { $t->stat($_) } qw(replies cancelled)), '3 0', 'none was cancelled');
+    ok(all_free(), 'all are free');
+    $t->finish;
+};
+
+subtest 'the words of Anthropic' => sub {
+    $t = Infer->new('cl-words', http => $one, server => $pass);
+    my $e = $t->engine('a', '--tokens', 1000, '--interval-ms', 20, '--die-at', 6);
+    $t->start;
+    my $got = join '', $t->chunks($t->get('/v1/messages', limit => 20));
+    like($got, qr/"i":3.*\n\nevent: error\ndata: \{"type":"error","error":\{"type":"api_error",(?#
+             )"message":"the engine failed during this reply"\}\}\n\n\z/s, 'a dead engine');
+    unlike($got, qr/DONE|"code"/, 'nothing of OpenAI\'s');
+    $t->kill_engine($e);
+    $e = $t->engine('a', '--tokens', 5, '--first-delay-ms', 100000);
+    ok($t->attached(1), 'another engine');
+    my $s = $t->open_stream(uri => '/v1/messages/count_tokens?x=1');
+    ok($t->until(sub { $t->stat('active') == 1 }, 20), 'asked');
+    $t->kill_engine($e);
+    $t->collect(20, [$s]);
+    like($s->{got}, qr/^HTTP\/1.1 502 .*\r\nRequest-Id: ([0-9a-f]{32})\r\n.*\{"type":"error",(?#
+             )"error":\{"type":"api_error","message":"[^"]+"\},"request_id":"\1"\}/s,
+         'it dies before the reply');
+    $t->finish;
+};
+
 subtest 'limit_conn' => sub {
     $t = Infer->new('cl-conn', http => "$one limit_conn_zone \$binary_remote_addr zone=c:1m;",
                     server => 'limit_conn_status 429; error_page 429 @e;

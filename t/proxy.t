@@ -104,15 +104,16 @@ location / { infer_pass echo; }
 --- response_body_like eval
 ["^DELETE /x\n", "^OPTIONS /y\n"]
 
-=== TEST 5: HEAD is refused
+=== TEST 5: HEAD is GET without a body
 --- config
 location / { infer_pass echo; }
 --- request
-HEAD /x
---- error_code: 405
+HEAD /big/1000000
 --- response_headers
-Allow: GET, POST
-Content-Type: application/json
+Content-Length: 1000000
+--- response_body:
+--- no_error_log
+[error]
 
 === TEST 6: PUT is refused, in JSON, and the connection goes on
 --- config
@@ -525,3 +526,107 @@ GET /x
 "X-Long: " . 'x' x 40000
 --- error_code: 400
 --- response_body_like: ^\{"error":\{"message":"the request headers are too large","type":"invalid_request_error","param":null,"code":"headers_too_large"\}\}
+
+=== TEST 48: HEAD of an error
+--- config
+location / { infer_pass echo; }
+--- request
+HEAD /status/404
+--- error_code: 404
+--- response_body:
+
+=== TEST 49: HEAD without an engine
+--- http_config
+infer_pool none { engine unix:/nonexistent/x.sock; }
+--- config
+location / { infer_pass none; }
+--- request
+HEAD /health
+--- error_code: 503
+--- response_headers
+Content-Type: application/json
+--- response_body:
+
+=== TEST 50: PUT, with what is allowed
+--- config
+location / { infer_pass echo; }
+--- request
+PUT /x
+abc
+--- error_code: 405
+--- response_headers
+Allow: GET, HEAD, POST
+
+=== TEST 51: nginx's own errors in Anthropic's words
+--- config
+error_page 404 413 @e;
+location @e { infer_error; }
+location /v1/ { client_max_body_size 10; infer_pass echo; }
+--- request
+POST /v1/messages?beta=true
+more than ten bytes
+--- error_code: 413
+--- response_headers
+Content-Type: application/json
+--- response_body_like: ^\{"type":"error","error":\{"type":"request_too_large","message":"the request body is too large"\},"request_id":"[0-9a-f]{32}"\}\r\n$
+
+=== TEST 52: by the path, as the engine decides it
+--- config
+error_page 404 /e;
+location = /e { internal; infer_error; }
+location / { return 404; }
+--- pipelined_requests eval
+["GET /v1/messages", "GET /v1/messages/count_tokens", "GET /v1/messages/", "GET /v1/messages/x",
+ "GET /v1/message", "GET /x?/v1/messages"]
+--- error_code eval
+[404, 404, 404, 404, 404, 404]
+--- response_body_like eval
+[('^\{"type":"error","error":\{"type":"not_found_error","message":') x 2,
+ ('^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"not_found"\}') x 4]
+
+=== TEST 53: a method that nobody has, and a rewritten address
+--- config
+rewrite ^/anthropic(/.*) $1 break;
+location / { infer_pass echo; }
+--- pipelined_requests eval
+["PUT /v1/messages\nabc", "PUT /anthropic/v1/messages\nabc"]
+--- error_code eval
+[405, 405]
+--- response_body_like eval
+[('^\{"type":"error","error":\{"type":"invalid_request_error","message":"this method is not supported"\},') x 2]
+
+=== TEST 54: no engine: Anthropic's 529, and its id is the log's
+--- http_config
+infer_pool none { engine unix:/nonexistent/x.sock; }
+log_format l '$status $sent_http_request_id $request_id';
+--- config
+access_log logs/access.log l;
+location / { infer_pass none; }
+--- request
+POST /v1/messages/count_tokens
+--- error_code: 529
+--- response_headers
+Retry-After: 1
+Retry-After-Ms: 1000
+--- response_body_like: ^\{"type":"error","error":\{"type":"overloaded_error","message":"no engine can take this request now"\},"request_id":"[0-9a-f]{32}"\}
+--- access_log eval
+qr{^529 ([0-9a-f]{32}) \1$}
+
+=== TEST 55: limits of nginx, as 503 and as 429
+--- http_config
+limit_req_zone $server_name zone=a:1m rate=1r/m;
+limit_req_zone $server_name zone=b:1m rate=1r/m;
+--- config
+error_page 429 503 @e;
+location @e { infer_error; }
+location / { infer_pass echo; limit_req zone=a; }
+location = /v1/messages { infer_pass echo; limit_req zone=b; limit_req_status 429; }
+--- pipelined_requests eval
+["POST /v1/messages/count_tokens\nx", "POST /v1/messages/count_tokens\nx", "POST /v1/messages\nx",
+ "POST /v1/messages\nx", "POST /x\nx"]
+--- error_code eval
+[200, 529, 200, 429, 503]
+--- response_body_like eval
+["^POST ", '^\{"type":"error","error":\{"type":"overloaded_error",', "^POST ",
+ '^\{"type":"error","error":\{"type":"rate_limit_error",',
+ '^\{"error":\{"message":"[^"]+","type":"service_unavailable_error"']
