@@ -199,6 +199,8 @@ struct ngx_http_infer_ctx_s {
     ngx_chain_t                *body;           /* cursor */
     off_t                       body_pos;       /* in the buffer of body */
 
+    u_char                     *reply_head;     /* REP_HEAD payload */
+    uint32_t                    reply_head_len;
     ngx_chain_t                *free_bufs;
     ngx_chain_t                *busy;
     ngx_chain_t                *out;
@@ -222,6 +224,7 @@ struct ngx_http_infer_ctx_s {
     unsigned                    dirty:1;
     unsigned                    head_sent:1;
     unsigned                    end_sent:1;
+    unsigned                    headed:1;       /* reply_head has come */
     unsigned                    header:1;       /* passed to the client */
     unsigned                    stream:1;
     unsigned                    named:1;        /* its events have names */
@@ -307,6 +310,8 @@ void ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx,
 /* Pass what is pending to the client, unless it is still busy. */
 void ngx_http_infer_flush(ngx_http_infer_ctx_t *ctx);
 void ngx_http_infer_flush_handler(ngx_event_t *ev);
+/* What came of a reply, and has not been passed on, was never there. */
+void ngx_http_infer_forget(ngx_http_infer_ctx_t *ctx);
 /* The reply has begun and cannot be completed: say so and cut. */
 void ngx_http_infer_cut(ngx_http_infer_ctx_t *ctx, const char *code,
     const char *message);

@@ -319,6 +319,10 @@ ngx_http_infer_failed(ngx_http_infer_ctx_t *ctx, ngx_uint_t why)
 
     ngx_http_infer_link_detach(ctx);
 
+    if (!ctx->header) {
+        ngx_http_infer_forget(ctx);
+    }
+
     engine = ngx_http_infer_next(ctx, why);
 
     if (engine) {

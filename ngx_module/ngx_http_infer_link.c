@@ -488,6 +488,12 @@ again:
     ngx_http_infer_count(link->engine, bytes_in, link->bytes_in);
     link->bytes_in = 0;
 
+    /* what is not on its way yet may still be answered by another engine */
+
+    if (rc < 0 || link->n_faults > NGX_HTTP_INFER_FAULTS_MAX) {
+        return NGX_ERROR;
+    }
+
     while (!ngx_queue_empty(&link->dirty)) {
         q = ngx_queue_head(&link->dirty);
         ngx_queue_remove(q);
@@ -498,10 +504,6 @@ again:
         c = ctx->request->connection;
         ngx_http_infer_flush(ctx);
         ngx_http_run_posted_requests(c);
-    }
-
-    if (rc < 0 || link->n_faults > NGX_HTTP_INFER_FAULTS_MAX) {
-        return NGX_ERROR;
     }
 
     bell = wire_ring_release(ring);

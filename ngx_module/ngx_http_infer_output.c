@@ -5,6 +5,9 @@
  * While earlier buffers of a stream are still busy, new bytes are appended
  * to its pending buffer and the output filter is left alone: one stalled
  * client then holds at most its window.  Credits go back for what has left.
+ *
+ * The head waits for the first bytes that are to go: as long as nothing has
+ * been passed on, an engine that fails costs a 502 or another try.
  */
 
 
@@ -22,8 +25,8 @@ static void ngx_http_infer_reply_end(ngx_http_infer_ctx_t *ctx,
 static void ngx_http_infer_set_dirty(ngx_http_infer_ctx_t *ctx);
 static void ngx_http_infer_complete(ngx_http_infer_ctx_t *ctx);
 static void ngx_http_infer_break(ngx_http_infer_ctx_t *ctx);
-static ngx_int_t ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
-    struct wire_rep_head *head, struct wire_hdr_iter *it);
+static ngx_int_t ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx);
+static ngx_int_t ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx);
 static ngx_int_t ngx_http_infer_copy_header(ngx_http_request_t *r,
     struct wire_str *name, struct wire_str *value);
 static ngx_int_t ngx_http_infer_content_type(ngx_http_request_t *r,
@@ -73,7 +76,7 @@ ngx_http_infer_reply(ngx_http_infer_ctx_t *ctx, const struct wire_rec *rec,
         ilcf = ngx_http_get_module_loc_conf(ctx->request,
                                             ngx_http_infer_module);
         ngx_add_timer(&ctx->timer,
-                      ctx->header || rec->type == WIRE_REP_HEAD
+                      ctx->headed || rec->type == WIRE_REP_HEAD
                       ? ilcf->read_timeout : ilcf->first_byte_timeout);
         ctx->heard = ctx->link->n_records;
     }
@@ -109,7 +112,6 @@ static void
 ngx_http_infer_reply_head(ngx_http_infer_ctx_t *ctx,
     const struct wire_rec *rec, const u_char *payload)
 {
-    ngx_int_t                   rc;
     ngx_http_request_t         *r;
     struct wire_hdr_iter        it;
     struct wire_rep_head        head;
@@ -121,7 +123,7 @@ ngx_http_infer_reply_head(ngx_http_infer_ctx_t *ctx,
     ilcf = ngx_http_get_module_loc_conf(r, ngx_http_infer_module);
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
-    if (ctx->header || wire_rep_head_read(payload, rec->len, &head, &it)) {
+    if (ctx->headed || wire_rep_head_read(payload, rec->len, &head, &it)) {
         ngx_http_infer_link_fault(ctx, "reply head");
         return;
     }
@@ -145,42 +147,60 @@ ngx_http_infer_reply_head(ngx_http_infer_ctx_t *ctx,
         return;
     }
 
-    rc = ngx_http_infer_send_header(ctx, &head, &it);
-
-    if (rc == NGX_ERROR || rc > NGX_OK) {
-        ngx_http_infer_finalize(ctx, rc);
+    ctx->reply_head = ngx_pnalloc(r->pool, rec->len);
+    if (ctx->reply_head == NULL) {
+        ngx_http_infer_finalize(ctx, NGX_ERROR);
         return;
     }
 
-    if (r->header_only) {
-
-        /* HEAD is a GET to the engine: its body is read and dropped */
-
-        ctx->gone = 1;
-        ngx_http_infer_set_dirty(ctx);
-        return;
-    }
-
-    if (rec->flags & WIRE_FLUSH) {
-        rc = ngx_http_send_special(r, NGX_HTTP_FLUSH);
-
-        if (rc == NGX_ERROR) {
-            ngx_http_infer_finalize(ctx, rc);
-            return;
-        }
-    }
+    ngx_memcpy(ctx->reply_head, payload, rec->len);
+    ctx->reply_head_len = rec->len;
+    ctx->headed = 1;
+    ctx->stream = (head.flags & WIRE_REP_STREAM) != 0;
+    ctx->named = (head.flags & WIRE_REP_NAMED) != 0;
+    ctx->reply_left = head.body_bytes;
 
     ngx_http_infer_set_dirty(ctx);
 }
 
 
+/* NGX_DONE: the request has ended. */
+
 static ngx_int_t
-ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
-    struct wire_rep_head *head, struct wire_hdr_iter *it)
+ngx_http_infer_begin(ngx_http_infer_ctx_t *ctx)
+{
+    ngx_int_t  rc;
+
+    if (ctx->header) {
+        return NGX_OK;
+    }
+
+    rc = ngx_http_infer_send_header(ctx);
+
+    if (rc == NGX_ERROR || rc > NGX_OK) {
+        ngx_http_infer_finalize(ctx, rc);
+        return NGX_DONE;
+    }
+
+    if (ctx->request->header_only) {
+
+        /* HEAD is a GET to the engine: its body is read and dropped */
+
+        ngx_http_infer_gone(ctx);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx)
 {
     ngx_connection_t          *c;
     ngx_http_request_t        *r;
     struct wire_str            name, value;
+    struct wire_hdr_iter       it;
+    struct wire_rep_head       head;
     ngx_http_core_loc_conf_t  *clcf;
 
     static u_char              no_cache[] = "no-cache";
@@ -190,16 +210,17 @@ ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx,
     c = r->connection;
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
-    r->headers_out.status = head->status;
-    ctx->stream = (head->flags & WIRE_REP_STREAM) != 0;
-    ctx->named = (head->flags & WIRE_REP_NAMED) != 0;
-    ctx->reply_left = head->body_bytes;
-
-    if (head->body_bytes != WIRE_BODY_UNKNOWN) {
-        r->headers_out.content_length_n = head->body_bytes;
+    if (wire_rep_head_read(ctx->reply_head, ctx->reply_head_len, &head, &it)) {
+        return NGX_ERROR;
     }
 
-    while (wire_hdr_next(it, &name, &value) == 1) {
+    r->headers_out.status = head.status;
+
+    if (head.body_bytes != WIRE_BODY_UNKNOWN) {
+        r->headers_out.content_length_n = head.body_bytes;
+    }
+
+    while (wire_hdr_next(&it, &name, &value) == 1) {
         if (ngx_http_infer_copy_header(r, &name, &value) != NGX_OK) {
             return NGX_ERROR;
         }
@@ -338,7 +359,7 @@ static void
 ngx_http_infer_reply_data(ngx_http_infer_ctx_t *ctx,
     const struct wire_rec *rec, const u_char *payload)
 {
-    if (!ctx->header || rec->len > ctx->reply_left) {
+    if (!ctx->headed || rec->len > ctx->reply_left) {
         ngx_http_infer_link_fault(ctx, "reply data");
         return;
     }
@@ -411,20 +432,22 @@ ngx_http_infer_reply_end(ngx_http_infer_ctx_t *ctx, const u_char *payload)
 
     ngx_memcpy(&end, payload, sizeof(struct wire_end));
 
-    if (end.reason == WIRE_END_BUSY && !ctx->header) {
+    if (end.reason == WIRE_END_BUSY && !ctx->headed) {
         ngx_http_infer_count(ctx->engine, busy, 1);
         ngx_http_infer_failed(ctx, NGX_HTTP_INFER_NEXT_BUSY);
         return;
     }
 
-    if (end.reason == WIRE_END_OK && ctx->header
+    if (end.reason == WIRE_END_OK && ctx->headed
         && (ctx->reply_left == 0 || ctx->reply_left == WIRE_BODY_UNKNOWN))
     {
         ngx_http_infer_complete(ctx);
         return;
     }
 
-    if (end.reason == WIRE_END_ERROR && ctx->header) {
+    if (end.reason == WIRE_END_ERROR
+        && (ctx->header || (ctx->stream && ctx->out)))
+    {
 
         /* the engine has said what it could */
 
@@ -442,6 +465,22 @@ ngx_http_infer_reply_end(ngx_http_infer_ctx_t *ctx, const u_char *payload)
 }
 
 
+void
+ngx_http_infer_forget(ngx_http_infer_ctx_t *ctx)
+{
+    *ctx->last_out = ctx->free_bufs;
+    ctx->free_bufs = ctx->out;
+    ctx->out = NULL;
+    ctx->last_out = &ctx->out;
+
+    ctx->headed = 0;
+    ctx->stream = 0;
+    ctx->flush = 0;
+    ctx->got_first = 0;
+    ctx->got_stats = 0;
+}
+
+
 static void
 ngx_http_infer_complete(ngx_http_infer_ctx_t *ctx)
 {
@@ -450,6 +489,10 @@ ngx_http_infer_complete(ngx_http_infer_ctx_t *ctx)
     ngx_http_request_t  *r;
 
     r = ctx->request;
+
+    if (ngx_http_infer_begin(ctx) != NGX_OK) {
+        return;
+    }
 
     if (ctx->gone) {
         ngx_http_infer_finalize(ctx, r->header_only ? NGX_OK : NGX_ERROR);
@@ -530,6 +573,10 @@ ngx_http_infer_break(ngx_http_infer_ctx_t *ctx)
         && ctx->request->http_version >= NGX_HTTP_VERSION_20)
     {
         ngx_http_infer_complete(ctx);
+        return;
+    }
+
+    if (ngx_http_infer_begin(ctx) != NGX_OK) {
         return;
     }
 
@@ -635,7 +682,9 @@ ngx_http_infer_flush(ngx_http_infer_ctx_t *ctx)
         }
     }
 
-    if (ngx_http_infer_output(ctx) != NGX_OK) {
+    if (ngx_http_infer_begin(ctx) == NGX_OK && !ctx->gone
+        && ngx_http_infer_output(ctx) != NGX_OK)
+    {
         ngx_http_infer_finalize(ctx, NGX_ERROR);
     }
 }

@@ -31,7 +31,8 @@ def end(reason=0):
 class Link(Side):
     """The engine's end towards one worker; each request is played by the last part of its URI."""
 
-    def __init__(self, sock):
+    def __init__(self, sock, honest):
+        self.honest = honest
         data, fds, _, _ = socket.recv_fds(sock, 128, 1)
         self.n_slot, self.window, e2w = struct.unpack_from("<III", data, 20)
         super().__init__(self.n_slot, self.window, e2w, 0)
@@ -50,7 +51,8 @@ class Link(Side):
                 if kind == REQ_HEAD:
                     self.seq[slot] = 0
                     uri = p[16:16 + struct.unpack_from("<I", p, 8)[0]].decode()
-                    self.play(PLAYS[uri.split("/")[-1]][1], slot, gen)
+                    name = "good" if self.honest else uri.split("/")[-1]
+                    self.play(PLAYS[name][1], slot, gen)
                 if kind == REQ_CANCEL:
                     self.put(REP_END, end(1), slot, gen)
 
@@ -66,7 +68,8 @@ class Link(Side):
 class Engine:
     """What Stack wants of a process."""
 
-    def __init__(self, path):
+    def __init__(self, path, honest=False):
+        self.honest = honest
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen()
@@ -74,7 +77,7 @@ class Engine:
 
     def accept(self):
         while True:
-            link = Link(self.listener.accept()[0])
+            link = Link(self.listener.accept()[0], self.honest)
             threading.Thread(target=link.run, daemon=True).start()
 
     def poll(self):
@@ -88,13 +91,25 @@ class Engine:
 
 
 class Faulty(Stack):
+    """/next/ has another engine, which is honest."""
+
     def start_engine(self):
         self.engine = Engine(self.sock)
+        self.honest = Engine(self.sock + ".honest", True)
+
+    def start_nginx(self):
+        with open(self.dir + "/nginx.conf", "w") as f:
+            f.write(self.conf.replace("infer_pool gemma", f"""infer_pool two {{
+                engine unix:{self.sock} max_fails=0; engine unix:{self.sock}.honest backup; }}
+            infer_pool gemma""", 1).replace("location /", "location /next/ { infer_pass two; }"
+                                            " location /", 1))
+        super().start_nginx()
 
 
 def pause(k, slot, gen):
     """What was said before has been read and sent."""
-    time.sleep(0.05)
+    while k.consumed() != k.tail and not k.closed(0.002):
+        pass
 
 
 def ring(tail, *words):
@@ -127,15 +142,27 @@ def alive(k, slot, gen):
         pause(k, slot, gen)
 
 
+def together(*play):
+    """Records that become visible at once."""
+    def step(k, slot, gen):
+        publish, k.publish = k.publish, lambda: None
+        k.play(play, slot, gen)
+        k.publish = publish
+        k.publish()
+    return step
+
+
 STATS = struct.pack("<IIIIQ", 1, 0, 2, 0, 0) + b"a\nb\x1b" + b"m" * 60 + b"f" * 16 + b"i" * 136
 HEAD, ONE = (REP_HEAD, rep_head()), (REP_DATA, b"one", {"flags": 1})
 DONE = (REP_END, end())
+SHORT, STREAM = (REP_HEAD, rep_head(body=4)), (REP_HEAD, rep_head(flags=1))
 # Before the head nginx answers 502; after it the answer is cut or ends in an error event.
 FIRST, LATER = "502", "broken"
 
 
 def both(name, step):
     yield name + ", first", FIRST, [step]
+    yield name + ", with a head that waits", FIRST, [SHORT, (REP_DATA, b"one"), pause, step]
     yield name + ", later", LATER, [HEAD, ONE, pause, step]
 
 
@@ -174,8 +201,17 @@ def all_plays():
     yield "END without a head", FIRST, [DONE]
     yield "data without a head", FIRST, [ONE, DONE]
     yield "a head twice", LATER, [HEAD, ONE, pause, HEAD, DONE]
-    yield "more than its length", LATER, [(REP_HEAD, rep_head(body=4)), ONE, pause, ONE, DONE]
-    yield "less than its length", LATER, [(REP_HEAD, rep_head(body=4)), ONE, pause, DONE]
+    yield "more than its length", LATER, [SHORT, ONE, pause, ONE, DONE]
+    yield "less than its length", LATER, [SHORT, ONE, pause, DONE]
+    for name, head in (("an answer", SHORT), ("a stream", STREAM)):
+        yield name + " and a gap at once", FIRST, [together(head, ONE, (REP_DATA, b"x",
+                                                                        {"seq": 9}))]
+        yield name + " and a head again at once", FIRST, [together(head, ONE, head)]
+        yield name + " and garbage at once", FIRST, [together(head, ONE, (9, b""))]
+    yield "more than its length at once", FIRST, [together(SHORT, ONE, ONE, DONE)]
+    yield "less than its length at once", FIRST, [together(SHORT, ONE, DONE)]
+    yield "an error at once", FIRST, [together(SHORT, ONE, (REP_END, end(2)))]
+    yield "an error of a stream at once", LATER, [together(STREAM, ONE, (REP_END, end(2)))]
     yield "no regard to credit", LATER, [HEAD, ONE, pause, overrun, overrun, overrun, DONE]
 
     for name, head in (
@@ -224,6 +260,8 @@ def lying_engines():
             after = ask(s.port, "/v1/good")
             if (got, after) != (want, "whole"):
                 wrong[name] = (got, after)
+            if want == FIRST and ask(s.port, "/next/" + name) != "whole":
+                wrong[name] = "what another engine says is not the answer"
         same(wrong, {}, f"{len(PLAYS)} plays: each ends as it must, and the next request is served")
         same(s.workers(), before, "by the same worker")
         log = s.log("error.log")

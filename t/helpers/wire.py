@@ -70,7 +70,7 @@ class Side:
                                  0)
             self.tail += rest
             at = 0
-        while self.tail + len(data) - struct.unpack_from("<Q", self.peer, HEAD)[0] > self.ring:
+        while self.tail + len(data) - self.consumed() > self.ring:
             self.bell()
             if self.closed(0.01):
                 return
@@ -81,6 +81,9 @@ class Side:
     def publish(self, tail=None):
         self.word(TAIL, self.tail if tail is None else tail)
         self.bell()
+
+    def consumed(self):
+        return struct.unpack_from("<Q", self.peer, HEAD)[0]
 
     def records(self, until=None, limit=10, release=True):
         """(type, slot, gen, payload) as they come, until one is of the type `until`."""
