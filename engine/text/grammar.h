@@ -10,6 +10,10 @@
 
 #include "err.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #define GRAMMAR_NODE_MAX  (1u << 18)     /* pieces of one grammar while it is written */
 #define GRAMMAR_RULE_MAX  4096
 #define GRAMMAR_STATE_MAX (1u << 16)     /* of all its automata; before they are minimal 4 x */
@@ -42,6 +46,8 @@ gram grammar_repeat(struct grammar_make *m, gram a, int64_t min, int64_t max);  
 int32_t grammar_rule(struct grammar_make *m);
 void    grammar_define(struct grammar_make *m, int32_t rule, gram body);
 gram    grammar_call(struct grammar_make *m, int32_t rule);
+/* What failures call it, instead of its number: ASCII; copied. */
+void    grammar_name(struct grammar_make *m, int32_t rule, const char *p, size_t n);
 
 struct grammar_edge  { uint32_t lo, hi, to; };   /* bytes */
 struct grammar_token { int32_t id; uint32_t to; };
@@ -62,6 +68,7 @@ struct grammar {                         /* read-only but for masks */
     uint32_t             *rule;          /* [n_rule] its first state; 0 is the root */
     uint32_t              n_state, n_rule, n_alike;
     struct mask_cache    *masks;         /* matcher.c's: NULL, or made by grammar_warm */
+    void                (*masks_free)(struct mask_cache *);    /* set with masks */
     size_t                bytes;         /* of all this but masks */
 };
 
