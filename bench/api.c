@@ -72,7 +72,8 @@ static int read_request(const struct buf *body, struct cost *c)
 {
     static struct ask ask;
     const struct json_limits lim = { API_BODY_BYTES_MAX, API_JSON_DEPTH_MAX, API_JSON_NODES_MAX };
-    const struct chat_opts   opts = { .add_generation_prompt = true };
+    struct spans             plain = { 0 };
+    const struct chat_opts   opts = { .add_generation_prompt = true, .plain = &plain };
     struct json_doc   *doc = NULL;
     const struct json *root;
     struct buf         text = { 0 };
@@ -91,7 +92,7 @@ static int read_request(const struct buf *body, struct cost *c)
     if (chat_render(ask.messages, ask_tools(&ask), &opts, &text, NULL, &err) != 0)
         return -1;
     t[2] = now_us();
-    if (tok_encode(tok, text.p, text.n, true, &prompt, &err) != 0)
+    if (tok_encode_around(tok, text.p, text.n, &plain, &prompt, &err) != 0)
         return -1;
     t[3] = now_us();
     if (calls_open(&calls, &ask, tok, &ids, tok_n_vocab(tok), false, &e) != 0)
@@ -102,6 +103,7 @@ static int read_request(const struct buf *body, struct cost *c)
 
     calls_close(calls);
     ids_free(&prompt);
+    spans_free(&plain);
     buf_free(&text);
     json_free(doc);
     return n;

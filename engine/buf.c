@@ -123,6 +123,34 @@ void buf_free(struct buf *b)
     *b = (struct buf) { .max = b->max };
 }
 
+void spans_put(struct spans *s, size_t begin, size_t end)
+{
+    if (begin == end)
+        return;
+    if (s->n > 0 && s->v[s->n - 1].end == begin) {
+        s->v[s->n - 1].end = end;
+        return;
+    }
+    if (s->n == s->cap) {
+        size_t       cap = s->cap == 0 ? 64 : 2 * s->cap;
+        struct span *v = realloc(s->v, cap * sizeof(*v));
+
+        if (v == NULL) {
+            s->full = true;
+            return;
+        }
+        s->v = v;
+        s->cap = cap;
+    }
+    s->v[s->n++] = (struct span) { begin, end };
+}
+
+void spans_free(struct spans *s)
+{
+    free(s->v);
+    *s = (struct spans) { 0 };
+}
+
 bool slice_is(struct slice a, const char *lit)
 {
     size_t n = strlen(lit);

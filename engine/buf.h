@@ -29,6 +29,17 @@ void buf_json_text(struct buf *b, const char *p, size_t n); /* the same without 
 void buf_cut(struct buf *b, size_t n);               /* drop the first n bytes */
 void buf_free(struct buf *b);
 
+/* Stretches of a buffer, in order; the owner frees them. */
+struct span { size_t begin, end; };
+struct spans {
+    struct span *v;
+    size_t       n, cap;
+    bool         full;                               /* out of memory: some are missing */
+};
+
+void spans_put(struct spans *s, size_t begin, size_t end);  /* begin: not before the last's end */
+void spans_free(struct spans *s);
+
 bool slice_is(struct slice a, const char *lit);
 
 /* Length of the valid UTF-8 sequence at p (n bytes follow): 1..4; 0: cut short; -1: invalid

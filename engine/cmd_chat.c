@@ -49,10 +49,12 @@ static void add_message(struct talk *t, const char *role, const char *text, size
 static int make_prompt(struct talk *t, struct ids *out, struct err *e)
 {
     const struct json_limits lim = { 64u << 20, 8, 1u << 20 };
+    struct spans plain = { 0 };
     struct chat_opts opts = {
         .variant = t->en.variant,
         .enable_thinking = t->c->thinking,
         .add_generation_prompt = true,
+        .plain = &plain,
     };
     struct buf text = { 0 }, list = { 0 };
     const struct json *messages;
@@ -65,12 +67,15 @@ static int make_prompt(struct talk *t, struct ids *out, struct err *e)
     buf_str(&list, "]");
 
     rc = json_parse(&doc, &messages, list.p, list.n, &lim, e);
-    if (rc == 0)
+    if (rc == 0) {
+        opts.enable_thinking |= chat_asks_to_think(messages);
         rc = chat_render(messages, NULL, &opts, &text, param, e);
+    }
     if (rc == 0)
-        rc = tok_encode(t->en.tok, text.p, text.n, true, out, e);
+        rc = tok_encode_around(t->en.tok, text.p, text.n, &plain, out, e);
 
     json_free(doc);
+    spans_free(&plain);
     buf_free(&list);
     buf_free(&text);
     return rc;

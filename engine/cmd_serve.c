@@ -106,6 +106,7 @@ static int listen_api(struct server *s, struct err *e)
         .request_max = c->max_queue + c->max_num_seqs,
         .tenant_max = c->max_requests_per_key,
         .strict = c->strict,
+        .parse_messages = c->message_tokens == MESSAGE_TOKENS_PARSE,
         .ping_s = c->ping_interval_s,
         .key_file = c->api_key_file,
         .on_drain = drain_wanted,

@@ -90,6 +90,9 @@ static const struct conf_opt {
     "API keys that are let in: KEY [NAME [admin]] a line; SIGHUP reads it again" },
   { "--strict", set_flag, AT(strict), 0, 0, NULL, NULL, CONF_SERVE,
     "refuse requests with fields that no table knows" },
+  { "--special-tokens-in-messages", set_word, AT(message_tokens), 0, 0, "text", "text|parse",
+    CONF_SERVE, "what a message is that spells a control token, e.g. <|turn>; parse: that token, as"
+    " with the official template" },
   { "--ping-interval", set_i32, AT(ping_interval_s), 0, 3600, "15", NULL, CONF_SERVE,
     "seconds of silence after which a stream gets a ping. 0: never" },
   { "--drain-timeout", set_i32, AT(drain_timeout_s), 0, 86400, "60", NULL, CONF_SERVE,

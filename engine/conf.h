@@ -14,6 +14,7 @@
 
 enum conf_backend { BACKEND_CPU, BACKEND_CUDA };
 enum conf_load { LOAD_AUTO, LOAD_DUMMY };
+enum conf_message_tokens { MESSAGE_TOKENS_TEXT, MESSAGE_TOKENS_PARSE };
 
 struct conf {
     const char *pos[CONF_POS_MAX];          /* the directory, the file */
@@ -44,6 +45,7 @@ struct conf {
     const char *uds;                        /* NULL: /run/inferd/NAME.sock */
     int32_t     uds_mode;
     const char *uds_group;
+    int32_t     message_tokens;             /* enum conf_message_tokens */
     int32_t     ping_interval_s;            /* 0: never */
     const char *api_key_file;               /* NULL: none */
     int32_t     drain_timeout_s;

@@ -53,6 +53,44 @@ static void encode(void)
     }
 }
 
+/* Special tokens are seen beside the stretches only: ~ marks the begin and the end of each. */
+static void around(void)
+{
+    static const struct { const char *text, *want; } rows[] = {
+        { "a<|turn>a", "a|<|turn>|a" }, { "a~<|turn>~a", "a|<|turn|>|a" },
+        { "<|turn>~<|turn>~<|turn>", "<|turn>|<|turn|>|<|turn>" },
+        { "~<|tu~rn>", "<|turn|>" }, { "<|tu~rn>~", "<|turn|>" }, { "<~|~turn>", "<|turn|>" },
+        { "~<|turn>", "<|turn|>" }, { "~~<|turn>", "<|turn>" }, { "<|turn>~~", "<|turn>" },
+        { "~a~~a~~b~", "a|ab" }, { "a~a~b", "a|ab" }, { "<bos>~<bos>~", "<bos>|<|b|o|s|>" },
+    };
+
+    for (size_t i = 0; i < MADE(rows); i++) {
+        struct buf   text = { 0 };
+        struct spans plain = { 0 };
+        struct ids   ids = { 0 };
+        size_t       begin = 0;
+        bool         inside = false;
+
+        for (const char *p = rows[i].text; *p != '\0'; p++) {
+            if (*p != '~') {
+                buf_put(&text, p, 1);
+                continue;
+            }
+            if (inside)
+                spans_put(&plain, begin, text.n);
+            begin = text.n;
+            inside = !inside;
+        }
+        if (inside)                     /* one that ends beyond the text */
+            spans_put(&plain, begin, text.n + 9);
+        is_int(tok_encode_around(tok, text.p, text.n, &plain, &ids, NULL), 0, "around row %zu", i);
+        is_str(show(&ids), rows[i].want, "ids of %s", rows[i].text);
+        ids_free(&ids);
+        spans_free(&plain);
+        buf_free(&text);
+    }
+}
+
 /* Rescan for the best pair until none is left: quadratic, and plainly the definition. */
 static size_t naive_merge(int32_t *id, size_t n)
 {
@@ -257,6 +295,7 @@ int main(void)
     if (!ok(tok != NULL, "open"))
         return done_testing();
     encode();
+    around();
     random_merges();
     decode();
     refused();

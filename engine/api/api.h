@@ -30,6 +30,7 @@ struct api_conf {
     int32_t     ping_s;              /* silence of a stream before a ping; 0: none */
     int32_t     tenant_max;          /* of one key; 0: no limit of its own */
     bool        strict;              /* unknown fields are errors */
+    bool        parse_messages;      /* for control tokens that clients wrote; else all is text */
     const char *key_file;            /* of API keys (keys.h); NULL: nginx alone decides */
     void      (*on_drain)(void);     /* an admin asks to drain, once. Any thread; may be NULL */
     uint64_t    epoch;

@@ -201,7 +201,8 @@ static int work_apply_template(struct work *w)
 {
     const struct api *a = w->api;
     struct buf        text = { 0 };
-    int               rc = prompt_chat_text(a, &w->ask, &text, &w->e);
+    struct spans      plain = { 0 };
+    int               rc = prompt_chat_text(a, &w->ask, &text, &plain, &w->e);
 
     if (rc == 0 && a->tok != NULL)
         rc = prompt_read(a, w->kind, &w->ask, &w->prompts, &w->e);
@@ -213,6 +214,7 @@ static int work_apply_template(struct work *w)
         }
         buf_str(&w->out, "}");
     }
+    spans_free(&plain);
     buf_free(&text);
     return rc;
 }

@@ -16,22 +16,27 @@ static int no_tokenizer(const char *param, struct api_err *e)
                        "tokenizer.json: only prompts of token ids to /v1/completions are served.");
 }
 
-static bool thinks(const struct ask *ask)
+static bool thinks(const struct api *a, const struct ask *ask)
 {
-    return (ask->thinking != ASK_UNSET ? ask->thinking : ask->effort) == ASK_YES;
+    if (ask->thinking != ASK_UNSET)
+        return ask->thinking == ASK_YES;
+    if (ask->effort != ASK_UNSET)
+        return ask->effort == ASK_YES;
+    return !a->c.parse_messages && chat_asks_to_think(ask->messages);
 }
 
 int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
-                     struct api_err *e)
+                     struct spans *plain, struct api_err *e)
 {
     struct chat_opts opts = {
         .variant = a->variant,
-        .enable_thinking = thinks(ask),
+        .enable_thinking = thinks(a, ask),
         .preserve_thinking = ask->preserve_thinking,
         .add_generation_prompt = ask->add_generation == ASK_UNSET ? !ask->continue_final
                                                                   : ask->add_generation == ASK_YES,
         .continue_final_message = ask->continue_final,
         .mend = true,
+        .plain = a->c.parse_messages ? NULL : plain,
     };
     struct err err;
     char       param[64] = "";
@@ -44,8 +49,9 @@ int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *tex
     return text->full ? no_memory(e) : 0;
 }
 
-static int put_text(const struct api *a, struct slice s, bool bos, const char *param,
-                    struct prompt_set *out, struct api_err *e)
+/* plain: where no control token is looked for. */
+static int put_text(const struct api *a, struct slice s, const struct spans *plain, bool bos,
+                    const char *param, struct prompt_set *out, struct api_err *e)
 {
     size_t     at = out->ids.n, least = s.n / a->tok_bytes_max;   /* tokens */
     struct err err;
@@ -66,7 +72,7 @@ static int put_text(const struct api *a, struct slice s, bool bos, const char *p
     }
     if (bos && ids_put(&out->ids, a->mc->bos) != 0)
         return no_memory(e);
-    if (tok_encode(a->tok, s.p, s.n, true, &out->ids, &err) != 0)
+    if (tok_encode_around(a->tok, s.p, s.n, plain, &out->ids, &err) != 0)
         return err.code == E_INVALID ? api_err_400(e, "invalid_value", param, "%s", err.msg)
                                      : no_memory(e);
 
@@ -77,6 +83,15 @@ static int put_text(const struct api *a, struct slice s, bool bos, const char *p
         out->ids.n--;
     }
     return 0;
+}
+
+/* A client that writes its own prompt writes its own control tokens. */
+static int put_raw(const struct api *a, struct slice s, bool bos, struct prompt_set *out,
+                   struct api_err *e)
+{
+    static const struct spans nothing;
+
+    return put_text(a, s, &nothing, bos, "prompt", out, e);
 }
 
 static int put_ids(const struct api *a, const struct json *list, struct prompt_set *out,
@@ -152,7 +167,7 @@ static int put_list(const struct api *a, const struct ask *ask, bool bos, struct
         if (v->type != p->child->type || (v->type != JSON_STRING && v->type != JSON_ARRAY))
             return api_err_400(e, "invalid_type", "prompt", "'prompt' must be a string, a list of "
                                "strings, a list of token ids, or a list of such lists.");
-        if ((v->type == JSON_STRING ? put_text(a, v->text, bos, "prompt", out, e)
+        if ((v->type == JSON_STRING ? put_raw(a, v->text, bos, out, e)
                                     : put_ids(a, v, out, e)) != 0
             || cut(a, ask, out, "prompt", e) != 0)
             return E_INVALID;
@@ -163,9 +178,10 @@ static int put_list(const struct api *a, const struct ask *ask, bool bos, struct
 int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
                 struct prompt_set *out, struct api_err *e)
 {
-    struct buf text = { 0 };
-    bool       bos = ask->add_special != ASK_NO;
-    int        rc;
+    struct buf   text = { 0 };
+    struct spans plain = { 0 };
+    bool         bos = ask->add_special != ASK_NO;
+    int          rc;
 
     *out = (struct prompt_set) {
         .for_context = (kind & ASK_GENERATE) != 0 && ask->truncate == -2 };
@@ -173,17 +189,18 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
     if (ask->messages != NULL) {
         if (a->tok == NULL)
             return no_tokenizer("messages", e);
-        rc = prompt_chat_text(a, ask, &text, e);
+        rc = prompt_chat_text(a, ask, &text, &plain, e);
         if (rc == 0)
-            rc = put_text(a, (struct slice) { text.p, text.n }, ask->add_special == ASK_YES,
-                          "messages", out, e);
+            rc = put_text(a, (struct slice) { text.p, text.n }, &plain,
+                          ask->add_special == ASK_YES, "messages", out, e);
         if (rc == 0)
             rc = cut(a, ask, out, "messages", e);
         if (rc == 0 && (kind & ASK_GENERATE) != 0)
-            rc = calls_open(&out->calls, ask, a->tok, &a->ids, a->mc->vocab, thinks(ask), e);
+            rc = calls_open(&out->calls, ask, a->tok, &a->ids, a->mc->vocab, thinks(a, ask), e);
+        spans_free(&plain);
         buf_free(&text);
     } else if (ask->prompt->type == JSON_STRING) {
-        rc = put_text(a, ask->prompt->text, bos, "prompt", out, e);
+        rc = put_raw(a, ask->prompt->text, bos, out, e);
         if (rc == 0 && (kind != ASK_TOKENIZE || out->ids.n > 0))
             rc = cut(a, ask, out, "prompt", e);
     } else {

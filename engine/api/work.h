@@ -15,8 +15,9 @@ struct prompt_set {
     size_t     end[API_PROMPT_MAX];           /* where each ends in ids */
     struct calls *calls;                      /* NULL: no tools in force; who takes it sets NULL */
 };
+/* The text of a conversation, and where in it no control token is to be looked for. */
 int  prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
-                      struct api_err *e);
+                      struct spans *plain, struct api_err *e);
 int  prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
                  struct prompt_set *out, struct api_err *e);
 void prompt_free(struct prompt_set *s);

@@ -5,13 +5,13 @@
 #include "chat_priv.h"
 
 #include <stdlib.h>
-
 #include <string.h>
 
 #define THOUGHT_OPEN  "<|channel>thought\n"
 #define CHANNEL_OPEN  "<|channel>"
 #define CHANNEL_CLOSE "<channel|>"
 #define TURN_CLOSE    "<turn|>\n"
+#define THINK         "<|think|>"
 
 const char *chat_at(struct render *r, const char *fmt, ...)
 {
@@ -91,7 +91,11 @@ static struct slice trim(struct slice s)
 
 void chat_put(struct render *r, struct slice s)
 {
+    size_t begin = r->out->n;
+
     buf_put(r->out, s.p, s.n);
+    if (r->opts->plain != NULL)
+        spans_put(r->opts->plain, begin, r->out->n);
 }
 
 static struct slice before(struct slice s, const char *mark)
@@ -125,11 +129,24 @@ static void put_without_thoughts(struct render *r, struct slice s)
     buf_free(&kept);
 }
 
+static bool begins_with_think(struct slice s)
+{
+    size_t len = sizeof(THINK) - 1;
+
+    s = trim(s);
+    return s.n >= len && memcmp(s.p, THINK, len) == 0;
+}
+
 /* How a text is printed depends on whose it is. */
-enum style { STYLE_TRIM, STYLE_MODEL, STYLE_SYSTEM_PART };
+enum style { STYLE_TRIM, STYLE_MODEL, STYLE_SYSTEM, STYLE_SYSTEM_PART };
 
 static void put_text(struct render *r, struct slice s, enum style style)
 {
+    if (style >= STYLE_SYSTEM && r->opts->plain != NULL && begins_with_think(s)) {
+        s = trim(s);
+        s.p += sizeof(THINK) - 1;
+        s.n -= sizeof(THINK) - 1;
+    }
     if (style == STYLE_MODEL)
         put_without_thoughts(r, s);
     else
@@ -211,19 +228,44 @@ static bool role_is(const struct json *m, const char *role)
     return m != NULL && slice_is(json_get(m, "role")->text, role);
 }
 
+static bool is_system(const struct json *m)
+{
+    return role_is(m, "system") || role_is(m, "developer");
+}
+
+static bool text_asks_to_think(const struct json *text)
+{
+    return text != NULL && text->type == JSON_STRING && begins_with_think(text->text);
+}
+
+bool chat_asks_to_think(const struct json *messages)
+{
+    bool               list = messages != NULL && messages->type == JSON_ARRAY;
+    const struct json *m = list ? messages->child : NULL;
+    const struct json *role = json_get(m, "role"), *c = json_get(m, "content");
+    bool               asks = text_asks_to_think(c);
+
+    if (role == NULL || role->type != JSON_STRING || !is_system(m))
+        return false;
+    if (c != NULL && c->type == JSON_ARRAY)
+        for (const struct json *p = c->child; p != NULL && !asks; p = p->next)
+            asks = text_asks_to_think(json_get(p, "text"));
+    return asks;
+}
+
 /* The system turn: the thinking switch, the first message if that is a system's, the tools. */
-static int put_system(struct render *r, const struct json *first, bool is_system,
+static int put_system(struct render *r, const struct json *first, bool sys,
                       const struct json *tools)
 {
     int rc = 0;
 
-    if (!is_system && !r->opts->enable_thinking && tools == NULL)
+    if (!sys && !r->opts->enable_thinking && tools == NULL)
         return 0;
     buf_str(r->out, "<|turn>system\n");
     if (r->opts->enable_thinking)
-        buf_str(r->out, "<|think|>\n");
-    if (is_system)
-        rc = put_content(r, first, 0, STYLE_TRIM, STYLE_SYSTEM_PART);
+        buf_str(r->out, THINK "\n");
+    if (sys)
+        rc = put_content(r, first, 0, STYLE_SYSTEM, STYLE_SYSTEM_PART);
     if (rc == 0 && tools != NULL)
         rc = chat_tools(r, tools);
     buf_str(r->out, TURN_CLOSE);
@@ -361,7 +403,7 @@ static void put_generation_prompt(struct render *r, const struct turn *last)
 static int put_all(struct render *r, const struct json *messages, const struct json *tools)
 {
     const struct json *m = messages->child, *last_user = NULL;
-    bool               sys = role_is(m, "system") || role_is(m, "developer");
+    bool               sys = is_system(m);
     struct turn        t = { .i = sys };
     uint32_t           next_i;
     int                rc;
@@ -405,7 +447,7 @@ int chat_render(const struct json *messages, const struct json *tools,
         rc = put_all(&r, messages, tools != NULL && tools->n > 0 ? tools : NULL);
     free(r.kids.v);
 
-    if (rc == 0 && out->full)
+    if (rc == 0 && (out->full || (opts->plain != NULL && opts->plain->full)))
         rc = err_set(e, E_FULL, "the prompt is too long");
     if (rc == E_FULL && param != NULL)
         snprintf(param, 64, "messages");

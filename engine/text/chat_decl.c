@@ -90,7 +90,7 @@ static int put_upper(struct decl *d, const struct json *type)
                             "without quotes");
         if (c >= 'a' && c <= 'z')
             c -= 'a' - 'A';
-        buf_put(d->r->out, &c, 1);
+        chat_put(d->r, (struct slice) { &c, 1 });
     }
     return 0;
 }

@@ -34,6 +34,7 @@ const char *chat_at(struct render *r, const char *fmt, ...);
 __attribute__((format(printf, 3, 4)))
 int  chat_bad(struct render *r, const char *at, const char *fmt, ...);
 
+/* Print what may be a client's: whatever it spells, it is no control token (opts->plain). */
 void chat_put(struct render *r, struct slice s);
 
 /* json_get; NULL also for null. */

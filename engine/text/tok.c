@@ -220,19 +220,27 @@ static int32_t special_at(const struct tok *t, const char *s, size_t n)
     return -1;
 }
 
-int tok_encode(const struct tok *t, const char *s, size_t n, bool parse_special, struct ids *out,
-               struct err *e)
+/* plain NULL: no special token is looked for. */
+static int encode(const struct tok *t, const char *s, size_t n, const struct spans *plain,
+                  struct ids *out, struct err *e)
 {
     struct work w = { .t = t, .out = out };
-    size_t      begin = 0, was = out->n;
+    size_t      begin = 0, was = out->n, k = 0;
     int         rc = 0;
 
     if (n > INT32_MAX / 16)
         return err_set(e, E_INVALID, "a text of %zu bytes is too long to tokenise", n);
 
-    for (size_t i = 0; parse_special && i < n && rc == 0; ) {
-        int32_t id = t->special_first[(unsigned char) s[i]] ? special_at(t, s + i, n - i) : -1;
+    for (size_t i = 0; plain != NULL && i < n && rc == 0; ) {
+        size_t  end = k < plain->n && plain->v[k].begin < n ? plain->v[k].begin : n;
+        int32_t id = -1;
 
+        if (i >= end) {
+            i = plain->v[k++].end;
+            continue;
+        }
+        if (t->special_first[(unsigned char) s[i]])
+            id = special_at(t, s + i, end - i);
         if (id < 0) {
             i++;
             continue;
@@ -253,6 +261,20 @@ int tok_encode(const struct tok *t, const char *s, size_t n, bool parse_special,
         return err_set(e, rc, "tokeniser: out of memory");
     }
     return 0;
+}
+
+int tok_encode(const struct tok *t, const char *s, size_t n, bool parse_special, struct ids *out,
+               struct err *e)
+{
+    static const struct spans nothing;
+
+    return encode(t, s, n, parse_special ? &nothing : NULL, out, e);
+}
+
+int tok_encode_around(const struct tok *t, const char *s, size_t n, const struct spans *plain,
+                      struct ids *out, struct err *e)
+{
+    return encode(t, s, n, plain, out, e);
 }
 
 void tok_stream_put(const struct tok *t, struct tok_stream *s, int32_t id, struct buf *out)

@@ -31,6 +31,10 @@ bool    tok_is_special(const struct tok *t, int32_t id);
 int  tok_encode(const struct tok *t, const char *s, size_t n, bool parse_special, struct ids *out,
                 struct err *e);
 
+/* The same with parse_special, except that no special token is seen where it touches plain. */
+int  tok_encode_around(const struct tok *t, const char *s, size_t n, const struct spans *plain,
+                       struct ids *out, struct err *e);
+
 /* The text of one id: bytes with spaces restored, a single raw byte for <0xHH>. Borrowed. */
 struct slice tok_text(const struct tok *t, int32_t id);
 /* The entry as the file spells it. Borrowed. */
