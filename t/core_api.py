@@ -15,11 +15,11 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import BUILD, Stack, done, ok, same
+from env import BUILD, ENDLESS, LIMIT, Stack, done, endless, ok, same, until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 LONG = [{"role": "user", "content": "Tell me of the sea, the hills and the rain. " * 8}]
-FOREVER = {"prompt": "a", "max_tokens": 4000, "ignore_eos": True, "temperature": 0}
+FOREVER = {"prompt": "a", "max_tokens": ENDLESS, "ignore_eos": True, "temperature": 0}
 
 
 class Call:
@@ -36,13 +36,16 @@ class Call:
 
     def read(self):
         if self.text is None:
-            self.note = self.p.communicate(timeout=100)[1].decode()
+            self.note = self.p.communicate(timeout=LIMIT)[1].decode()
             self.out.seek(0)
             head, _, self.text = self.out.read().decode().partition("\n\n")
             lines = head.split("\n")
             self.status = int(lines[0].split()[1]) if lines[0].startswith("status") else 0
             self.headers = dict(x.split(": ", 1) for x in lines[1:] if ": " in x)
         return self
+
+    def so_far(self):
+        return os.pread(self.out.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def leave(self):
         self.p.kill()
@@ -77,12 +80,13 @@ def metric(name):
     return float(m.group(1)) if m else None
 
 
-def until(name, want):
-    for _ in range(1000):
-        if get("/load")[name] == want:
-            return True
-        time.sleep(0.01)
-    return ok(False, f"/load: {name} becomes {want}")
+def becomes(name, want):
+    return until(lambda: get("/load")[name] == want) \
+        or ok(False, f"/load: {name} becomes {want}")
+
+
+def is_ready():
+    return os.path.exists(SOCK) and Call("GET", "/ready").read().status == 200
 
 
 def prefixes():
@@ -112,12 +116,12 @@ def prefixes():
 
 def refusals():
     run = Call("POST", TEXT, {**FOREVER, "stream": True}, "alice", "run")
-    until("running", 1)
-    wait = Call("POST", TEXT, {"prompt": [7] * 3000, "max_tokens": 1}, "alice", "wait")
-    until("waiting", 1)
+    becomes("running", 1)
+    wait = Call("POST", TEXT, {"prompt": [7] * 50000, "max_tokens": 1}, "alice", "wait")
+    becomes("waiting", 1)
     load = get("/load")
     same({k: load[k] for k in ("ready", "draining", "running", "waiting", "queue_tokens")},
-         {"ready": True, "draining": False, "running": 1, "waiting": 1, "queue_tokens": 3000},
+         {"ready": True, "draining": False, "running": 1, "waiting": 1, "queue_tokens": 50000},
          "/load")
     ok(0 < load["kv_usage"] < 1 and load["estimated_wait_ms"] >= 0, "part of the cache is in use")
 
@@ -126,7 +130,7 @@ def refusals():
         r = post(TEXT, "alice", prompt="a", max_tokens=1, stream=stream)
         same(r.error, (429, "rate_limit_error", "rate_limit_exceeded", None),
              f"a third of a key that may have two, stream {stream}")
-        r = post(TEXT, "bob", prompt=[7] * 2000, max_tokens=1, stream=stream)
+        r = post(TEXT, "bob", prompt=[7] * 16000, max_tokens=1, stream=stream)
         same(r.error, (503, "service_unavailable_error", "server_is_overloaded", None),
              "more tokens than may wait")
         ms = int(r.headers["retry-after-ms"])
@@ -134,9 +138,9 @@ def refusals():
            f"to come again in {ms} ms")
         told.add(ms)
     ok(told != {1000}, "which is no constant")
-    same(post(TEXT, prompt=[7] * 500, max_tokens=1, n=3).error[2], "server_is_overloaded",
+    same(post(TEXT, prompt=[7] * 6000, max_tokens=1, n=3).error[2], "server_is_overloaded",
          "one of three choices that is refused refuses all")
-    until("waiting", 1)
+    becomes("waiting", 1)
     same(post(TEXT, "bob", prompt="a", max_tokens=1, n=3).error[0::3], (400, "n"),
          "n above what a key may have")
     same((metric('inferd_refused_total{reason="quota"}'),
@@ -157,7 +161,7 @@ def aborts(run, wait):
     same((run.status, ev[-2:], json.loads(ev[-3][6:])["error"]["code"]),
          (200, ["data: [DONE]", ""], "request_aborted"), "its stream ends with an error event")
     ok("end 2 " in run.note and "finish abort" in run.note, "and is cut on the wire")
-    until("running", 0)
+    becomes("running", 0)
     same(get("/load")["kv_usage"], 0, "its pages are free")
     for m, uri, want in (("GET", "/admin/drain", 405), ("GET", "/admin/abort", 405),
                          ("POST", "/admin/", 404), ("POST", "/admin/other", 404),
@@ -169,30 +173,30 @@ def classes():
     for batch, tier in (({"priority": 7, "service_tier": "auto"}, "flex"),
                         ({"service_tier": "flex"}, "flex")):
         run = Call("POST", TEXT, {**FOREVER, "stream": True}, None, "run")
-        until("running", 1)
-        late = {**FOREVER, "max_tokens": 150}
-        first = Call("POST", TEXT, {**late, **batch})
-        until("waiting", 1)
-        second = Call("POST", TEXT, {**late, "priority": -1, "service_tier": "default"})
-        until("waiting", 2)
+        becomes("running", 1)
+        first = Call("POST", TEXT, {**FOREVER, "stream": True, **batch}, None, "first")
+        becomes("waiting", 1)
+        second = Call("POST", TEXT, {"prompt": "a", "max_tokens": 9, "priority": -1,
+                                     "service_tier": "default"})
+        becomes("waiting", 2)
         Call("POST", "/admin/abort?request_id=run").read()
-        while first.p.poll() is None and second.p.poll() is None:
-            time.sleep(0.001)
-        ok(first.p.poll() is None, f"{batch} waits for who came later")
-        same((first.json["service_tier"], second.json["service_tier"]), (tier, "default"), "as told")
+        same(second.json["service_tier"], "default", f"{batch} waits for who came later")
+        ok(until(lambda: f'"service_tier":"{tier}"' in first.so_far()), "and runs in its class")
+        ok(first.p.poll() is None, "thereafter")
+        first.leave()
         run.leave()
     ok("service_tier" not in post(TEXT, prompt="a", max_tokens=1).json, "who asks for none gets none")
 
 
 def drain(engine):
-    run = Call("POST", TEXT, {**FOREVER, "max_tokens": 800, "stream": True})
-    until("running", 1)
+    run = Call("POST", TEXT, {**FOREVER, "max_tokens": 4000, "stream": True})
+    becomes("running", 1)
     same(Call("POST", "/admin/drain").json["status"], "draining", "drain")
     same(Call("POST", "/admin/drain").json["status"], "draining", "again: the same")
     load, ready = get("/load"), Call("GET", "/ready").read()
     same((load["ready"], load["draining"], ready.status), (False, True, 503), "it is not ready")
     ok(run.read().text.endswith("data: [DONE]\n\n") and "end 0 " in run.note, "what runs is finished")
-    same(engine.wait(20), 0, "and the engine has ended")
+    same(engine.wait(LIMIT), 0, "and the engine has ended")
 
 
 def engine():
@@ -200,15 +204,13 @@ def engine():
     with tempfile.TemporaryDirectory() as d:
         SOCK = f"{d}/s"
         with open(f"{d}/log", "w") as log:
-            p = subprocess.Popen([f"{BUILD}/inferd", "serve", "models/demo", "--uds", SOCK,
-                                  "--max-num-seqs", "1", "--max-queue-tokens", "4096",
+            p = subprocess.Popen([f"{BUILD}/inferd", "serve", endless(f"{d}/demo"), "--uds", SOCK,
+                                  "--max-num-seqs", "1", "--max-queue-tokens", "65536",
                                   "--max-requests-per-key", "2", "--api-threads", "2",
-                                  "--kv-cache-memory-bytes", "64m"], stderr=log)
+                                  "--max-queue-wait", "0", "--drain-timeout", "600",
+                                  "--kv-cache-memory-bytes", "160m"], stderr=log)
         try:
-            for _ in range(400):
-                if os.path.exists(SOCK) and Call("GET", "/ready").read().status == 200:
-                    break
-                time.sleep(0.05)
+            until(lambda: is_ready() or p.poll() is not None)
             prefixes()
             aborts(*refusals())
             classes()
@@ -236,15 +238,12 @@ def corrupt():
                               "--kv-cache-memory-bytes", "16m", "--max-model-len", "2048"],
                              stderr=subprocess.DEVNULL)
         try:
-            for _ in range(400):
-                if os.path.exists(SOCK) and Call("GET", "/ready").read().status == 200:
-                    break
-                time.sleep(0.05)
+            until(lambda: is_ready() or p.poll() is not None)
             good = {"prompt": [2, 5, 9, 30], "max_tokens": 60, "temperature": 0, "ignore_eos": True,
                     "return_token_ids": True}
             alone = post(TEXT, **good).json["choices"][0]["token_ids"]
-            beside = post(TEXT, **{**good, "max_tokens": 1000})
-            until("running", 1)
+            beside = post(TEXT, **{**good, "max_tokens": 1000, "n": 16})
+            until(lambda: get("/load")["running"] > 0 or beside.p.poll() is not None)
             for stream in (False, True):
                 bad = post(TEXT, prompt=[2] * 40 + [77], max_tokens=9, stream=stream)
                 same(bad.error, (500, "server_error", "internal_error", None), "NaN: an error")
@@ -268,7 +267,7 @@ def fetch(url, body=None, key=None, **more):
     raw = body is None or isinstance(body, bytes)
     r = urllib.request.Request(url, body if raw else json.dumps(body).encode(), h)
     try:
-        with urllib.request.urlopen(r, timeout=60) as f:
+        with urllib.request.urlopen(r, timeout=LIMIT) as f:
             return f.status, f.headers, f.read().decode()
     except urllib.error.HTTPError as e:
         return e.code, e.headers, e.read().decode()
@@ -300,20 +299,16 @@ def through_nginx():
         location /admin/ { deny all; infer_pass gemma; }
         location /admin/drain { infer_pass gemma; }"""
     body = {"messages": LONG, "max_tokens": 3, "temperature": 0}
-    with Stack(extra=extra, serve_args=["--max-requests-per-key", "1"]) as s:
+    with Stack(model=None, extra=extra, serve_args=["--max-requests-per-key", "1"]) as s:
         got = [json.loads(fetch(s.url + CHAT, body, k)[2])["usage"]["prompt_tokens_details"]
                ["cached_tokens"] for k in ("a", "a", "b", None)]
         same((got[0], got[1] > 0, got[2:]), (0, True, [0, 0]), f"keys of nginx: {got}")
-        for _ in range(100):
-            lines = re.findall(r" cached=(\d+) ", s.log("access.log"))
-            if len(lines) >= 4:
-                break
-            time.sleep(0.02)
+        lines = until(lambda: (x := re.findall(r" cached=(\d+) ", s.log("access.log")))[3:] and x)
         same([int(x) for x in lines if x != "-"][-4:], got, "$infer_cached_tokens says the same")
         same(fetch(s.url + "/admin/abort?request_id=1", {})[0], 403, "/admin/ is closed to others")
         run = urllib.request.urlopen(urllib.request.Request(
             s.url + TEXT, json.dumps({**FOREVER, "stream": True}).encode(),
-            {"Content-Type": "application/json", "X-Key": "a"}), timeout=60)
+            {"Content-Type": "application/json", "X-Key": "a"}), timeout=LIMIT)
         run.readline()
         status, h, text = fetch(s.url + CHAT, body, "a")
         same((status, json.loads(text)["error"]["code"]), (429, "rate_limit_exceeded"), "429")
@@ -321,7 +316,7 @@ def through_nginx():
         run.close()
         dashboard(fetch(s.url + "/metrics")[2])
         same(fetch(s.url + "/admin/drain", {})[0], 200, "drain")
-        same(s.engine.wait(20), 0, "ends the engine")
+        same(s.engine.wait(LIMIT), 0, "ends the engine")
 
 
 def ids():
@@ -334,11 +329,8 @@ def ids():
             fetch(s.url + CHAT, {**hi, "model": "x"}, **{"Content-Type": "text/plain"}),
             fetch(s.url + CHAT, {**hi, "model": "x"}), fetch(s.url + "/tokenize", hi))]
         same([x[0] for x in told], [200, 200, 404, 405, 400, 415, 404, 200], "as asked")
-        for _ in range(100):
-            lines = s.log("access.log")
-            if lines.rstrip().endswith(told[-1][1]):
-                break
-            time.sleep(0.02)
+        until(lambda: s.log("access.log").rstrip().endswith(told[-1][1]))
+        lines = s.log("access.log")
         lost = [x for x in told if not re.search(f"^{x[0]} .* id={x[1]}$", lines, re.M)]
         same(lost, [], "the log has the id of every reply")
         same(re.findall(r" model=(\S+) in=(\d+|-) ", lines)[-8:],
@@ -359,17 +351,17 @@ def patience():
         t.start()
         return t
 
-    with Stack(extra="infer_first_byte_timeout 6s; infer_read_timeout 6s;",
-               serve_args=["--max-num-seqs", "1"]) as s:
+    with Stack(model=None, extra="infer_first_byte_timeout 10s; infer_read_timeout 10s;",
+               serve_args=["--max-num-seqs", "1", "--max-queue-wait", "0"]) as s:
         SOCK = s.sock
         begin = time.time()
-        run = start("long", **{**FOREVER, "n": 32})
-        until("running", 1)
+        run = start("long", **FOREVER)
+        becomes("running", 1)
         others = [start("wait", prompt="a", max_tokens=3),
                   start("stream", prompt="a", max_tokens=3, ignore_eos=True, stream=True)]
         wire = Call("POST", TEXT, {"prompt": "a", "max_tokens": 3})
-        run.join(7.5)
-        same(fetch(s.url + "/admin/abort?request_id=long", {})[0], 200, "7.5 s: it still runs")
+        run.join(12)
+        same(fetch(s.url + "/admin/abort?request_id=long", {})[0], 200, "12 s: it still runs")
         for t in (run, *others):
             t.join()
         wire.read()

@@ -10,9 +10,9 @@ import time
 import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import Stack, done, ok, same
+from env import ENDLESS, LIMIT, Stack, done, ok, same, until
 
-LONG = {"model": "demo", "stream": True, "max_tokens": 3500, "ignore_eos": True,
+LONG = {"model": "demo", "stream": True, "max_tokens": ENDLESS,
         "messages": [{"role": "user", "content": "Hello!"}]}
 
 
@@ -22,7 +22,7 @@ class Stream(threading.Thread):
     def __init__(self, port, body=LONG, stop_after=None):
         super().__init__(daemon=True)
         self.port, self.body, self.stop_after = port, body, stop_after
-        self.data, self.end, self.first = b"", None, threading.Event()
+        self.data, self.first = b"", threading.Event()
         self.start()
 
     def run(self):
@@ -31,7 +31,7 @@ class Stream(threading.Thread):
             c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
                       b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
                       + body)
-            c.settimeout(60)
+            c.settimeout(LIMIT)
             try:
                 while chunk := c.recv(65536):
                     self.data += chunk
@@ -41,7 +41,6 @@ class Stream(threading.Thread):
                         break
             except OSError:
                 pass
-        self.end = time.time()
         self.first.set()
 
 
@@ -53,29 +52,29 @@ def running(s):
     return s.metric("vllm:num_requests_running") + s.metric("vllm:num_requests_waiting")
 
 
-def settle(s, limit=5):
-    end = time.time() + limit
-    while time.time() < end:
-        if running(s) == 0 and s.metric("vllm:kv_cache_usage_perc") == 0:
-            return True
-        time.sleep(0.02)
-    return False
+def settle(s):
+    def settled():
+        try:
+            return running(s) == 0 and s.metric("vllm:kv_cache_usage_perc") == 0
+        except OSError:                     # a worker that is just dying took the question
+            return False
+    return until(settled)
 
 
 # Room for all fifty at once, so that each is in the middle of its stream when the engine dies.
-with Stack(workers=2, serve_args=["--kv-cache-memory-bytes", "1500m"]) as s:
+with Stack(model=None, workers=2, serve_args=["--kv-cache-memory-bytes", "1500m"]) as s:
     random.seed(1)
     for _ in range(10):
         batch = [Stream(s.port, stop_after=random.choice([0, 1, 300, 900, 1800]))
                  for _ in range(20)]
         for t in batch:
-            t.join(30)
+            t.join(LIMIT)
     ok(settle(s), "200 client disconnects: no request runs and no page is in use")
 
     phase("workers die")
     streams = [Stream(s.port) for _ in range(20)]
     for t in streams:
-        t.first.wait(20)
+        t.first.wait(LIMIT)
     before = running(s)
     for pid in s.workers():
         os.kill(pid, signal.SIGKILL)
@@ -87,45 +86,43 @@ with Stack(workers=2, serve_args=["--kv-cache-memory-bytes", "1500m"]) as s:
     short = dict(LONG, max_tokens=200)
     streams = [Stream(s.port, short) for _ in range(16)]
     for t in streams:
-        t.first.wait(20)
+        t.first.wait(LIMIT)
     os.kill(s.nginx.pid, signal.SIGHUP)
     late = [Stream(s.port, short) for _ in range(8)]
     for t in streams + late:
-        t.join(60)
+        t.join(LIMIT)
     same(sum(b"data: [DONE]" in t.data for t in streams), 16, "reload: running streams finish")
     same(sum(b"data: [DONE]" in t.data for t in late), 8, "reload: new requests are served")
 
     phase("the engine dies")
     streams = [Stream(s.port) for _ in range(50)]
     for t in streams:
-        t.first.wait(20)
+        t.first.wait(LIMIT)
     s.engine.kill()
-    killed = time.time()
     s.engine.wait()
     with open(s.dir + "/static/x", "w") as f:
         f.write("still here")
-    with urllib.request.urlopen(s.url + "/static/x", timeout=2) as r:
+    with urllib.request.urlopen(s.url + "/static/x", timeout=LIMIT) as r:
         same(r.read(), b"still here", "engine dead: other locations are served")
     for t in streams:
-        t.join(10)
+        t.join(LIMIT)
     same(sum(b'"error"' in t.data or b" 502 " in t.data[:20] or b" 503 " in t.data[:20]
              for t in streams), 50, "kill -9 of the engine: every client gets an error event")
-    worst = max((t.end or time.time() + 99) - killed for t in streams)
-    ok(worst < 1, f"within a second ({worst:.3f} s)")
+    ok("hangs: no heartbeat" not in s.log("error.log"), "as its links end, not as its heart stops")
     s.start_engine()
     s.wait_ready()
     again = Stream(s.port, dict(LONG, max_tokens=5))
-    again.join(20)
+    again.join(LIMIT)
     ok(b"data: [DONE]" in again.data, "a restarted engine is used without a reload")
 
     phase("SIGTERM drains")
     # SIGTERM drains
     t = Stream(s.port, dict(LONG, max_tokens=300))
-    t.first.wait(20)
+    t.first.wait(LIMIT)
     s.engine.terminate()
-    t.join(30)
+    t.join(LIMIT)
     ok(b"data: [DONE]" in t.data, "SIGTERM: the running stream is finished first")
-    same(s.engine.wait(10), 0, "and the exit code is 0")
+    same(s.engine.wait(LIMIT), 0, "and the exit code is 0")
     bad = [line for line in s.log("error.log").splitlines()
            if "[alert]" in line and "exited on signal 9" not in line]
     same(bad, [], "no alerts in the error log")

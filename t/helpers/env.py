@@ -1,8 +1,11 @@
 """A real inferd on the demo checkpoint behind a real nginx, for the end-to-end tests; and TAP.
 
-    with Stack() as s:      # s.url, s.engine (Popen), s.nginx_pid, s.workers(), s.metric(name)
-"""
+    with Stack() as s:      # s.url, s.engine (Popen), s.nginx (Popen), s.workers(), s.metric(name)
+
+No limit here says how fast anything is: LIMIT is when a test gives up on a machine of any speed."""
+import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -14,6 +17,8 @@ import time
 import urllib.request
 
 BUILD = os.environ.get("TEST_BUILD", "build")
+LIMIT = 120
+ENDLESS = 60000                             # tokens: minutes of work, longer than any test looks
 _n = 0
 _failed = 0
 
@@ -36,10 +41,42 @@ def done():
     sys.exit(1 if _failed else 0)
 
 
+def until(cond, limit=LIMIT):
+    """Wait for it; its last value."""
+    end = time.time() + limit
+    while not (got := cond()) and time.time() < end:
+        time.sleep(0.02)
+    return got
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the ports that the system gives to clients, so that none of them takes it meanwhile."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.SystemRandom().randrange(20000, 30000)))
+                return s.getsockname()[1]
+            except OSError:
+                pass
+
+
+def endless(path):
+    """The demo model in the directory path, with room for an answer of ENDLESS tokens and no token
+    that ends one: what must still run when a test has looked at it does so on any machine."""
+    os.mkdir(path)
+    for name in os.listdir("models/demo"):
+        os.symlink(os.path.abspath(f"models/demo/{name}"), f"{path}/{name}")
+    for name, more in (("config.json", {}), ("generation_config.json",
+                                             {"suppress_tokens": list(range(24))})):
+        with open(f"models/demo/{name}") as f:
+            c = json.load(f)
+        c.update(more)
+        if "text_config" in c:
+            c["text_config"]["max_position_embeddings"] = 65536
+        os.unlink(f"{path}/{name}")
+        with open(f"{path}/{name}", "w") as f:
+            json.dump(c, f)
+    return path
 
 
 CONF = """
@@ -60,7 +97,7 @@ http {{
     fastcgi_temp_path {dir}/fastcgi;
     uwsgi_temp_path {dir}/uwsgi;
     scgi_temp_path {dir}/scgi;
-    infer_pool gemma {{ engine unix:{sock}; queue 512 timeout=5s; }}
+    infer_pool gemma {{ engine unix:{sock}; queue 512 timeout={wait}; }}
     server {{
         listen 127.0.0.1:{port};
         client_max_body_size 20m;
@@ -74,7 +111,8 @@ http {{
 
 
 class Stack:
-    def __init__(self, workers=1, extra="", serve_args=(), model="models/demo"):
+    """model: a directory, or None for endless(). wait: for an engine that is not there."""
+    def __init__(self, workers=1, extra="", serve_args=(), model="models/demo", wait="60s"):
         self.dir = tempfile.mkdtemp(prefix="inferd-t-")
         self.sock = self.dir + "/engine.sock"
         self.port = free_port()
@@ -82,11 +120,14 @@ class Stack:
         self.model = model
         self.serve_args = list(serve_args)
         self.conf = CONF.format(workers=workers, dir=self.dir, sock=self.sock, port=self.port,
-                                extra=extra,
+                                extra=extra, wait=wait,
                                 module=os.path.abspath(f"{BUILD}/ngx_http_infer_module.so"))
 
     def __enter__(self):
         os.makedirs(self.dir + "/static")
+        if self.model is None:
+            self.model = endless(self.dir + "/model")
+            self.serve_args[:0] = ["--kv-cache-memory-bytes", "160m"]
         with open(self.dir + "/nginx.conf", "w") as f:
             f.write(self.conf)
         try:
@@ -109,11 +150,11 @@ class Stack:
         self.nginx = subprocess.Popen([os.environ.get("TEST_NGINX_BINARY", "nginx"), "-p", self.dir,
                                        "-c", self.dir + "/nginx.conf", "-g", "daemon off;"])
 
-    def wait_ready(self, limit=20):
+    def wait_ready(self, limit=LIMIT):
         end = time.time() + limit
         while time.time() < end:
             try:
-                with urllib.request.urlopen(self.url + "/ready", timeout=2) as r:
+                with urllib.request.urlopen(self.url + "/ready", timeout=LIMIT) as r:
                     if r.status == 200:
                         return
             except OSError:
@@ -135,7 +176,7 @@ class Stack:
         return [int(p) for p in out.stdout.split()]
 
     def metric(self, name):
-        with urllib.request.urlopen(self.url + "/metrics", timeout=5) as r:
+        with urllib.request.urlopen(self.url + "/metrics", timeout=LIMIT) as r:
             text = r.read().decode()
         total = [float(m) for m in re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.M)]
         return sum(total) if total else None
@@ -146,7 +187,7 @@ class Stack:
                 continue
             p.send_signal(signal.SIGTERM)
             try:
-                p.wait(10)
+                p.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 p.kill()
                 p.wait()
