@@ -24,7 +24,7 @@ sub start {
     return $pid if $pid;
     open STDOUT, '>', "$build/$name.log" or die $!;
     open STDERR, '>&', \*STDOUT or die $!;
-    exec "$build/$name", "-max_total_time=$s", '-timeout=10', '-max_len=16384', '-verbosity=0',
+    exec "$build/$name", "-max_total_time=$s", '-timeout=60', '-max_len=16384', '-verbosity=0',
         '-print_final_stats=1', "-artifact_prefix=$build/found/$name-", $dirs[0],
         "t/fuzz/corpus/$name" or die "$build/$name: $!";
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/perl
 # Run test programs and count: t/run.pl FILE... A file is a built C test, a *.t (perl) or a *.py;
-# all speak TAP. asan:FILE runs it on build/asan, module and engine. The last line is "N passed, N failed, N skipped".
+# all speak TAP. asan:FILE runs it on build/asan, module and engine. The last line is "N passed,
+# N failed, N skipped". A test that takes longer than TEST_TIMEOUT seconds hangs: it is ended, with
+# all that it started, and counts as failed.
 
 use strict;
 use warnings;
@@ -14,7 +16,7 @@ my $harness = TAP::Harness->new({
     failures  => 1,
     exec      => sub {
         my (undef, $file) = @_;
-        my @limit = ('timeout', '-k', '10', $ENV{TEST_TIMEOUT} || 900);
+        my @limit = ('t/helpers/within', $ENV{TEST_TIMEOUT} || 1800);
         push @limit, 'env', 'TEST_BUILD=build/asan', "TEST_NGINX_BINARY=$ENV{PWD}/t/helpers/nginx-asan",
             'TEST_INFER_MODULE=build/asan/ngx_http_infer_module.so' if $file =~ s/^asan://;
         return [ @limit, 'perl', '-It/lib', $file ] if $file =~ /\.t$/;

@@ -5,7 +5,7 @@ package H2;
 #     my $c = H2->new($port, 0);              # initial window of every stream, in bytes
 #     my $id = $c->post('/path');             # a request with the body {}
 #     $c->window($id, 1000);                  # let so many bytes come
-#     $c->read(2, sub { $c->{ended}{$id} });  # take frames, for at most 2 s
+#     $c->read(60, sub { $c->{ended}{$id} }); # take frames, for at most a minute
 #
 # Then {data}{id}, {ended}{id}, {reset}{id} (the error code) and {closed} hold what came.
 

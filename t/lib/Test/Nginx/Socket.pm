@@ -25,6 +25,8 @@ our ($Binary, $Root, $Port, $Timeout, $Log);
 my @blocks;
 my $repeat = 1;
 
+$SIG{TERM} = sub { exit 1 };                # not without what ends nginx
+
 sub import {
     my $class = shift;
     my $pkg = caller;
@@ -34,9 +36,9 @@ sub import {
     warnings->import;
 
     $Binary = $ENV{TEST_NGINX_BINARY} || 'nginx';
-    $Port = $ENV{TEST_NGINX_PORT} || 1984;
+    $Port = $ENV{TEST_NGINX_PORT} || free_port();
     $Root = $ENV{TEST_NGINX_SERVROOT} || getcwd() . '/build/t/servroot';
-    $Timeout = $ENV{TEST_NGINX_TIMEOUT} || 5;
+    $Timeout = $ENV{TEST_NGINX_TIMEOUT} || 120;
     $Log = 'info';
     $ENV{TEST_NGINX_SERVER_PORT} = $Port;
     $ENV{TEST_NGINX_SERVROOT} = $Root;
@@ -200,14 +202,22 @@ sub pid {
     return $p;
 }
 
-sub wait_port {
-    for (1 .. 200) {
-        my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$Port");
-        return 1 if $s;
-        sleep 0.02;
+# Below the ports that the system gives to clients, so that none of them takes it meanwhile.
+sub free_port {
+    for (;;) {
+        my $port = 20000 + int rand 10000;
+        return $port if IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$port");
     }
-    return 0;
 }
+
+sub wait_until {
+    my $f = shift;
+    my $end = time + $Timeout;
+    sleep 0.02 while !$f->() && time < $end;
+    return $f->();
+}
+
+sub wait_port { return wait_until(sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$Port") }) }
 
 # A zombie whose parent is slow to reap is dead enough.
 sub alive {
@@ -220,10 +230,7 @@ sub stop {
     my $pid = pid();
     return unless $pid;
     kill 'TERM', $pid;
-    for (1 .. 250) {
-        last unless alive($pid);
-        sleep 0.02;
-    }
+    wait_until(sub { !alive($pid) });
 }
 
 # What is sent, as a list of strings in the order of the connection.
