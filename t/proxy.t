@@ -33,7 +33,7 @@ our $big = substr 'abcdefghijklmnopqrstuvwxyz' x 800_000, 0, 20_000_000;
 add_block_preprocessor(sub {
     my $b = shift;
     my $http = defined $b->http_config ? $b->http_config : '';
-    $b->set_value('http_config', "infer_pool echo { engine unix:$sock; queue 16 timeout=5s; }\n"
+    $b->set_value('http_config', "infer_pool echo { engine unix:$sock; queue 16 timeout=60s; }\n"
                                  . $http);
 });
 
