@@ -19,6 +19,8 @@ struct refine {
     uint32_t *class, n_touched;          /* [n] their classes */
     uint32_t *hash, *part;               /* [n] of a state's edges; its part of its class */
     uint32_t *sorted;                    /* [n] the same as again, which waits for no one then */
+    uint32_t *moved;                     /* [n] states with a new number; the same as part, which
+                                            nobody asks for then */
     uint32_t *part_size;                 /* [n + 1] */
     uint32_t *table;                     /* 1 + state, by hash; a power of two, > 2 n */
 };
@@ -211,7 +213,7 @@ static void split(struct refine *f, uint32_t k)
 static int refine_round(struct refine *f)
 {
     struct classes *c = f->c;
-    uint32_t        old = c->n_class, n_touched = f->n_touched;
+    uint32_t        old = c->n_class, n_touched = f->n_touched, n_moved = 0;
 
     for (uint32_t i = 0; i < f->n_list; i++) {
         const struct grammar_state *p = &c->state[f->again[i]];
@@ -226,18 +228,20 @@ static int refine_round(struct refine *f)
         f->n_again[f->class[i]] = 0;
     }
     f->n_list = f->n_touched = 0;
-    for (uint32_t k = old; k < c->n_class; k++)
-        for (uint32_t i = 0; i < f->size[k]; i++)
-            c->of[c->member[c->first[k] + i]] = k;
+    /* Apart, because look_again moves the members of classes, of those with new numbers, too. */
     for (uint32_t k = old; k < c->n_class; k++)
         for (uint32_t i = 0; i < f->size[k]; i++) {
-            uint32_t s = c->member[c->first[k] + i];
-
-            if (grammar_work(f->m, 1 + f->in_begin[s + 1] - f->in_begin[s]) < 0)
-                return E_FULL;
-            for (uint32_t j = f->in_begin[s]; j < f->in_begin[s + 1]; j++)
-                look_again(f, f->in[j]);
+            f->moved[n_moved] = c->member[c->first[k] + i];
+            c->of[f->moved[n_moved++]] = k;
         }
+    for (uint32_t i = 0; i < n_moved; i++) {
+        uint32_t s = f->moved[i];
+
+        if (grammar_work(f->m, 1 + f->in_begin[s + 1] - f->in_begin[s]) < 0)
+            return E_FULL;
+        for (uint32_t j = f->in_begin[s]; j < f->in_begin[s + 1]; j++)
+            look_again(f, f->in[j]);
+    }
     return 0;
 }
 
@@ -276,6 +280,7 @@ int grammar_classes(struct grammar_make *m, struct classes *c, uint32_t rounds)
     f.in = p;
     f.table = p + n_in;
     f.sorted = f.again;
+    f.moved = f.part;
     find_ways_in(&f);
     return refine(&f, rounds);
 }
