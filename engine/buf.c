@@ -77,6 +77,18 @@ void buf_fmt(struct buf *b, const char *fmt, ...)
     va_end(again);
 }
 
+void buf_char(struct buf *b, uint32_t c)
+{
+    static const unsigned char lead[] = { 0, 0, 0xC0, 0xE0, 0xF0 };
+    size_t                     n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    unsigned char              p[4];
+
+    for (size_t i = n; i-- > 1; c >>= 6)
+        p[i] = (unsigned char) (0x80 | (c & 0x3F));
+    p[0] = (unsigned char) (lead[n] | c);
+    buf_put(b, p, n);
+}
+
 void buf_json_text(struct buf *b, const char *p, size_t n)
 {
     static const char plain[] = "\"\\\b\f\n\r\t";

@@ -22,6 +22,7 @@ struct buf {
 
 void buf_put(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, const char *s);
+void buf_char(struct buf *b, uint32_t c);            /* a code point, as UTF-8 */
 __attribute__((format(printf, 2, 3)))
 void buf_fmt(struct buf *b, const char *fmt, ...);
 void buf_json_str(struct buf *b, const char *p, size_t n);  /* quoted, escaped; p: UTF-8 */

@@ -91,12 +91,34 @@ static void utf8(void)
     ok(utf8_valid("", 0), "the empty string");
 }
 
+static void chars(void)
+{
+    struct buf b = { 0 };
+
+    for (uint32_t c = 0; c <= 0x10FFFF; c++) {
+        if (c == 0xD800)
+            c = 0xE000;
+        b.n = 0;
+        buf_char(&b, c);
+        if (utf8_len(b.p, b.n) != (int) b.n)
+            break;
+    }
+    ok(b.n == 4 && memcmp(b.p, "\xf4\x8f\xbf\xbf", 4) == 0, "every character is valid UTF-8");
+    b.n = 0;
+    for (int i = 0; i < 4; i++)
+        buf_char(&b, ((uint32_t[]) { 'a', 0xE9, 0x2581, 0x1F600 })[i]);
+    ok(b.n == 10 && memcmp(b.p, "a\xc3\xa9\xe2\x96\x81\xf0\x9f\x98\x80", 10) == 0,
+       "of each length one");
+    buf_free(&b);
+}
+
 int main(void)
 {
     put_all();
     ceiling();
     escaping();
     utf8();
+    chars();
     ok(slice_is(SLICE("abc"), "abc") && !slice_is(SLICE("abc"), "ab") && !slice_is(SLICE("a"), "")
        && slice_is((struct slice) { NULL, 0 }, ""), "slice_is compares whole slices");
     return done_testing();
