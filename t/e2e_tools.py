@@ -157,7 +157,11 @@ def choices(s):
                       chat_template_kwargs={"enable_thinking": True}))
     same((calls(m), m["reasoning"], fin), ([CALL], "I call", "tool_calls"), "after a short thought")
     m, fin = one(chat(s, tool_choice="required", max_tokens=3))
-    same((fin, m.get("tool_calls")), ("length", None), "cut in the name: no call")
+    same((fin, m.get("tool_calls"), m["content"]), ("length", None, ""),
+         "cut in the name: no call, and no content")
+    m, fin, _ = stream(s, tool_choice="required", max_tokens=3)
+    same((fin, m["tool_calls"], m["content"]), ("length", [], ""),
+         "and so in a stream")
     m, fin, _ = stream(s, max_tokens=8)
     ok(fin == "length" and len(m["tool_calls"]) == 1
        and m["tool_calls"][0]["function"]["arguments"].startswith("{")

@@ -149,7 +149,10 @@ static void end_call(struct channel *c, enum toolcall_end how, struct said *out)
     if ((c->state & IN_CALL) == 0)
         return;
     if (!toolcall_end(&c->call, how, out)) {
-        give_up_call(c, out);
+        if (how == TOOLCALL_CUT)
+            c->state = 0;           /* it might have become a call: nobody said these words */
+        else
+            give_up_call(c, out);
         return;
     }
     c->n_call += how != TOOLCALL_CUT;
