@@ -171,7 +171,9 @@ static void reload_keys(struct server *s)
     int n_key, n_admin;
     struct err e;
 
-    if (api_reload_keys(s->api, &n_key, &n_admin, &e) != 0)
+    if (s->c->api_key_file == NULL)
+        log_info("SIGHUP: there is no --api-key-file to read again");
+    else if (api_reload_keys(s->api, &n_key, &n_admin, &e) != 0)
         log_error("nothing was read again: %s", e.msg);
     else
         log_info("API keys read again: %d, and %d of operators", n_key, n_admin);

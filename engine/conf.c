@@ -97,7 +97,7 @@ static const struct conf_opt {
     "seconds of silence after which a stream gets a ping. 0: never" },
   { "--drain-timeout", set_i32, AT(drain_timeout_s), 0, 86400, "60", NULL, CONF_SERVE,
     "seconds that running requests get after SIGTERM" },
-  { "--log-level", set_word, AT(log_level), 0, 0, "info", "error|warn|info|debug", CONF_SERVE,
+  { "--log-level", set_word, AT(log_level), 0, 0, "info", "error|warn|info", CONF_SERVE,
     "least important level that is logged" },
   { "--batch", set_i32, AT(batch), 1, 1024, "1", NULL, CONF_SCORE, "lines scored at once" },
   { "--system", set_str, AT(system), 0, 65536, NULL, NULL, CONF_CHAT, "system prompt" },

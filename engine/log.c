@@ -15,7 +15,7 @@ void log_set_level(enum log_level level)
 /* One write(2) a line, so that lines of several threads do not mix. */
 void log_line(enum log_level level, const char *fmt, ...)
 {
-    static const char *const name[] = { "error", "warn", "info", "debug" };
+    static const char *const name[] = { "error", "warn", "info" };
     char line[1024];
     struct timespec ts;
     struct tm tm;

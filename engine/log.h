@@ -2,7 +2,7 @@
 #ifndef ENGINE_LOG_H
 #define ENGINE_LOG_H
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO };
 
 void log_set_level(enum log_level level);       /* before threads start; default LOG_INFO */
 __attribute__((format(printf, 2, 3)))

@@ -112,6 +112,11 @@ def cut(d):
     os.truncate(d + "/model.safetensors", 100000)
 
 
+for args in ([], ["ask"], ["ask", "a", "b"], ["stop", "now"], ["other"]):
+    p = subprocess.run(["tools/demo-server", *args], capture_output=True, text=True, timeout=60)
+    ok(p.returncode == 2 and p.stderr.startswith("usage: ") and p.stdout == "",
+       f"demo-server {' '.join(args)}: usage")
+
 broken(cut, "model.safetensors")
 broken(lambda d: os.remove(d + "/model.safetensors"), "model.safetensors")
 broken(lambda d: os.truncate(d + "/tokenizer.json", 1000), "tokenizer.json")

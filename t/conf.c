@@ -146,6 +146,8 @@ int main(void)
     refuse("--uds-mode", "1000");
     refuse("--backend", "gpu");
     refuse("--log-level", "loud");
+    refuse("--log-level", "debug");
+    refuse("--special-tokens-in-messages", "ids");
     refuse("--uds", "");
 
     is_int(parse(CONF_SERVE, 2, "dir", "--gpus=1"), E_INVALID, "an unknown option: %s", e.msg);
