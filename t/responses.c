@@ -44,6 +44,11 @@ static void fields(void)
     field("\"reasoning\":{\"effort\":null}", "");
     field("\"reasoning\":{\"effort\":\"huge\"}", "!!reasoning_effort");
     field("\"reasoning\":{\"summary\":1}", "!reasoning.summary");
+    field("\"reasoning\":{\"summary\":\"short\"}", "!reasoning.summary");
+    field("\"reasoning\":{\"summary\":\"\"}", "!reasoning.summary");
+    field("\"reasoning\":{\"summary\":null,\"generate_summary\":\"concise\"}", "");
+    field("\"reasoning\":{\"summary\":\"none\",\"generate_summary\":\"detailed\"}", "");
+    field("\"reasoning\":{\"generate_summary\":[]}", "!reasoning.generate_summary");
     field("\"reasoning\":1", "!reasoning");
     field("\"text\":{\"format\":{\"type\":\"text\"}}", "\"response_format\":{\"type\":\"text\"}");
     field("\"text\":{\"format\":{}}", "!text.format.type");
@@ -69,6 +74,9 @@ static void fields(void)
     is_str(chat_of(ASK_RESPONSES, "{\"instructions\":\"be \\\"brief\\\"\",\"input\":\"hi\"}"),
            "{\"messages\":[{\"role\":\"system\",\"content\":\"be \\\"brief\\\"\"}," USER("\"hi\"")
            "]}", "instructions come first");
+    is_str(chat_of(ASK_RESPONSES_COUNT, "{\"input\":\"hi\"}"),
+           "{\"messages\":[" USER("\"hi\"") "]}", "the same to count");
+    is_str(chat_of(ASK_RESPONSES_COUNT, "{\"store\":1}"), "!input", "and refused alike");
     is_str(chat_of(ASK_RESPONSES, "{}"), "!input", "input is required");
     is_str(chat_of(ASK_RESPONSES, "{\"input\":1}"), "!input", "of text or items");
     is_str(chat_of(ASK_RESPONSES, "{\"input\":[]}"), "!input", "one of them");
@@ -302,7 +310,7 @@ static void whole(void)
     b.n = 0;
     said_free(&said);
 
-    ok(dialect_of(ASK_RESPONSES) == d, "of its route");
+    ok(dialect_of(ASK_RESPONSES) == d && dialect_of(ASK_RESPONSES_COUNT) == d, "of its routes");
 }
 
 int main(void)

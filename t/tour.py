@@ -109,6 +109,14 @@ def responses(c):
     ok("response.reasoning_text.delta" in kinds and "response.output_text.delta" in kinds,
        "with both kinds of deltas")
 
+    r = c.responses.input_tokens.count(model="demo", input=ASK, reasoning={"effort": "high"})
+    same((r.object, r.input_tokens), ("response.input_tokens", final.usage.input_tokens),
+         "input_tokens: what it costs")
+    for more in ({"summary": "detailed"}, {"summary": None}, {"generate_summary": "auto"}):
+        r = c.responses.create(reasoning={"effort": "low", **more}, **ask)
+        same((r.output[0].summary, r.reasoning.summary), ([], more.get("summary")),
+             f"{more}: thoughts, and no summary of them")
+
     r = c.responses.create(**{**ask, "max_output_tokens": 2})
     same((r.status, r.incomplete_details.reason), ("incomplete", "max_output_tokens"), "cut short")
 

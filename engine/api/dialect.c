@@ -19,7 +19,8 @@ const struct dialect *dialect_of(enum ask_kind kind)
     case ASK_TEXT:      return &dialect_text;
     case ASK_MESSAGES:
     case ASK_COUNT:     return &dialect_messages;
-    case ASK_RESPONSES: return &dialect_responses;
+    case ASK_RESPONSES:
+    case ASK_RESPONSES_COUNT: return &dialect_responses;
     default:            return &dialect_chat;
     }
 }

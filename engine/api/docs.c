@@ -189,6 +189,6 @@ void docs_write(struct buf *b)
     docs_routes(b);
     put_openai(b);
     put_translated(b, "Fields of `/v1/messages` and `/v1/messages/count_tokens`", messages_sets);
-    put_translated(b, "Fields of `/v1/responses`", responses_sets);
+    put_translated(b, "Fields of `/v1/responses` and `/v1/responses/input_tokens`", responses_sets);
     put_limits(b);
 }

@@ -129,7 +129,9 @@ static int work_count(struct work *w)
 {
     if (work_generate(w) != 0)
         return E_INVALID;
-    buf_fmt(&w->out, "{\"input_tokens\":%zu}", w->prompts.ids.n);
+    buf_fmt(&w->out, "{%s\"input_tokens\":%zu}",
+            w->kind == ASK_RESPONSES_COUNT ? "\"object\":\"response.input_tokens\"," : "",
+            w->prompts.ids.n);
     return 0;
 }
 
@@ -491,6 +493,8 @@ static const struct route routes[] = {
       "the continuation of a text, or of token ids" },
     { WIRE_METHOD_POST, "/v1/responses", KEY, true, NULL, work_generate, ASK_RESPONSES,
       "OpenAI's newer API, without what would have to be stored" },
+    { WIRE_METHOD_POST, "/v1/responses/input_tokens", KEY, true, NULL, work_count,
+      ASK_RESPONSES_COUNT, "tokens of such a request's prompt" },
     { WIRE_METHOD_POST, "/v1/messages", KEY, true, NULL, work_generate, ASK_MESSAGES,
       "Anthropic's API" },
     { WIRE_METHOD_POST, "/v1/messages/count_tokens", KEY, true, NULL, work_count, ASK_COUNT,

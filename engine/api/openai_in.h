@@ -13,10 +13,11 @@
 enum ask_kind {                      /* bits: a field names the bodies it may stand in */
     ASK_CHAT = 1, ASK_TEXT = 2, ASK_TOKENIZE = 4, ASK_DETOKENIZE = 8, ASK_TEMPLATE = 16,
     ASK_MESSAGES = 32, ASK_COUNT = 64, ASK_RESPONSES = 128,   /* read as chats: translate.h */
+    ASK_RESPONSES_COUNT = 256,
 };
 
 #define ASK_GENERATE    (ASK_CHAT | ASK_TEXT | ASK_MESSAGES | ASK_RESPONSES)
-#define ASK_TRANSLATED  (ASK_MESSAGES | ASK_COUNT | ASK_RESPONSES)
+#define ASK_TRANSLATED  (ASK_MESSAGES | ASK_COUNT | ASK_RESPONSES | ASK_RESPONSES_COUNT)
 
 struct api_err {                     /* what the client is told */
     int         status;              /* 400 .. 599 */

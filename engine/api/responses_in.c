@@ -296,10 +296,27 @@ static int put_choice(struct tr *t, const struct tr_field *f, const struct json 
 
 /* Objects */
 
+/* Nobody writes summaries here: whoever wants one gets more, the thoughts themselves. */
+static int check_summary(struct tr *t, const struct tr_field *f, const struct json *v,
+                         const char *path)
+{
+    static const char *const words[] = { "auto", "concise", "detailed", "none" };
+
+    (void) f;
+    if (v->type != JSON_STRING)
+        return tr_bad_type(t, path, "a string", v);
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (slice_is(v->text, words[i]))
+            return 0;
+    return api_err_400(t->e, "invalid_value", path, "'%s' must be auto, concise, detailed or "
+                       "none.", path);
+}
+
 static const struct tr_field reasoning_fields[] = {
     { "effort",  tr_copy, "reasoning_effort", 0, 0, NULL, "none to max: whether to think" },
-    { "summary", tr_str, NULL, 0, 32, NULL, "thoughts come whole, as reasoning_text" },
-    { "generate_summary", tr_str, NULL, 0, 32, NULL, "its old name" },
+    { "summary", check_summary, NULL, 0, 0, "string", "auto, concise, detailed, none: all the same;"
+      " thoughts come whole, as reasoning_text, and summaries are empty" },
+    { "generate_summary", check_summary, NULL, 0, 0, "string", "its old name" },
     { 0 }
 };
 

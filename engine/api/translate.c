@@ -252,7 +252,8 @@ int tr_body(struct tr *t, enum ask_kind kind)
         return api_err_400(t->e, "invalid_type", NULL, "The request body must be an object, not "
                            "%s.", json_type_name(t->root->type));
     buf_str(t->out, "{");
-    rc = kind == ASK_RESPONSES ? responses_in(t) : messages_in(t, kind);
+    rc = (kind & (ASK_RESPONSES | ASK_RESPONSES_COUNT)) != 0 ? responses_in(t)
+                                                              : messages_in(t, kind);
     buf_str(t->out, "}");
     if (rc == 0 && (t->out->full || t->echo->full))
         rc = api_err_set(t->e, 500, "server_error", "internal_error", NULL, "Out of memory.");

@@ -27,7 +27,7 @@ static void check_error(enum ask_kind kind, const struct api_err *e)
 /* The first byte chooses the kind of body, the rest is the body. */
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
-    enum ask_kind      kind = n > 0 ? 1 << p[0] % 8 : 0;
+    enum ask_kind      kind = n > 0 ? 1 << p[0] % 9 : 0;
     struct json_doc   *d = NULL, *chat = NULL;
     const struct json *root;
     struct api_err     e;
