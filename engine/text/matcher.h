@@ -10,8 +10,8 @@
 #include "grammar.h"
 #include "tok.h"
 
-#define MATCHER_STACK_MAX 64             /* readings of the same text at once */
-#define MATCHER_DEPTH_MAX 256            /* rules inside each other */
+#define MATCHER_STACK_MAX 64             /* readings of the same text at once; more are dropped */
+#define MATCHER_DEPTH_MAX 256            /* rules inside each other; what goes deeper is not allowed */
 #define MASK_CACHE_BYTES  (8u << 20)     /* of one grammar; the oldest go */
 
 /* The tokens of a vocabulary, sorted by their bytes. Special ones have none. Read-only. */
@@ -23,12 +23,16 @@ void vocab_close(struct vocab *v);                       /* NULL is fine */
 /* Find the masks of all states where that is slow before anybody waits for them; on a thread that
  * may take its time, before others see g. 0; E_FULL: deadline or memory. */
 int  grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns, struct err *e);
+void mask_cache_free(struct mask_cache *c);              /* grammar_free's; NULL is fine */
 
 struct matcher;                          /* of one answer */
 /* g and v are borrowed. All matchers of one g are used by one thread at a time: they fill its
  * masks. NULL: out of memory. */
 struct matcher *matcher_open(struct grammar *g, const struct vocab *v);
 void matcher_close(struct matcher *m);                   /* NULL is fine */
+
+/* to stands where from does; both of one g and v. */
+void matcher_copy(struct matcher *to, const struct matcher *from);
 
 /* Text or a special token came. False: the grammar does not go on like this; m stays as it was. */
 bool matcher_take(struct matcher *m, int32_t id);
