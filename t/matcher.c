@@ -1,7 +1,8 @@
 /* matcher.c - a mask has the bits of exactly the ids that come, and what comes is the grammar's
  * text: against a slow recogniser that knows nothing of masks, frames and limits. */
-#include "automata.h"
+#include "automata_json.h"
 #include "count_alloc.h"
+#include "matcher_priv.h"
 #include "tap.h"
 #include "words_make.h"
 
@@ -113,7 +114,33 @@ static struct score walk(struct grammar *g, int n_walk, int n_step)
 #define SLOW_DEPTH 24
 #define SLOW_MAX   3000
 struct slow_stack { uint8_t n; uint16_t s[SLOW_DEPTH]; };
-struct slow { const struct grammar *g; int n; bool over; struct slow_stack at[SLOW_MAX]; };
+struct slow {
+    const struct grammar *g;
+    int  n;
+    bool over;
+    bool ends[AUTO_STATES];              /* the rule's end can be reached from there */
+    struct slow_stack at[SLOW_MAX];
+};
+
+static void slow_open(struct slow *w, const struct grammar *g)
+{
+    w->g = g;
+    w->n = 0;
+    w->over = false;
+    for (uint32_t s = 0; s < g->n_state; s++)
+        w->ends[s] = g->state[s].accept;
+    for (uint32_t round = 0; round < g->n_state; round++)
+        for (uint32_t s = 0; s < g->n_state; s++) {
+            const struct grammar_state *a = &g->state[s];
+
+            for (uint32_t k = a->edge; k < a[1].edge; k++)
+                w->ends[s] |= w->ends[g->edge[k].to];
+            for (uint32_t k = a->token; k < a[1].token; k++)
+                w->ends[s] |= w->ends[g->token[k].to];
+            for (uint32_t k = a->call; k < a[1].call; k++)
+                w->ends[s] |= w->ends[g->call[k].to] && w->ends[g->rule[g->call[k].rule]];
+        }
+}
 
 static void slow_put(struct slow *w, struct slow_stack k)
 {
@@ -142,6 +169,8 @@ static void slow_close(struct slow *w)
                 w->over = true;
                 continue;
             }
+            if (!w->ends[g->call[c].to])
+                continue;
             t.s[t.n - 1] = (uint16_t) g->call[c].to;
             t.s[t.n++] = (uint16_t) g->rule[g->call[c].rule];
             slow_put(w, t);
@@ -158,15 +187,14 @@ static bool slow_step(struct slow *w, uint8_t b)
     static struct slow next;
     const struct grammar *g = w->g;
 
-    next.g = g;
+    next = *w;
     next.n = 0;
-    next.over = w->over;
     for (int i = 0; i < w->n; i++) {
         struct slow_stack k = w->at[i];
         uint32_t          s = k.s[k.n - 1];
 
         for (uint32_t e = g->state[s].edge; e < g->state[s + 1].edge; e++) {
-            if (b < g->edge[e].lo || b > g->edge[e].hi)
+            if (b < g->edge[e].lo || b > g->edge[e].hi || !w->ends[g->edge[e].to])
                 continue;
             k.s[k.n - 1] = (uint16_t) g->edge[e].to;
             slow_put(&next, k);
@@ -198,9 +226,7 @@ static struct score compare(struct grammar *g, const char *of, int n_text)
         char            text[10];
         size_t          n = 0;
 
-        w.g = g;
-        w.n = 0;
-        w.over = false;
+        slow_open(&w, g);
         slow_put(&w, (struct slow_stack) { 1, { (uint16_t) g->rule[0] } });
         slow_close(&w);
         for (int tries = 0; tries < 40 && n < sizeof(text) && !w.over; tries++) {
@@ -268,9 +294,9 @@ static void random_grammars(void)
 {
     struct score all = { 0 }, texts = { 0 };
 
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < 100; i++) {
         struct grammar *g = random_grammar();
-        struct score    s = walk(g, 2, 12);
+        struct score    s = walk(g, 2, 8);
 
         all.n_step += s.n_step;
         all.n_set += s.n_set;
@@ -295,7 +321,7 @@ static void json(void)
     struct matcher *m;
     static const char text[] = "{\"a\": [1,-2, {\"\\u00e9\xc3\xa9\":\"\"}], \"b\":null}";
 
-    s = walk(g, 40, 40);
+    s = walk(g, 20, 30);
     printf("# %ld steps, %ld ids taken\n", s.n_step, s.n_set);
     is_int(s.n_bad, 0, "JSON: masks are what is taken");
     s = compare(g, "[]{}\",:1ae ", 2000);
@@ -310,11 +336,261 @@ static void json(void)
     automata_free(g);
 }
 
+/* root: '(' root ')' | 'x' */
+static struct grammar *nested(void)
+{
+    struct automata *a = automata_make();
+    uint32_t         s[4];
+
+    for (int i = 0; i < 4; i++)
+        s[i] = auto_state(a, i == 3);
+    auto_rule(a, s[0]);
+    auto_text(a, s[0], "(", s[1]);
+    auto_text(a, s[0], "x", s[3]);
+    auto_call(a, s[1], 0, s[2]);
+    auto_text(a, s[2], ")", s[3]);
+    return automata_end(a);
+}
+
+static void depth(void)
+{
+    struct grammar *g = nested();
+    struct matcher *m = matcher_open(g, vocab), *probe = matcher_open(g, vocab);
+    struct score    s = { 0 };
+    int             n = 0;
+
+    while (n < MATCHER_DEPTH_MAX && matcher_take_bytes(m, "(", 1)) {
+        if (++n > MATCHER_DEPTH_MAX - 4)
+            try_all(m, probe, &s);
+    }
+    is_int(n, MATCHER_DEPTH_MAX, "as deep as it may be");
+    ok(!matcher_take_bytes(m, "(", 1), "one deeper is not taken");
+    ok(matcher_take_bytes(m, "x", 1), "what is taken can be finished");
+    try_all(m, probe, &s);
+    is_int(s.n_bad, 0, "masks near the limit");
+    while (n > 0 && matcher_take_bytes(m, ")", 1))
+        n--;
+    ok(n == 0 && matcher_done(m) && matcher_stuck(m), "all of them closed");
+    matcher_close(m);
+    matcher_close(probe);
+    automata_free(g);
+}
+
+/* A rule without a text of less than two rules inside each other, and so on. */
+static struct grammar *deep(uint32_t n)
+{
+    struct automata *a = automata_make();
+    uint32_t         s[3] = { 0 };
+
+    for (uint32_t i = 0; i <= n; i++) {
+        for (int k = 0; k < 3; k++)
+            s[k] = auto_state(a, k == 2);
+        auto_rule(a, s[0]);
+        if (i < n)
+            auto_call(a, s[0], i + 1, s[1]);
+        else
+            auto_text(a, s[0], "x", s[1]);
+        auto_text(a, s[1], "a", s[2]);
+    }
+    return automata_end(a);
+}
+
+static void too_deep(void)
+{
+    for (uint32_t n = MATCHER_DEPTH_MAX; n <= MATCHER_DEPTH_MAX + 1; n++) {
+        struct grammar *g = deep(n);
+        struct err      e = { 0 };
+        uint32_t        mask[64] = { 0 }, n_set = 0;
+        struct matcher *m;
+        int             rc = grammar_warm(g, vocab, 0, &e);
+
+        ok(rc == (n > MATCHER_DEPTH_MAX ? E_INVALID : 0), "%u rules deep: %d %s", n, rc, e.msg);
+        m = matcher_open(g, vocab);
+        matcher_mask(m, mask);
+        for (int i = 0; i < 64; i++)
+            n_set += (uint32_t) __builtin_popcount(mask[i]);
+        ok((n_set > 0) == (rc == 0), "%u rules deep: %u ids", n, n_set);
+        matcher_close(m);
+        automata_free(g);
+    }
+}
+
+/* root: 'a' root | 'b'; and with an item as a rule: root: item root | 'b' */
+static void long_text(void)
+{
+    for (int items = 0; items < 2; items++) {
+        struct automata *a = automata_make();
+        struct grammar  *g;
+        struct matcher  *m;
+        uint32_t         s[4], mask[64];
+        long             before, n = 0;
+
+        for (int i = 0; i < 4; i++)
+            s[i] = auto_state(a, i == 2);
+        auto_rule(a, s[0]);
+        auto_rule(a, s[3]);
+        auto_text(a, s[0], "b", s[2]);
+        auto_text(a, s[3], "a", s[2]);
+        if (items)
+            auto_call(a, s[0], 1, s[1]);
+        else
+            auto_text(a, s[0], "a", s[1]);
+        auto_call(a, s[1], 0, s[2]);
+        g = automata_end(a);
+        m = matcher_open(g, vocab);
+        matcher_mask(m, mask);
+        matcher_take_bytes(m, "a", 1);
+        matcher_mask(m, mask);
+        before = n_alloc;
+        while (n < 100000 && matcher_take_bytes(m, "aaa", 3) && !matcher_done(m)) {
+            memset(mask, 0, sizeof(mask));
+            matcher_mask(m, mask);
+            n++;
+        }
+        is_int(n, 100000, "right recursion %d goes on and on", items);
+        ok(!COUNTS_ALLOC || n_alloc == before, "and takes no memory");
+        ok(matcher_take_bytes(m, "b", 1) && matcher_done(m), "and ends");
+        matcher_close(m);
+        automata_free(g);
+    }
+}
+
+/* More readings than there is room for: items a, aa, b, each followed by one of two ends, so that
+ * stacks tell all of the past. */
+static void many_readings(void)
+{
+    struct automata *a = automata_make();
+    struct grammar  *g;
+    struct matcher  *m;
+    struct score     s;
+    uint32_t         r = auto_state(a, false), b = auto_state(a, false), c = auto_state(a, false);
+    uint32_t         end = auto_state(a, true), x = auto_state(a, false);
+
+    auto_rule(a, r);
+    auto_text(a, r, "a", x);
+    auto_text(a, r, "x", end);
+    auto_call(a, x, 0, b);
+    auto_call(a, x, 0, c);
+    auto_text(a, b, "b", end);
+    auto_text(a, c, "c", end);
+    auto_text(a, c, "b", end);
+    g = automata_end(a);
+    s = walk(g, 1, 3);
+    is_int(s.n_bad, 0, "too many readings: masks are what is taken");
+    m = matcher_open(g, vocab);
+    ok(matcher_take_bytes(m, "aaaaaaaaaaaaaaaaaaaax", 21), "2^20 readings");
+    ok(!matcher_done(m), "not done");
+    matcher_close(m);
+    automata_free(g);
+}
+
+/* The same walk with hardly any room for masks. */
+static void small_cache(void)
+{
+    struct grammar *g = automata_json();
+    struct score    s, t;
+    uint32_t        was;
+
+    seed = 5;
+    s = walk(g, 10, 30);
+    was = seed;
+    automata_free(g);
+
+    g = automata_json();
+    seed = 5;
+    mask_cache(g, vocab)->bytes_max = 3000;
+    t = walk(g, 10, 30);
+    ok(g->masks->bytes > 0 && g->masks->bytes <= 3000, "%zu bytes of masks", g->masks->bytes);
+    is_int(t.n_bad, 0, "a small cache");
+    ok(t.n_step == s.n_step && t.n_set == s.n_set && was == seed, "as with a large one");
+    automata_free(g);
+
+    g = automata_json();
+    seed = 5;
+    mask_cache(g, vocab)->bytes_max = 0;
+    t = walk(g, 10, 30);
+    ok(g->masks->bytes == 0, "no masks");
+    is_int(t.n_bad, 0, "without a cache");
+    ok(t.n_step == s.n_step && t.n_set == s.n_set && was == seed, "as with one");
+    automata_free(g);
+}
+
+#if COUNTS_ALLOC
+/* The k-th allocation of all and those after it fail. */
+static void no_memory(void)
+{
+    struct grammar *g = NULL;
+    struct matcher *m = NULL;
+    struct vocab   *v;
+    struct err      e = { 0 };
+    uint32_t        want[64] = { 0 }, got[64];
+    long            k = 1, n_bad = 0;
+
+    g = automata_json();
+    m = matcher_open(g, vocab);
+    matcher_take_bytes(m, "[\"", 2);
+    matcher_mask(m, want);
+    matcher_close(m);
+    automata_free(g);
+
+    for (m = NULL; m == NULL && k < 100; k++) {
+        g = automata_json();
+        alloc_left = k;
+        m = matcher_open(g, vocab);
+        alloc_left = -1;
+        if (m == NULL)
+            automata_free(g);
+    }
+    ok(m != NULL && k > 5, "matcher_open fails %ld times", k - 2);
+    for (k = 1; m != NULL && k < 40; k++) {
+        matcher_close(m);
+        automata_free(g);
+        g = automata_json();
+        m = matcher_open(g, vocab);
+        matcher_take_bytes(m, "[\"", 2);
+        memset(got, 0, sizeof(got));
+        alloc_left = k;
+        matcher_mask(m, got);
+        alloc_left = -1;
+        n_bad += memcmp(want, got, sizeof(got)) != 0;
+    }
+    is_int(n_bad, 0, "the mask is the same without memory");
+    matcher_close(m);
+    automata_free(g);
+
+    for (k = 1, v = NULL; v == NULL && k < 100; k++) {
+        alloc_left = k;
+        n_bad += vocab_open(&v, tok, n_id, &e) != (v != NULL ? 0 : E_FULL);
+        alloc_left = -1;
+    }
+    ok(v != NULL && k > 5 && n_bad == 0, "vocab_open fails %ld times", k - 2);
+    vocab_close(v);
+
+    for (int rc = k = 1; rc != 0 && k < 100; k++) {
+        g = automata_json();
+        alloc_left = k;
+        rc = grammar_warm(g, vocab, 0, &e);
+        alloc_left = -1;
+        n_bad += rc != 0 && rc != E_FULL;
+        automata_free(g);
+    }
+    ok(k > 5 && k < 100 && n_bad == 0, "grammar_warm fails %ld times", k - 2);
+}
+#endif
+
 int main(void)
 {
     open_words();
     json();
     random_grammars();
+    depth();
+    too_deep();
+    long_text();
+    many_readings();
+    small_cache();
+#if COUNTS_ALLOC
+    no_memory();
+#endif
     vocab_close(vocab);
     tok_close(tok);
     return done_testing();

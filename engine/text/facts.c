@@ -1,4 +1,5 @@
-/* facts.c - which rules may be empty and what they can begin with, found once for a grammar. */
+/* facts.c - what is found once for a grammar: which rules may be empty, what they can begin with,
+ * and how deep each state must go at least before its rule can end. */
 #include "matcher_priv.h"
 
 #include <stdlib.h>
@@ -14,22 +15,123 @@ static bool may_end(const struct facts *f, uint32_t s)
     return f->state[s] & FACT_ENDS;
 }
 
-/* A state ends if an empty call leads to one that does. False: nothing new. */
-static bool find_ends(struct facts *f, const struct grammar *g)
+/* Who has to be looked at again when a state has changed: those with a way to it, and those that
+ * call a rule that begins with it. */
+struct ways {
+    uint32_t *begin, *in;                /* [n_state + 1], of states */
+    uint32_t *todo, n_todo;              /* [n_state] each at most once, as waits says */
+    uint8_t  *waits;                     /* [n_state] */
+};
+
+static void ways_close(struct ways *w)
 {
-    bool more = false;
+    free(w->begin);
+    free(w->in);
+    free(w->todo);
+    free(w->waits);
+}
 
-    for (uint32_t s = g->n_state; s-- > 0; ) {
-        for (uint32_t k = g->state[s].call; k < g->state[s + 1].call && !may_end(f, s); k++) {
-            const struct grammar_call *c = &g->call[k];
+static bool ways_open(struct ways *w, const struct grammar *g)
+{
+    const struct grammar_state *end = &g->state[g->n_state];
+    size_t                      n = g->n_state;
 
-            if (may_end(f, g->rule[c->rule]) && may_end(f, c->to)) {
-                f->state[s] |= FACT_ENDS;
-                more = true;
-            }
+    w->begin = calloc(n + 1, sizeof(*w->begin));
+    w->in = malloc(((size_t) end->edge + end->token + 2 * (size_t) end->call + 1)
+                   * sizeof(*w->in));
+    w->todo = malloc((n + 1) * sizeof(*w->todo));
+    w->waits = calloc(n + 1, 1);
+    if (w->begin == NULL || w->in == NULL || w->todo == NULL || w->waits == NULL)
+        return false;
+
+    for (uint32_t k = 0; k < end->edge; k++)
+        w->begin[g->edge[k].to]++;
+    for (uint32_t k = 0; k < end->token; k++)
+        w->begin[g->token[k].to]++;
+    for (uint32_t k = 0; k < end->call; k++) {
+        w->begin[g->call[k].to]++;
+        w->begin[g->rule[g->call[k].rule]]++;
+    }
+    for (uint32_t s = 0; s < n; s++)
+        w->begin[s + 1] += w->begin[s];
+
+    /* From where each list ends down to where it begins. */
+    for (uint32_t s = 0; s < n; s++) {
+        const struct grammar_state *a = &g->state[s];
+
+        for (uint32_t k = a->edge; k < a[1].edge; k++)
+            w->in[--w->begin[g->edge[k].to]] = s;
+        for (uint32_t k = a->token; k < a[1].token; k++)
+            w->in[--w->begin[g->token[k].to]] = s;
+        for (uint32_t k = a->call; k < a[1].call; k++) {
+            w->in[--w->begin[g->call[k].to]] = s;
+            w->in[--w->begin[g->rule[g->call[k].rule]]] = s;
         }
     }
-    return more;
+    return true;
+}
+
+static void wake(struct ways *w, uint32_t s)
+{
+    if (!w->waits[s])
+        w->todo[w->n_todo++] = s;
+    w->waits[s] = 1;
+}
+
+static uint16_t most(uint32_t a, uint32_t b)
+{
+    uint32_t m = a > b ? a : b;
+
+    return (uint16_t) (m < FACT_NEVER ? m : FACT_NEVER);
+}
+
+/* Look at a state with what is known of those behind it. False: nothing new. */
+static bool examine(struct facts *f, const struct grammar *g, uint32_t s)
+{
+    const struct grammar_state *a = &g->state[s];
+    uint16_t                    rise = may_end(f, s) ? 0 : f->rise[s];
+    uint8_t                     fact = f->state[s];
+
+    for (uint32_t k = a->edge; k < a[1].edge; k++)
+        rise = f->rise[g->edge[k].to] < rise ? f->rise[g->edge[k].to] : rise;
+    for (uint32_t k = a->token; k < a[1].token; k++)
+        rise = f->rise[g->token[k].to] < rise ? f->rise[g->token[k].to] : rise;
+    for (uint32_t k = a->call; k < a[1].call; k++) {
+        uint32_t start = g->rule[g->call[k].rule], to = g->call[k].to;
+        uint16_t way = f->state[to] & FACT_LEAF ? f->rise[start]
+                                                : most(f->rise[start] + 1u, f->rise[to]);
+
+        rise = way < rise ? way : rise;
+        if (may_end(f, start)) {
+            rise = f->rise[to] < rise ? f->rise[to] : rise;
+            fact |= may_end(f, to) ? FACT_ENDS : 0;
+        }
+    }
+    if (rise == f->rise[s] && fact == f->state[s])
+        return false;
+    f->rise[s] = rise;
+    f->state[s] = fact;
+    return true;
+}
+
+static bool find_ends(struct facts *f, const struct grammar *g)
+{
+    struct ways w = { 0 };
+    bool        done = ways_open(&w, g);
+
+    for (uint32_t s = 0; done && s < g->n_state; s++)
+        wake(&w, s);
+    while (done && w.n_todo > 0) {
+        uint32_t s = w.todo[--w.n_todo];
+
+        w.waits[s] = 0;
+        if (!examine(f, g, s))
+            continue;
+        for (uint32_t k = w.begin[s]; k < w.begin[s + 1]; k++)
+            wake(&w, w.in[k]);
+    }
+    ways_close(&w);
+    return done;
 }
 
 /* Of the state alone: the rules that it calls add theirs. */
@@ -39,7 +141,7 @@ static void first_here(const struct grammar *g, uint32_t s, uint64_t *first)
         for (uint32_t b = g->edge[k].lo; b <= g->edge[k].hi; b++)
             set(first, b);
     if (g->state[s].token < g->state[s + 1].token)
-        set(first, 256);
+        set(first, FACT_TOKEN);
 }
 
 void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
@@ -84,27 +186,12 @@ void facts_room_close(struct facts_room *r)
     free(r->todo);
 }
 
-static uint8_t state_facts(const struct grammar *g, uint32_t s)
-{
-    const struct grammar_state *a = &g->state[s], *b = a + 1;
-    bool                        more = a->edge < b->edge || a->token < b->token || a->call < b->call;
-
-    return (a->accept ? FACT_ENDS : 0) | (a->call < b->call ? FACT_CALLS : 0)
-           | (a->accept && !more ? FACT_LEAF : 0);
-}
-
-bool facts_open(struct facts *f, const struct grammar *g)
+static bool find_firsts(struct facts *f, const struct grammar *g)
 {
     struct facts_room room;
-    bool              done, more = true;
+    bool              done = facts_room_open(&room, g), more = done;
 
-    f->state = calloc(g->n_state + (size_t) 1, 1);
-    f->first = calloc(g->n_rule + (size_t) 1, sizeof(*f->first));
-    done = facts_room_open(&room, g) && f->state != NULL && f->first != NULL;
-    for (uint32_t s = 0; done && s < g->n_state; s++)
-        f->state[s] = state_facts(g, s);
-    while (done && find_ends(f, g)) { }
-    while (done && more) {
+    while (more) {
         more = false;
         for (uint32_t r = g->n_rule; r-- > 0; ) {
             uint64_t was[5];
@@ -115,14 +202,42 @@ bool facts_open(struct facts *f, const struct grammar *g)
         }
     }
     facts_room_close(&room);
-    if (!done)
-        facts_close(f);
     return done;
+}
+
+static uint8_t facts_here(const struct grammar *g, uint32_t s)
+{
+    const struct grammar_state *a = &g->state[s], *b = a + 1;
+    bool more = a->edge < b->edge || a->token < b->token || a->call < b->call;
+
+    return (a->accept ? FACT_ENDS : 0) | (a->call < b->call ? FACT_CALLS : 0)
+           | (a->accept && !more ? FACT_LEAF : 0);
+}
+
+bool facts_open(struct facts *f, const struct grammar *g)
+{
+    f->state = calloc(g->n_state + (size_t) 1, 1);
+    f->rise = malloc((g->n_state + (size_t) 1) * sizeof(*f->rise));
+    f->first = calloc(g->n_rule + (size_t) 1, sizeof(*f->first));
+    if (f->state == NULL || f->rise == NULL || f->first == NULL) {
+        facts_close(f);
+        return false;
+    }
+    for (uint32_t s = 0; s < g->n_state; s++) {
+        f->state[s] = facts_here(g, s);
+        f->rise[s] = FACT_NEVER;
+    }
+    if (!find_ends(f, g) || !find_firsts(f, g)) {
+        facts_close(f);
+        return false;
+    }
+    return true;
 }
 
 void facts_close(struct facts *f)
 {
     free(f->state);
+    free(f->rise);
     free(f->first);
     *f = (struct facts) { 0 };
 }

@@ -231,6 +231,7 @@ struct mask_cache *mask_cache(struct grammar *g, const struct vocab *v)
             return NULL;
         }
         g->masks = c;
+        g->masks_free = mask_cache_free;
     }
     if (c->vocab != v) {
         uint32_t *bits = malloc((n_words(v) + 1) * sizeof(*bits));
@@ -306,6 +307,9 @@ int grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns,
 
     if (c == NULL || seen == NULL || !facts_room_open(&room, g))
         rc = err_set(e, E_FULL, "grammar: out of memory");
+    else if (c->walk->facts.rise[g->rule[0]] > MATCHER_DEPTH_MAX)
+        rc = err_set(e, E_INVALID, "the grammar: every text has rules inside each other more than "
+                     "%d deep", MATCHER_DEPTH_MAX);
     else
         rc = warm(c, g, &room, seen, deadline_ns, e);
     facts_room_close(&room);

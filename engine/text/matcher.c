@@ -17,11 +17,11 @@ struct stacks {
 };
 
 struct matcher {
-    struct mask_cache *masks;
+    struct mask_cache  *masks;
     const struct vocab *vocab;
-    struct stacks     *now, *next, *back;
-    uint32_t           map[WALK_FRAME_MAX];      /* of the walk's frames: kept, or their new place */
-    struct stacks      room[3];
+    struct stacks      *now, *next, *back;
+    uint32_t            map[WALK_FRAME_MAX];      /* of the walk's frames: where they go */
+    struct stacks       room[3];
 };
 
 /* A reading of the text so far, and what it is where rules have ended. */

@@ -11,7 +11,8 @@
 #include "tok.h"
 
 #define MATCHER_STACK_MAX 64             /* readings of the same text at once; more are dropped */
-#define MATCHER_DEPTH_MAX 256            /* rules inside each other; what goes deeper is not allowed */
+#define MATCHER_DEPTH_MAX 256            /* rules inside each other; what can only end deeper is
+                                            not taken */
 #define MASK_CACHE_BYTES  (8u << 20)     /* of one grammar; the oldest go */
 
 /* The tokens of a vocabulary, sorted by their bytes. Special ones have none. Read-only. */
@@ -21,9 +22,9 @@ int  vocab_open(struct vocab **out, const struct tok *tok, int32_t n, struct err
 void vocab_close(struct vocab *v);                       /* NULL is fine */
 
 /* Find the masks of all states where that is slow before anybody waits for them; on a thread that
- * may take its time, before others see g. 0; E_FULL: deadline or memory. */
+ * may take its time, before others see g. 0; E_FULL: deadline or memory; E_INVALID: no text of g
+ * is so flat that it could ever be taken. */
 int  grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns, struct err *e);
-void mask_cache_free(struct mask_cache *c);              /* grammar_free's; NULL is fine */
 
 struct matcher;                          /* of one answer */
 /* g and v are borrowed. All matchers of one g are used by one thread at a time: they fill its

@@ -45,9 +45,12 @@ static inline bool vocab_is_special(const struct vocab *v, int32_t id)
 /* What is known of a grammar's states and rules at once. */
 enum { FACT_ENDS = 1, FACT_CALLS = 2, FACT_LEAF = 4 };
 /* ENDS: its rule may end here, perhaps with empty calls; CALLS: has some; LEAF: only ends. */
+#define FACT_NEVER (MATCHER_DEPTH_MAX + 1)
+#define FACT_TOKEN 256
 struct facts {
     uint8_t  *state;                     /* [n_state] */
-    uint64_t (*first)[5];                /* [n_rule] bytes that it can begin with; a token: 256 */
+    uint16_t *rise;                      /* [n_state] frames that the rule's end takes at least */
+    uint64_t (*first)[5];                /* [n_rule] bytes that it can begin with, FACT_TOKEN */
 };
 
 bool facts_open(struct facts *f, const struct grammar *g);      /* false: out of memory */
@@ -67,12 +70,14 @@ void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
 #define WALK_ITEM_MAX  (1u << 15)
 #define WALK_PART_MAX  (1u << 12)
 #define WALK_FRAME_MAX (1u << 15)
+#define WALK_TODO_MAX  (1u << 10)         /* rules entered and left between two bytes */
 #define WALK_HASH      (1u << 10)
 #define WALK_ROWS      64
 
 struct item  { uint32_t state, frame; };
 struct frame { uint32_t state, below, depth, same; };    /* same: next of its hash */
 struct part  { uint32_t bottom, of, item, n; };          /* of: the frame that it began with */
+struct seen  { uint32_t stamp, todo; };
 struct level {
     uint32_t part, n_part, n_item, n_frame;
     uint32_t step;                       /* edges taken in the bottom's rule, or fewer */
@@ -91,15 +96,17 @@ struct walk {
     uint32_t     n_item, n_part, n_frame;
     uint32_t     n_kept;                 /* frames that a new start leaves */
     uint32_t     n_clear;                /* times that all of it was made empty */
-    struct item  todo[MATCHER_STACK_MAX];
-    uint32_t     n_todo;
+    struct item  todo[WALK_TODO_MAX];
+    uint32_t     n_todo, stamp;
+    struct seen  seen[2 * WALK_TODO_MAX];        /* where todo has what, if of this stamp */
     uint32_t     depth_max;
     uint32_t     rise, width;            /* most frames and readings of a part so far */
     uint32_t     extra;                  /* edges taken in the bottom's rule without a byte */
-    bool         refused;                /* a frame, for its depth */
+    bool         refused;                /* something, for its depth */
     struct { uint32_t state, to[256]; } row[WALK_ROWS];
 };
 
+/* All that is taken can be finished without going deeper than depth_max. */
 struct walk *walk_open(const struct grammar *g);         /* NULL: out of memory */
 void walk_close(struct walk *w);                         /* NULL is fine */
 void walk_clear(struct walk *w, uint32_t depth_max);     /* frame 0 is left */
@@ -152,6 +159,7 @@ struct mask_cache {
 
 /* g's, made if it has none; v changes: the masks go. NULL: out of memory. */
 struct mask_cache *mask_cache(struct grammar *g, const struct vocab *v);
+void mask_cache_free(struct mask_cache *c);              /* NULL is fine */
 /* NULL: out of memory. Uses the walk. Valid until the next call. */
 const struct mask *mask_get(struct mask_cache *c, uint32_t state, uint32_t room);
 

@@ -55,6 +55,18 @@ void walk_clear(struct walk *w, uint32_t depth_max)
     w->refused = false;
 }
 
+/* Whether the rule can end from this state, so deep, without going too deep. */
+static bool fits(struct walk *w, uint32_t state, uint32_t depth)
+{
+    depth += w->facts.rise[state];
+    if (depth > w->depth_max) {
+        w->refused = true;
+        return false;
+    }
+    w->rise = depth > w->rise ? depth : w->rise;
+    return true;
+}
+
 uint32_t walk_push(struct walk *w, uint32_t state, uint32_t below)
 {
     uint32_t *b = bucket(w, state, below), depth = w->frame[below].depth + 1;
@@ -62,7 +74,7 @@ uint32_t walk_push(struct walk *w, uint32_t state, uint32_t below)
     for (uint32_t f = *b; f != NONE; f = w->frame[f].same)
         if (w->frame[f].state == state && w->frame[f].below == below)
             return f;
-    if (depth > w->depth_max || w->n_frame == WALK_FRAME_MAX) {
+    if (depth > w->depth_max || w->n_frame == WALK_FRAME_MAX || !fits(w, state, depth - 1)) {
         w->refused = true;
         return NONE;
     }
@@ -180,14 +192,34 @@ static const uint32_t *row_of(struct walk *w, uint32_t s)
     return w->row[i].to;
 }
 
+static void todo_clear(struct walk *w)
+{
+    w->n_todo = 0;
+    if (++w->stamp == 0) {
+        memset(w->seen, 0, sizeof(w->seen));
+        w->stamp = 1;
+    }
+}
+
 static void todo_put(struct walk *w, uint32_t state, uint32_t frame)
 {
-    for (uint32_t i = 0; i < w->n_todo; i++)
-        if (w->todo[i].state == state && w->todo[i].frame == frame)
+    uint32_t i = (state * 2654435761u ^ frame * 2246822519u) >> 15;
+
+    for (;; i++) {
+        struct seen *k = &w->seen[i & (2 * WALK_TODO_MAX - 1)];
+
+        if (k->stamp != w->stamp) {
+            if (w->n_todo >= WALK_TODO_MAX / 4)
+                w->width = MATCHER_STACK_MAX;
+            if (w->n_todo == WALK_TODO_MAX)
+                return;
+            *k = (struct seen) { w->stamp, w->n_todo };
+            w->todo[w->n_todo++] = (struct item) { state, frame };
             return;
-    w->width = w->n_todo + 1 > w->width ? w->n_todo + 1 : w->width;
-    if (w->n_todo < MATCHER_STACK_MAX)
-        w->todo[w->n_todo++] = (struct item) { state, frame };
+        }
+        if (w->todo[k->todo].state == state && w->todo[k->todo].frame == frame)
+            return;
+    }
 }
 
 static void item_put(struct walk *w, uint32_t first, uint32_t state, uint32_t frame)
@@ -195,14 +227,17 @@ static void item_put(struct walk *w, uint32_t first, uint32_t state, uint32_t fr
     for (uint32_t i = first; i < w->n_item; i++)
         if (w->item[i].state == state && w->item[i].frame == frame)
             return;
-    if (w->n_item < WALK_ITEM_MAX && w->n_item - first < MATCHER_STACK_MAX)
-        w->item[w->n_item++] = (struct item) { state, frame };
+    if (!fits(w, state, w->frame[frame].depth) || w->n_item == WALK_ITEM_MAX
+        || w->n_item - first == MATCHER_STACK_MAX)
+        return;
+    w->item[w->n_item++] = (struct item) { state, frame };
+    w->width = w->n_item - first > w->width ? w->n_item - first : w->width;
 }
 
 /* The readings of a part before the next symbol, rules that have ended left. */
 static void todo_begin(struct walk *w, const struct part *q)
 {
-    w->n_todo = 0;
+    todo_clear(w);
     for (uint32_t i = q->item; i < q->item + q->n; i++) {
         struct item t = w->item[i];
 
@@ -220,7 +255,7 @@ static void todo_begin(struct walk *w, const struct part *q)
 static void todo_enter(struct walk *w, struct item t, uint32_t bottom, uint32_t sym)
 {
     const struct grammar *g = w->g;
-    uint32_t              bit = sym < 256 ? sym : 256, f;
+    uint32_t              bit = sym < 256 ? sym : FACT_TOKEN, f;
 
     for (uint32_t k = g->state[t.state].call; k < g->state[t.state + 1].call; k++) {
         const struct grammar_call *c = &g->call[k];
@@ -248,8 +283,8 @@ static void part_step(struct walk *w, const struct part *q, uint32_t sym)
         && (t.frame == q->bottom || !(fact & FACT_ENDS))) {
         uint32_t to = row_of(w, t.state)[sym];
 
-        if (to != NONE && w->n_item < WALK_ITEM_MAX)
-            w->item[w->n_item++] = (struct item) { to, t.frame };
+        if (to != NONE)
+            item_put(w, first, to, t.frame);
         return;
     }
     todo_begin(w, q);
@@ -311,8 +346,9 @@ void walk_tokens(struct walk *w, void (*put)(void *arg, int32_t id), void *arg)
             uint32_t s = w->todo[i].state;
 
             for (uint32_t j = g->state[s].token; j < g->state[s + 1].token; j++)
-                put(arg, g->token[j].id);
-            todo_enter(w, w->todo[i], w->part[k].bottom, 256);
+                if (fits(w, g->token[j].to, w->frame[w->todo[i].frame].depth))
+                    put(arg, g->token[j].id);
+            todo_enter(w, w->todo[i], w->part[k].bottom, FACT_TOKEN);
         }
     }
 }
