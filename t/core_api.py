@@ -379,10 +379,7 @@ def leaving(s):
     t = threading.Thread(target=lambda: late.append(
         fetch(s.url + TEXT, {**FOREVER, "n": 32}, **{"X-Request-Id": "late"})))
     t.start()
-    for _ in range(1000):
-        if s.metric("vllm:num_requests_running") == 32:
-            break
-        time.sleep(0.02)
+    until(lambda: s.metric("vllm:num_requests_running") == 32)
     same(fetch(s.url + "/admin/drain", {})[0], 200, "drain")
     load = json.loads(fetch(s.url + "/load")[2])
     same((load["ready"], load["draining"], load["running"]), (False, True, 32), "/load says so")
@@ -391,7 +388,7 @@ def leaving(s):
          "what runs can be aborted")
     t.join()
     same(json.loads(late[0][2])["error"]["code"], "request_aborted", "and is told so")
-    same(s.engine.wait(20), 0, "the engine ends")
+    same(s.engine.wait(LIMIT), 0, "the engine ends")
 
 
 def abort_early():
@@ -407,7 +404,7 @@ def abort_early():
             time.sleep(0.01)
         return r[0], json.loads(r[2])
 
-    with Stack() as s:
+    with Stack(model=None) as s:
         SOCK = s.sock
         half = Call("POST", CHAT, {"messages": LONG}, None, "half", "--no-end")
         same(abort("half"), (200, {"aborted": 1}), "abort: the body is under way")
