@@ -143,7 +143,7 @@ static void no_file(void)
     unlink(path);
     ok(keyring_open(&k, path, &secret, &e) != 0, "no file: %s", e.msg);
     is_int(mkfifo(path, 0600), 0, "a pipe,");
-    alarm(10);
+    alarm(120);
     ok(keyring_open(&k, path, &secret, &e) != 0 && strstr(e.msg, "not a regular file") != NULL,
        "in words: %s", e.msg);
     alarm(0);
