@@ -194,22 +194,6 @@ static void test_left_recursion(void)
     }
 }
 
-/* depth parentheses inside each other. */
-static struct grammar *nested(int depth)
-{
-    struct buf      b = { 0 };
-    struct grammar *g;
-
-    buf_str(&b, "root ::= ");
-    for (int i = 0; i < depth; i++)
-        buf_str(&b, "(\"a\" ");
-    for (int i = 0; i < depth; i++)
-        buf_str(&b, ")?");
-    g = compile(b.p, b.n);
-    buf_free(&b);
-    return g;
-}
-
 /* n rules, a chain from the root to the last. */
 static struct grammar *chain(int n)
 {
@@ -227,13 +211,17 @@ static struct grammar *chain(int n)
 
 static void test_limits(void)
 {
-    struct grammar *g = nested(EBNF_DEPTH_MAX);
-    struct buf      b = { 0 };
+    struct buf      b = text_many("root ::= ", "(\"a\"", ")?", 9 + 6 * EBNF_DEPTH_MAX);
+    struct grammar *g = compile(b.p, b.n);
 
     ok(g != NULL && text_matches(g, "aaaa", 4), "parentheses as deep as may be %s", err.msg);
     grammar_free(g);
-    g = nested(EBNF_DEPTH_MAX + 1);
-    ok(g == NULL && err.code == E_FULL, "one deeper: %s", err.msg);
+    buf_free(&b);
+    b = text_many("root ::= ", "(\"a\"", ")?", 9 + 6 * (EBNF_DEPTH_MAX + 1));
+    g = compile(b.p, b.n);
+    ok(g == NULL && err.code == E_FULL && strstr(err.msg, "more than 128 parentheses") != NULL,
+       "one deeper: %s", err.msg);
+    buf_free(&b);
 
     g = chain(GRAMMAR_RULE_MAX);
     ok(g != NULL && text_matches(g, "aaaa", 4) && !text_matches(g, "aaz", 3),
@@ -243,9 +231,7 @@ static void test_limits(void)
     ok(g == NULL && err.code == E_FULL && strstr(err.msg, "rules") != NULL, "one more: %s",
        err.msg);
 
-    buf_str(&b, "root ::= \"a\" #");
-    while (b.n < EBNF_BYTES_MAX)
-        buf_str(&b, "x");
+    b = text_many("root ::= \"a\" #", "x", "", EBNF_BYTES_MAX);
     g = compile(b.p, b.n);
     ok(g != NULL, "as long as may be %s", err.msg);
     grammar_free(g);
@@ -254,6 +240,39 @@ static void test_limits(void)
     ok(g == NULL && err.code == E_FULL && strstr(err.msg, "262144") != NULL, "one byte longer: %s",
        err.msg);
     buf_free(&b);
+}
+
+/* As in t/regex.c: 50 ms, of which a busy machine may make seconds. */
+static void test_bombs(void)
+{
+    static const struct { const char *begin, *middle, *end; size_t n; } bombs[] = {
+        { "root ::= (\"a\"|\"b\")* \"a\" ", "(\"a\"|\"b\")", "", 4000 },
+        { "a ::= \"x\"\nroot ::= ", "a ", "", EBNF_BYTES_MAX },
+        { "root ::= \"a\"", "|\"a\"", "", EBNF_BYTES_MAX },
+        { "root ::= \"b\"", "|\"a\" root", "", EBNF_BYTES_MAX },
+        { "root ::= ", "[^a]", "", EBNF_BYTES_MAX },
+        { "root ::= ", "[\\p{L}]", "", EBNF_BYTES_MAX },
+        { "root ::= ", "(", "\"a\"){9}", 1000 },
+        { "root ::= ", "(", "\"a\"*)*", 800 },
+        { "a ::= b{65535}\nb ::= c{65535}\nc ::= \"x\" root?\nroot ::= a{65535}", " ", "", 100 },
+        { "root ::= \"a\"", " #\n", "", EBNF_BYTES_MAX },
+    };
+
+    for (size_t i = 0; i < sizeof(bombs) / sizeof(bombs[0]); i++) {
+        struct buf           b = text_many(bombs[i].begin, bombs[i].middle, bombs[i].end,
+                                           bombs[i].n);
+        uint64_t             from = text_now_ns();
+        struct grammar_make *m = grammar_make(from + 50000000);
+        struct grammar      *g;
+
+        err = (struct err) { 0 };
+        grammar_compile(&g, m, ebnf_gram(m, b.p, b.n), &err);
+        ok((g != NULL || err.code == E_FULL) && text_now_ns() - from < 5000000000,
+           "%s %s: %s", text_shown(bombs[i].begin), text_shown(bombs[i].middle), err.msg);
+        grammar_make_free(m);
+        grammar_free(g);
+        buf_free(&b);
+    }
 }
 
 /* Cut at each byte: a grammar or words, never anything else. */
@@ -282,6 +301,7 @@ int main(void)
     test_errors();
     test_left_recursion();
     test_limits();
+    test_bombs();
     test_cut();
     return done_testing();
 }

@@ -5,6 +5,8 @@
 #include "buf.h"
 #include "grammar_run.h"
 
+#include <time.h>
+
 /* p is a text of g; g keeps its promises. */
 static bool text_matches(const struct grammar *g, const char *p, size_t n)
 {
@@ -37,6 +39,30 @@ static const char *text_shown(const char *s)
             b[i].p[k] = '?';
     buf_put(&b[i], "", 1);
     return b[i].p;
+}
+
+/* begin, then middle as often as n bytes allow, then end as often. */
+__attribute__((unused))
+static struct buf text_many(const char *begin, const char *middle, const char *end, size_t n)
+{
+    struct buf b = { 0 };
+    size_t     times = (n - strlen(begin)) / (strlen(middle) + strlen(end));
+
+    buf_str(&b, begin);
+    for (size_t i = 0; i < times; i++)
+        buf_str(&b, middle);
+    for (size_t i = 0; i < times; i++)
+        buf_str(&b, end);
+    return b;
+}
+
+__attribute__((unused))
+static uint64_t text_now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
 }
 
 #endif

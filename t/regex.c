@@ -4,8 +4,6 @@
 #include "regex.h"
 #include "tap.h"
 
-#include <time.h>
-
 #define TEXT_MAX 12
 
 enum how { WHOLE, PART, JSON, JSON_PART };
@@ -250,36 +248,22 @@ static void test_nothing(void)
     }
 }
 
-/* begin, then middle as often as n bytes allow, then end as often. */
-static struct buf many(const char *begin, const char *middle, const char *end, size_t n)
-{
-    struct buf b = { 0 };
-    size_t     times = (n - strlen(begin)) / (strlen(middle) + strlen(end));
-
-    buf_str(&b, begin);
-    for (size_t i = 0; i < times; i++)
-        buf_str(&b, middle);
-    for (size_t i = 0; i < times; i++)
-        buf_str(&b, end);
-    return b;
-}
-
 static void test_limits(void)
 {
-    struct buf      b = many("", "(a", ")?", 4 * REGEX_DEPTH_MAX);
+    struct buf      b = text_many("", "(a", ")?", 4 * REGEX_DEPTH_MAX);
     struct grammar *g = compile(b.p, b.n, WHOLE);
 
     ok(g != NULL && text_matches(g, "aaa", 3) && !text_matches(g, "ab", 2), "groups as deep as may "
        "be %s", err.msg);
     grammar_free(g);
     buf_free(&b);
-    b = many("", "(a", ")?", 4 * (REGEX_DEPTH_MAX + 1));
+    b = text_many("", "(a", ")?", 4 * (REGEX_DEPTH_MAX + 1));
     g = compile(b.p, b.n, WHOLE);
     ok(g == NULL && err.code == E_FULL && strstr(err.msg, "character 257: more than 128 groups"),
        "one deeper: %s", err.msg);
     buf_free(&b);
 
-    b = many("", "a", "", REGEX_BYTES_MAX);
+    b = text_many("", "a", "", REGEX_BYTES_MAX);
     g = compile(b.p, b.n - 1, WHOLE);
     ok(g != NULL && text_matches(g, b.p, b.n - 1) && !text_matches(g, b.p, b.n - 2),
        "65,535 letters %s", err.msg);
@@ -289,14 +273,6 @@ static void test_limits(void)
     ok(g == NULL && err.code == E_FULL && strstr(err.msg, "65536 bytes") != NULL,
        "a byte too many: %s", err.msg);
     buf_free(&b);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
 }
 
 /* What would take for ever, or all memory, is refused for its size, or in time: 50 ms are given,
@@ -322,19 +298,19 @@ static void test_bombs(void)
     };
 
     for (size_t i = 0; i < sizeof(bombs) / sizeof(bombs[0]); i++) {
-        struct buf b = many(bombs[i].begin, bombs[i].middle, bombs[i].end, bombs[i].n);
+        struct buf b = text_many(bombs[i].begin, bombs[i].middle, bombs[i].end, bombs[i].n);
 
         if (b.p[0] == '[')
             buf_str(&b, "]");
         for (enum how how = WHOLE; how <= JSON_PART; how++) {
-            uint64_t             from = now_ns();
+            uint64_t             from = text_now_ns();
             struct grammar_make *m = grammar_make(from + 50000000);
             struct grammar      *g;
 
             err = (struct err) { 0 };
             grammar_compile(&g, m, regex_gram(m, b.p, b.n, how >= JSON ? REGEX_JSON : REGEX_PLAIN,
                                               how & PART), &err);
-            ok((g != NULL || err.code == E_FULL) && now_ns() - from < 5000000000,
+            ok((g != NULL || err.code == E_FULL) && text_now_ns() - from < 5000000000,
                "%s%s%s ... %s", bombs[i].begin, bombs[i].middle, bombs[i].end, err.msg);
             grammar_make_free(m);
             grammar_free(g);

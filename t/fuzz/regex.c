@@ -3,22 +3,15 @@
 #include "regex.h"
 
 #include "../grammar_text.h"
-#include "buf.h"
-
-#include <string.h>
-#include <time.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
 static struct grammar *compile(const uint8_t *p, size_t n, enum regex_as as, bool search)
 {
-    struct timespec      t;
-    struct err           e = { 0 };
+    struct grammar_make *m = grammar_make(text_now_ns() + 50000000);
     struct grammar      *g;
-    struct grammar_make *m;
+    struct err           e = { 0 };
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    m = grammar_make((uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec + 50000000);
     if (grammar_compile(&g, m, regex_gram(m, (const char *) p, n, as, search), &e) < 0
         && ((e.code != E_INVALID && e.code != E_FULL) || e.msg[0] == '\0'
             || !utf8_valid(e.msg, strlen(e.msg))))
