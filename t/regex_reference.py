@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Random regular expressions against Python's re, which they are written for a second time.
+"""Random regular expressions, and GBNF of the same languages, against Python's re, which they are
+written for a second time.
 
-usage: t/regex_reference.py [patterns] [seed]      default 10000; prints TAP
+usage: t/regex_reference.py [patterns] [seed]      default 12500; prints TAP
 
 Texts are matches that follow the expression, changed here and there, and random ones. In the
 spelling of JSON strings a text is allowed if it is what json.dumps writes of a text that matches.
@@ -17,7 +18,7 @@ import warnings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MATCH = os.path.join(ROOT, os.environ.get("TEST_BUILD", "build"), "t/helpers/gram_match")
-COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 10000
+COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 12500
 SEED = int(sys.argv[2]) if len(sys.argv) > 2 else 1
 CHARS = list("abcABz019_- .]^{\"\\/\n\t\r\b\f\v\x00\x01\x1f\x7f") + list("éßΣ中\u2028\u00a0😀𐀀")
 SPECIAL = set("\\^$.|?*+()[{")
@@ -25,15 +26,11 @@ CLASSES = {"d": "0123456789", "w": "abz_09A", "s": " \t\n\r\f\v"}
 
 
 class Pattern:
-    """What one expression is: as we read it, as re does, and texts that follow it."""
+    """What one expression is: as we read it, as re does, as GBNF; and texts that follow it."""
 
-    def __init__(self, ours, theirs, make, anchored=False, counts=0):
-        self.ours, self.theirs, self.make = ours, theirs, make
+    def __init__(self, ours, theirs, gbnf, make, anchored=False, counts=0):
+        self.ours, self.theirs, self.gbnf, self.make = ours, theirs, gbnf, make
         self.anchored, self.counts = anchored, counts       # counts inside each other
-
-
-def same(text, make, anchored=False):
-    return Pattern(text, text, make, anchored)
 
 
 def char(rng, special):
@@ -57,14 +54,14 @@ def char(rng, special):
 
 def one_char(rng):
     c, ours, theirs = char(rng, SPECIAL)
-    return Pattern(ours, theirs, lambda: c)
+    return Pattern(ours, theirs, '"%s"' % "".join("\\U%08x" % ord(x) for x in c)
+                   if rng.random() < 0.5 or c in '\\"\n' else '"%s"' % c, lambda: c)
 
 
 def one_class(rng):
-    name = rng.choice("dws")
-    if rng.random() < 0.3:
-        return same("\\" + name.upper(), lambda: rng.choice(CHARS))
-    return same("\\" + name, lambda: rng.choice(CLASSES[name]))
+    name = rng.choice("dwsDWS")
+    text = "\\" + name
+    return Pattern(text, text, "[%s]" % text, lambda: rng.choice(CLASSES.get(name, CHARS)))
 
 
 def one_set(rng):
@@ -94,7 +91,7 @@ def one_set(rng):
         ours, theirs = "-" + ours, "-" + theirs
     likely = [c for c in likely if not "\ud800" <= c <= "\udfff"]
     no = "^" if rng.random() < 0.3 else ""
-    return Pattern("[%s%s]" % (no, ours), "[%s%s]" % (no, theirs),
+    return Pattern("[%s%s]" % (no, ours), "[%s%s]" % (no, theirs), "[%s%s]" % (no, ours),
                    lambda: rng.choice(CHARS if no else likely))
 
 
@@ -104,8 +101,8 @@ def count(rng, p):
     mark, least, most = rng.choice([("*", 0, 3), ("+", 1, 3), ("?", 0, 1),
                                     ("{%d}" % low, low, low), ("{%d,}" % low, low, low + 2),
                                     ("{%d,%d}" % (low, high), low, high)])
-    mark += rng.choice(["", "", "?"])
-    return Pattern(p.ours + mark, p.theirs + mark,
+    lazy = rng.choice(["", "", "?"])
+    return Pattern(p.ours + mark + lazy, p.theirs + mark + lazy, p.gbnf + mark,
                    lambda: "".join(p.make() for _ in range(rng.randint(least, most))), False,
                    p.counts + 1)
 
@@ -114,25 +111,23 @@ def group(rng, p):
     opener = rng.choice([("(", "("), ("(?:", "(?:"), ("(?<n%d>", "(?P<n%d>"), ("(?P<n%d>",) * 2])
     rng.number += 1
     ours, theirs = (o % rng.number if "%" in o else o for o in opener)
-    return Pattern(ours + p.ours + ")", theirs + p.theirs + ")", p.make, p.anchored, p.counts)
+    gbnf = "(%s)" % p.gbnf
+    if rng.random() < 0.5:
+        gbnf = "rule-%d" % rng.number
+        rng.rules += "%s ::= %s\n" % (gbnf, p.gbnf)
+    return Pattern(ours + p.ours + ")", theirs + p.theirs + ")", gbnf, p.make, p.anchored, p.counts)
 
 
-def alternatives(rng, parts):
-    return Pattern("|".join(p.ours for p in parts), "|".join(p.theirs for p in parts),
-                   lambda: rng.choice(parts).make(), any(p.anchored for p in parts),
-                   max(p.counts for p in parts))
-
-
-def sequence(parts):
-    return Pattern("".join(p.ours for p in parts), "".join(p.theirs for p in parts),
-                   lambda: "".join(p.make() for p in parts), any(p.anchored for p in parts),
-                   max([0] + [p.counts for p in parts]))
+def joined(parts, with_, make):
+    return Pattern(with_.join(p.ours for p in parts), with_.join(p.theirs for p in parts),
+                   (with_ or " ").join(p.gbnf for p in parts), make,
+                   any(p.anchored for p in parts), max([0] + [p.counts for p in parts]))
 
 
 def item(rng, depth):
     kind = rng.random()
     if kind < 0.08:
-        return Pattern(*rng.choice([("^", "^"), ("$", "\\Z")]), lambda: "", True)
+        return Pattern(*rng.choice([("^", "^"), ("$", "\\Z")]), "", lambda: "", True)
     if depth > 0 and kind < 0.35:
         p = group(rng, anything(rng, depth - 1))
     elif kind < 0.5:
@@ -140,21 +135,23 @@ def item(rng, depth):
     elif kind < 0.6:
         p = one_class(rng)
     elif kind < 0.65:
-        p = same(".", lambda: rng.choice(CHARS))
+        p = Pattern(".", ".", "[^\\n]", lambda: rng.choice(CHARS))
     else:
         p = one_char(rng)
     if rng.random() < 0.3 and p.counts < 2:     # re takes a lifetime for more
         if p.anchored:
-            return Pattern(p.ours + "?", p.theirs + "?", lambda: rng.choice([p.make(), ""]), True,
-                           p.counts)
+            return Pattern(p.ours + "?", p.theirs + "?", "", lambda: rng.choice([p.make(), ""]),
+                           True, p.counts)
         return count(rng, p)
     return p
 
 
 def anything(rng, depth):
-    rows = [sequence([item(rng, depth) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4]))])
-            for _ in range(rng.choice([1, 1, 1, 2, 3]))]
-    return alternatives(rng, rows)
+    rows = []
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        row = [item(rng, depth) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4]))]
+        rows.append(joined(row, "", lambda row=row: "".join(p.make() for p in row)))
+    return joined(rows, "|", lambda: rng.choice(rows).make())
 
 
 def changed(rng, text):
@@ -230,13 +227,17 @@ def ok(cond, name):
 def check(kind, n, rng):
     lines, want = [], []
     for _ in range(n):
-        rng.number = 0
+        rng.number, rng.rules = 0, ""
         p = anything(rng, 3)
+        while kind == "ebnf" and p.anchored:
+            rng.rules = ""
+            p = anything(rng, 3)
         texts = texts_of(rng, p)
         if kind.endswith("json"):
             texts = [spelled(t) for t in texts] + [respelled(rng, t) for t in texts[:6]] + texts[:3]
         theirs = re.compile(p.theirs, re.ASCII)
-        lines.append({"kind": kind, "pattern": p.ours, "texts": texts})
+        lines.append({"kind": kind, "texts": texts, "pattern":
+                      p.ours if kind != "ebnf" else "%sroot ::= %s" % (rng.rules, p.gbnf)})
         want.append(wanted(kind, theirs, texts))
     got = run(lines)
     bad = n_yes = 0
@@ -271,8 +272,8 @@ def check_categories():
 
 def main():
     warnings.simplefilter("ignore", FutureWarning)
-    for i, kind in enumerate(("regex", "search", "regex_json", "search_json")):
-        check(kind, COUNT // 4, random.Random(SEED * 4 + i))
+    for i, kind in enumerate(("regex", "search", "regex_json", "search_json", "ebnf")):
+        check(kind, COUNT // 5, random.Random(SEED * 5 + i))
     check_categories()
     print("1..%d" % n_test)
     sys.exit(failed != 0)
