@@ -1,5 +1,6 @@
 /* grammar.c - what comes out of grammar_compile, run by a chart that is written here and compared
  * with a recogniser that works on the pieces themselves; sizes of known automata; every limit. */
+#include "grammar_priv.h"
 #include "grammar_run.h"
 #include "tap.h"
 
@@ -223,11 +224,193 @@ static void refusals(void)
     refused(m, grammar_text(m, "a"), E_INVALID, "first");
 }
 
+/* Each automaton as small as it can be, equal ends shared, also between rules. */
+static void minimal(void)
+{
+    struct grammar_make *m = grammar_make(0);
+    gram                 ab = chars(m, 'a', 'b');
+    struct grammar      *g = compiled(m, grammar_seq(m, grammar_repeat(m, ab, 0, -1),
+                                                     grammar_seq(m, grammar_text(m, "a"),
+                                                                 grammar_repeat(m, ab, 3, 3))));
+    int32_t              r, s;
+
+    is_int(g->n_state, 16, "(a|b)*a(a|b){3}: which of the last four were a");
+    grammar_free(g);
+
+    m = grammar_make(0);
+    g = compiled(m, grammar_alt(m, grammar_text(m, "abx"), grammar_text(m, "cbx")));
+    is_int(g->n_state, 4, "abx|cbx: one tail");
+    is_int(g->state[1].edge - g->state[0].edge, 2, "two edges");
+    grammar_free(g);
+
+    m = grammar_make(0);
+    g = compiled(m, grammar_alt(m, chars(m, 'a', 'c'), chars(m, 'd', 'f')));
+    is_int(g->state[1].edge - g->state[0].edge, 1, "ranges that touch are one edge");
+    grammar_free(g);
+
+    m = grammar_make(0);                 /* ( r ) or xyz, [ s ] or xyz */
+    r = grammar_rule(m);
+    s = grammar_rule(m);
+    grammar_define(m, r, grammar_alt(m, grammar_text(m, "xyz"),
+                                     grammar_seq(m, grammar_text(m, "("),
+                                                 grammar_seq(m, grammar_call(m, r),
+                                                             grammar_text(m, ")")))));
+    grammar_define(m, s, grammar_alt(m, grammar_text(m, "xyz"),
+                                     grammar_seq(m, grammar_text(m, "["),
+                                                 grammar_seq(m, grammar_call(m, s),
+                                                             grammar_text(m, "]")))));
+    g = compiled(m, grammar_alt(m, grammar_call(m, r), grammar_call(m, s)));
+    is_int(g->n_state, 10, "two rules of three states, the root's one, and x, xy and xyz once");
+    is_int(g->n_rule, 3, "three rules");
+    YES(g, "((xyz))");
+    YES(g, "[xyz]");
+    NO(g, "([xyz])");
+    grammar_free(g);
+}
+
+/* A text of so many letters, called so often: has it a rule of its own? */
+static uint32_t rules_of(int letters, int calls)
+{
+    struct grammar_make *m = grammar_make(0);
+    int32_t              r = grammar_rule(m);
+    gram                 all = grammar_empty(m);
+    struct grammar      *g;
+    uint32_t             n;
+
+    grammar_define(m, r, grammar_bytes(m, "abcdefghijklmnopqrstuvwxyz", (size_t) letters));
+    for (int i = 0; i < calls; i++)
+        all = grammar_seq(m, all, grammar_call(m, r));
+    g = compiled(m, all);
+    n = g->n_rule;
+    grammar_free(g);
+    return n;
+}
+
+static void copied(void)
+{
+    struct grammar_make *m = grammar_make(0);
+    int32_t              r = grammar_rule(m), unused = grammar_rule(m);
+    struct grammar      *g;
+
+    is_int(rules_of(26, 1), 1, "a rule called once is copied");
+    is_int(rules_of(26, 2), 2, "one called twice is not");
+    is_int(rules_of(15, 2), 1, "unless it is tiny");
+    is_int(rules_of(16, 2), 2, "of 16 steps at most");
+    is_int(rules_of(15, 16), 1, "and so are all its copies");
+    is_int(rules_of(15, 17), 2, "of 256 steps at most");
+
+    grammar_define(m, r, grammar_text(m, "r"));
+    grammar_define(m, unused, grammar_alt(m, grammar_empty(m), grammar_call(m, unused)));
+    g = compiled(m, grammar_repeat(m, grammar_call(m, r), 0, 0));
+    is_int(g->n_rule, 1, "a rule that nobody calls is not there, nor looked at");
+    is_int(g->n_state, 1, "and nothing of it");
+    grammar_free(g);
+}
+
+static void empty_rules(void)
+{
+    struct grammar_make *m = grammar_make(0);
+    int32_t              r = grammar_rule(m), s;
+    struct grammar      *g;
+
+    grammar_define(m, r, grammar_alt(m, grammar_empty(m), grammar_seq(m, grammar_text(m, "("),
+                         grammar_seq(m, grammar_call(m, r), grammar_text(m, ")")))));
+    g = compiled(m, grammar_seq(m, grammar_call(m, r), grammar_call(m, r)));
+    YES(g, "");
+    YES(g, "(())()");
+    NO(g, "()()()");
+    is_int(g->n_rule, 2, "a rule that may be empty, called where it is not");
+    ok(g->state[g->rule[0]].accept && !g->state[g->rule[1]].accept, "only the root accepts \"\"");
+    grammar_free(g);
+
+    m = grammar_make(0);                 /* s has no text, so an end behind it is none */
+    r = grammar_rule(m);
+    s = grammar_rule(m);
+    grammar_define(m, s, grammar_seq(m, grammar_text(m, "("), grammar_call(m, s)));
+    grammar_define(m, r, grammar_alt(m, grammar_text(m, "x"),
+                                     grammar_seq(m, grammar_call(m, s), grammar_text(m, "y"))));
+    g = compiled(m, grammar_call(m, r));
+    is_int(g->n_state, 2, "a rule without a text is dropped, and what only it leads to");
+    is_int(g->n_rule, 1, "with all its calls");
+    grammar_free(g);
+}
+
+static void tokens(void)
+{
+    struct grammar_make *m = grammar_make(0);
+    gram                 any = grammar_repeat(m, grammar_alt(m, grammar_token(m, 50),
+                                              grammar_alt(m, grammar_token(m, 7),
+                                                          grammar_text(m, "x"))), 0, -1);
+    struct grammar      *g = compiled(m, grammar_seq(m, any, grammar_token(m, 1 << 20)));
+    const int            text[] = { RUN_TOKEN + 7, 'x', RUN_TOKEN + 50, RUN_CALL };
+
+    is_int(g->n_state, 2, "tokens are edges");
+    is_int(g->state[1].token, 3, "three of them");
+    is_int(g->token[2].id, 1 << 20, "ascending");
+    ok(!run_takes(g, text, 3) && run_to(g, g->rule[0], RUN_TOKEN + 7) == 0, "7, x, 50: no end");
+    grammar_free(g);
+}
+
+static void alike(void)
+{
+    static const int     sym[] = { 'a', 'b', 'c' };
+    struct grammar_make *m = grammar_make(0);
+    struct grammar      *g = compiled(m, rep(m, "a", 0, 5000));
+
+    is_int(g->n_state, 5001, "a{0,5000}: a state each");
+    is_int(g->n_alike, GRAMMAR_LOOK + 2, "alike but for the last %d", GRAMMAR_LOOK + 1);
+    is_int(g->state[0].alike, g->state[5000 - GRAMMAR_LOOK - 1].alike, "65 to go: as at first");
+    ok(g->state[0].alike != g->state[5000 - GRAMMAR_LOOK].alike, "with 64 not");
+    grammar_free(g);
+
+    for (int n = GRAMMAR_LOOK - 1; n <= GRAMMAR_LOOK + 1; n += 2) {
+        int class[2 * GRAMMAR_LOOK + 8], n_class;
+
+        m = grammar_make(0);
+        g = compiled(m, grammar_alt(m,
+            grammar_seq(m, grammar_text(m, "a"), grammar_seq(m, rep(m, "a", n, n),
+                                                             grammar_text(m, "b"))),
+            grammar_seq(m, grammar_text(m, "b"), grammar_seq(m, rep(m, "a", n, n),
+                                                             grammar_text(m, "c")))));
+        int a = run_to(g, g->rule[0], 'a'), b = run_to(g, g->rule[0], 'b');
+
+        is_int(g->state[a].alike == g->state[b].alike, n > GRAMMAR_LOOK,
+               "states that differ after %d bytes", n);
+        n_class = run_classes(g, class, GRAMMAR_LOOK + 1, sym, 3);
+        is_int(g->n_alike, n_class, "%d classes, as found plainly", n_class);
+        grammar_free(g);
+    }
+}
+
+/* Rows of pieces as long as may be, leaning to either side. */
+static void deep(void)
+{
+    for (int left = 0; left < 2; left++) {
+        struct grammar_make *m = grammar_make(0);
+        gram                 a = grammar_text(m, "a"), all = a, any = a;
+        struct grammar      *g;
+
+        for (int i = 1; i < 60000; i++)
+            all = left ? grammar_seq(m, all, a) : grammar_seq(m, a, all);
+        for (int i = 1; i < 60000; i++)
+            any = left ? grammar_alt(m, any, a) : grammar_alt(m, a, any);
+        g = compiled(m, grammar_seq(m, all, any));
+        is_int(g->n_state, 60002, "60,000 in a row, and 60,000 alternatives");
+        grammar_free(g);
+    }
+}
+
 int main(void)
 {
     basics();
     nested();
     utf8();
     refusals();
+    minimal();
+    copied();
+    empty_rules();
+    tokens();
+    alike();
+    deep();
     return done_testing();
 }

@@ -229,6 +229,27 @@ static void random_text(int *sym, int *n)
         sym[i] = draw(10) == 0 ? RUN_TOKEN + draw(2) : 'a' + draw(draw(6) == 0 ? 5 : 3);
 }
 
+/* No two states may be equal, and those alike are those that agree for so long. */
+static bool minimal(const struct grammar *g)
+{
+    int  sym[16], n = 0, *class = calloc(g->n_state, sizeof(int));
+    bool good;
+
+    for (int c = 'a' - 1; c <= 'g'; c++)
+        sym[n++] = c;
+    for (int i = 0; i < 2; i++)
+        sym[n++] = RUN_TOKEN + i;
+    for (uint32_t r = 1; r < g->n_rule; r++)
+        sym[n++] = RUN_CALL + (int) r;
+    good = run_classes(g, class, INT32_MAX, sym, n) == (int) g->n_state;
+    good &= run_classes(g, class, GRAMMAR_LOOK + 1, sym, n) == (int) g->n_alike;
+    for (uint32_t s = 0; s < g->n_state; s++)
+        for (uint32_t t = 0; t < s; t++)
+            good &= (class[s] == class[t]) == (g->state[s].alike == g->state[t].alike);
+    free(class);
+    return good;
+}
+
 struct count { int grammars, refused_left, refused_empty, texts, taken, bad; };
 
 static void try_one(struct count *c)
@@ -265,8 +286,11 @@ static void try_one(struct count *c)
         grammar_free(g);
         return;
     }
-    if (rc != 0 || (broken = run_broken(g)) != NULL) {
-        printf("# %s\n", rc != 0 ? e.msg : broken);
+    broken = rc != 0 ? e.msg : run_broken(g);
+    if (broken == NULL && !minimal(g))
+        broken = "not minimal";
+    if (broken != NULL) {
+        printf("# %s\n", broken);
         c->bad++;
         grammar_free(g);
         return;

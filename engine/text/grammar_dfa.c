@@ -243,8 +243,8 @@ static int put_edge(struct subsets *s, uint32_t lo, uint32_t hi, const uint32_t 
     return 0;
 }
 
-/* The byte edges of a state: each range leads to the subset of all that its edges lead to. */
-static int put_edges(struct subsets *s)
+/* Edges that overlap: each range of bytes leads to the subset of all that its edges lead to. */
+static int put_ranges(struct subsets *s)
 {
     uint8_t  part[256];
     uint32_t n_part = cut_ranges(s, part), at[257] = { 0 }, lo = 0;
@@ -272,6 +272,18 @@ static int put_edges(struct subsets *s)
             return E_FULL;
         lo = hi + 1;
     }
+    return 0;
+}
+
+/* The byte edges of a state. Most have one member with edges, whose ranges are apart. */
+static int put_edges(struct subsets *s)
+{
+    for (uint32_t i = 1; i < s->edge.n; i++)
+        if (s->edge.p[i].lo <= s->edge.p[i - 1].hi)
+            return put_ranges(s);
+    for (uint32_t i = 0; i < s->edge.n; i++)
+        if (put_edge(s, s->edge.p[i].lo, s->edge.p[i].hi, &s->edge.p[i].to, 1) < 0)
+            return E_FULL;
     return 0;
 }
 

@@ -19,7 +19,7 @@
 
 #define GRAMMAR_NFA_MAX    (1u << 19)    /* states of all NFAs */
 #define GRAMMAR_RAW_MAX    (4 * GRAMMAR_STATE_MAX)
-#define GRAMMAR_EDGE_MAX   (1u << 20)    /* of all automata, before they are minimal */
+#define GRAMMAR_EDGE_MAX   (1u << 20)    /* of each kind in all automata, before they are minimal */
 #define GRAMMAR_SUBSET_MAX (1u << 22)    /* NFA states in all subsets of one rule */
 #define GRAMMAR_LIT_MAX    (1u << 20)    /* bytes of all literals and names */
 #define GRAMMAR_SET_MAX    (1u << 14)    /* different sets of characters */
