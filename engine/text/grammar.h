@@ -4,9 +4,9 @@
  * repetitions and rules that may call each other; schema.c, regex.c and ebnf.c are its writers,
  * matcher.h runs what comes out. Every rule becomes one minimal DFA whose edges are ranges of
  * bytes, special tokens, and calls of rules; equal states of two rules are one. A rule that is not
- * recursive is copied into its callers if one place alone calls it, or it is tiny. Left recursion is
- * refused, right and middle recursion are fine. All sizes have limits, nothing recurses on input.
- * Pieces and compilation take at most 160 MiB, what comes out 32 MiB. */
+ * recursive is copied into its callers if one place alone calls it, or if it is tiny. Left
+ * recursion is refused, right and middle recursion are fine. All sizes have limits, nothing
+ * recurses on input. Writing and compiling take at most 160 MiB, what comes out at most 32 MiB. */
 #ifndef TEXT_GRAMMAR_H
 #define TEXT_GRAMMAR_H
 
