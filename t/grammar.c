@@ -1,7 +1,7 @@
 /* grammar.c - what comes out of grammar_compile, run by a chart that is written here and compared
  * with a recogniser that works on the pieces themselves; sizes of known automata; every limit. */
 #include "grammar_priv.h"
-#include "grammar_run.h"
+#include "grammar_plain.h"
 #include "tap.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* grammar_random.c - thousands of small random grammars, each also kept as a table of nodes. What
  * a node matches is filled in until nothing changes, which needs no automaton and minds no kind of
  * recursion; grammar_compile must agree on every text tried, and on what it refuses. */
-#include "grammar_run.h"
+#include "grammar_plain.h"
 #include "tap.h"
 
 enum { NODE_MAX = 24, RULE_MAX = 4, TEXT_MAX = 8 };
