@@ -40,4 +40,8 @@ bool chat_asks_to_think(const struct json *messages);
 int  chat_variant_detect(const char *dir, enum chat_variant *v, bool *known, bool *found,
                          struct err *e);
 
+/* The order of an object's keys in the template: by their lower case. As strcmp; 0 for equal ones,
+ * which keep the order they came in. */
+int chat_key_cmp(struct slice a, struct slice b);
+
 #endif

@@ -33,7 +33,7 @@ static uint32_t next_lower(struct key *k)
     return lower(c) + 1;
 }
 
-static int key_cmp(struct slice a, struct slice b)
+int chat_key_cmp(struct slice a, struct slice b)
 {
     struct key ka = { .left = a }, kb = { .left = b };
     uint32_t   x, y;
@@ -56,7 +56,8 @@ static void sort(const struct json **v, size_t n)
             size_t b = a_end, b_end = a_end + run < n ? a_end + run : n;
 
             for (size_t k = at; k < b_end; k++)
-                to[k] = a < a_end && (b == b_end || key_cmp(from[a]->key, from[b]->key) <= 0)
+                to[k] = a < a_end
+                        && (b == b_end || chat_key_cmp(from[a]->key, from[b]->key) <= 0)
                         ? from[a++] : from[b++];
         }
         was = from;
