@@ -215,6 +215,7 @@ ngx_http_infer_send_header(ngx_http_infer_ctx_t *ctx)
     }
 
     r->headers_out.status = head.status;
+    r->disable_not_modified = 1;        /* If-Match and the like: for files */
 
     if (head.body_bytes != WIRE_BODY_UNKNOWN) {
         r->headers_out.content_length_n = head.body_bytes;

@@ -628,3 +628,37 @@ location = /v1/messages { infer_pass echo; limit_req zone=b; limit_req_status 42
 ["^POST ", '^\{"type":"error","error":\{"type":"overloaded_error",', "^POST ",
  '^\{"type":"error","error":\{"type":"rate_limit_error",',
  '^\{"error":\{"message":"[^"]+","type":"service_unavailable_error"']
+
+=== TEST 56: conditions and ranges are for files, not for answers
+--- config
+location / { infer_pass echo; }
+--- pipelined_requests eval
+["POST /stream/2\nx", "POST /x\nx", "GET /x"]
+--- more_headers
+If-Match: "x"
+If-None-Match: *
+If-Modified-Since: Thu, 01 Jan 1970 00:00:01 GMT
+If-Unmodified-Since: Thu, 01 Jan 1970 00:00:01 GMT
+If-Range: "x"
+Range: bytes=0-1
+--- error_code eval
+[200, 200, 200]
+--- response_body_like eval
+["^data: POST /stream/2\n", "^POST /x\n", "^GET /x\n"]
+
+=== TEST 57: nginx's filters over a stream: text replaced, recoded, framed
+--- http_config
+charset_map koi8-r utf-8 { F0 D09F; EF D09E; F3 D0A1; F4 D0A2; }
+--- config
+location / {
+    infer_pass echo;
+    sub_filter_types *; sub_filter_once off; sub_filter POST 'ПОСТ'; sub_filter data: 'DATA:';
+    charset koi8-r; source_charset utf-8; charset_types *; override_charset on;
+    ssi on; ssi_types *; add_before_body /none; addition_types *;
+}
+location = /none { return 200 ""; }
+--- request
+POST /stream/3
+x
+--- response_body_like eval
+"^(DATA: \xf0\xef\xf3\xf4 /stream/3\n\n)"
