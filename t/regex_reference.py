@@ -240,8 +240,11 @@ def check(kind, n, rng):
                       p.ours if kind != "ebnf" else "%sroot ::= %s" % (rng.rules, p.gbnf)})
         want.append(wanted(kind, theirs, texts))
     got = run(lines)
-    bad = n_yes = 0
+    bad = large = n_yes = 0
     for line, g, w in zip(lines, got, want):
+        if isinstance(g, dict) and "too large" in g["error"]:
+            large += 1
+            continue
         if isinstance(g, dict) and "no text" in g["error"]:
             g = [0] * len(w)
         n_yes += sum(w)
@@ -249,8 +252,8 @@ def check(kind, n, rng):
             bad += 1
             if bad <= 5:
                 print("# %s\n#   ours %s\n#   want %s" % (json.dumps(line), g, w))
-    ok(bad == 0, "%s: %d expressions, %d texts, %d of them match" %
-       (kind, n, sum(map(len, want)), n_yes))
+    ok(bad == 0 and large <= n // 200, "%s: %d expressions, %d too large, %d texts, %d match" %
+       (kind, n, large, sum(map(len, want)), n_yes))
 
 
 def check_categories():

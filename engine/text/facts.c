@@ -144,8 +144,9 @@ static void first_here(const struct grammar *g, uint32_t s, uint64_t *first)
         set(first, FACT_TOKEN);
 }
 
-void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
-                 struct facts_room *r, uint64_t *first)
+/* The states that stand where this one does, with empty calls between: r->todo. How many. */
+static uint32_t near(const struct facts *f, const struct grammar *g, uint32_t state,
+                     struct facts_room *r)
 {
     uint32_t n = 0;
 
@@ -156,19 +157,32 @@ void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
     r->todo[n++] = state;
     r->mark[state] = r->stamp;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t s = r->todo[i];
+        const struct grammar_state *a = &g->state[r->todo[i]];
 
-        first_here(g, s, first);
-        for (uint32_t k = g->state[s].call; k < g->state[s + 1].call; k++) {
-            const struct grammar_call *c = &g->call[k];
+        for (uint32_t k = a->call; k < a[1].call; k++) {
+            uint32_t to = g->call[k].to;
 
-            for (int j = 0; j < 5; j++)
-                first[j] |= f->first[c->rule][j];
-            if (may_end(f, g->rule[c->rule]) && r->mark[c->to] != r->stamp) {
-                r->mark[c->to] = r->stamp;
-                r->todo[n++] = c->to;
+            if (may_end(f, g->rule[g->call[k].rule]) && r->mark[to] != r->stamp) {
+                r->mark[to] = r->stamp;
+                r->todo[n++] = to;
             }
         }
+    }
+    return n;
+}
+
+void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
+                 struct facts_room *r, uint64_t *first)
+{
+    uint32_t n = near(f, g, state, r);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct grammar_state *a = &g->state[r->todo[i]];
+
+        first_here(g, r->todo[i], first);
+        for (uint32_t k = a->call; k < a[1].call; k++)
+            for (int j = 0; j < 5; j++)
+                first[j] |= f->first[g->call[k].rule][j];
     }
 }
 
@@ -186,22 +200,49 @@ void facts_room_close(struct facts_room *r)
     free(r->todo);
 }
 
+/* A rule that this one may begin with and that nobody has come to; NONE. */
+static uint32_t left_call(const struct facts *f, const struct grammar *g, uint32_t rule,
+                          struct facts_room *r, const uint8_t *seen)
+{
+    uint32_t n = near(f, g, g->rule[rule], r);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct grammar_state *a = &g->state[r->todo[i]];
+
+        for (uint32_t k = a->call; k < a[1].call; k++)
+            if (!seen[g->call[k].rule])
+                return g->call[k].rule;
+    }
+    return NONE;
+}
+
+/* No rule begins with itself, so each can come behind those that it begins with. */
 static bool find_firsts(struct facts *f, const struct grammar *g)
 {
     struct facts_room room;
-    bool              done = facts_room_open(&room, g), more = done;
+    uint32_t         *way = malloc((g->n_rule + (size_t) 1) * sizeof(*way)), n = 0;
+    uint8_t          *seen = calloc(g->n_rule + (size_t) 1, 1);
+    bool              done = facts_room_open(&room, g) && way != NULL && seen != NULL;
 
-    while (more) {
-        more = false;
-        for (uint32_t r = g->n_rule; r-- > 0; ) {
-            uint64_t was[5];
+    for (uint32_t r = 0; done && r < g->n_rule; r++) {
+        if (seen[r])
+            continue;
+        for (way[n++] = r; n > 0; ) {
+            uint32_t at = way[n - 1], left;
 
-            memcpy(was, f->first[r], sizeof(was));
-            facts_first(f, g, g->rule[r], &room, f->first[r]);
-            more |= memcmp(was, f->first[r], sizeof(was)) != 0;
+            seen[at] = 1;
+            left = left_call(f, g, at, &room, seen);
+            if (left != NONE) {
+                way[n++] = left;
+            } else {
+                facts_first(f, g, g->rule[at], &room, f->first[at]);
+                n--;
+            }
         }
     }
     facts_room_close(&room);
+    free(way);
+    free(seen);
     return done;
 }
 

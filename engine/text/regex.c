@@ -396,11 +396,14 @@ static int parse(struct regex *r)
     return r->n.set.full ? fail(r, E_FULL, from, "sets have too many ranges") : 0;
 }
 
-/* The texts that match as a whole, or where some part does. */
+/* The texts that match as a whole, or where some part does; all do if the empty text is such a part
+ * at one end at least, and saying so saves a detour. */
 static gram found(struct regex *r, const struct part *p, bool search)
 {
     gram any = search ? grammar_repeat(r->m, any_but(r, ""), 0, -1) : r->empty, g = NOTHING;
 
+    if (search && (p->null[0] || p->null[BEGIN] || p->null[END]))
+        return any;
     for (int i = 0; i < PLACES; i++)
         if (p->g[i] != NOTHING)
             g = alt(r, g, seq(r, i & BEGIN ? r->empty : any,
