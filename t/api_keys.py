@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, "t/helpers")
-from env import BUILD, Stack, done, ok, same  # noqa: E402
+from env import BUILD, LIMIT, Stack, done, ok, same, until  # noqa: E402
 
 ALICE, ALICE2, BOB, OPS = "sk-alice-0001", "sk-alice-0002", "sk-bob-000001", "sk-operator-01"
 LONG = "An old tale of the sea. " * 12
@@ -20,7 +19,7 @@ def call(s, path, key=None, body=None, name="Authorization"):
     head = {"Content-Type": "application/json"} if body is not None else {}
     if key is not None:
         head[name] = f"Bearer {key}" if name == "Authorization" else key
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=LIMIT)
     c.request("GET" if body is None else "POST", path,
               None if body is None else json.dumps(body), head)
     r = c.getresponse()
@@ -60,7 +59,7 @@ def doors(s):
     for key in ("", ALICE[:-1], ALICE + "x", ALICE.upper(), "alice", "Bearer"):
         same(call(s, "/v1/models", key)[0], 401, f"{key!r} is no key")
     same(call(s, "/v1/models", ALICE, name="x-api-key")[0], 200, "x-api-key is as good")
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=LIMIT)
     c.request("GET", "/v1/models", headers={"Authorization": "Basic Zm9v", "x-api-key": ALICE})
     same(c.getresponse().status, 200, "beside another authorization too")
     c.close()
@@ -79,22 +78,17 @@ def tenants(s):
 
 def reload(s, path):
     def wait(key, code):
-        end = time.time() + 5
-        while call(s, "/v1/models", key)[0] != code and time.time() < end:
-            time.sleep(0.02)
-        return call(s, "/v1/models", key)[0]
+        return until(lambda: call(s, "/v1/models", key)[0] == code)
 
     with open(path, "w") as f:
         f.write(f"{BOB} bob\n{OPS} ops admin\nsk-carol-00001\n")
     s.engine.send_signal(signal.SIGHUP)
-    same(wait("sk-carol-00001", 200), 200, "SIGHUP brings a new key")
+    ok(wait("sk-carol-00001", 200), "SIGHUP brings a new key")
     same(call(s, "/v1/models", ALICE)[0], 401, "and one that is gone is gone")
     with open(path, "w") as f:
         f.write(f"{ALICE} alice\nshort\n")
     s.engine.send_signal(signal.SIGHUP)
-    end = time.time() + 5
-    while ":2: a key has" not in s.log("inferd.log") and time.time() < end:
-        time.sleep(0.02)
+    until(lambda: ":2: a key has" in s.log("inferd.log"))
     same((call(s, "/v1/models", ALICE)[0], call(s, "/v1/models", BOB)[0]), (401, 200),
          "a wrong file changes nothing, and the log says where")
 
@@ -113,7 +107,7 @@ def main():
         os.unlink(f.name)
 
     p = subprocess.run([f"{BUILD}/inferd", "serve", "models/demo", "--uds", "build/t/keys.sock",
-                        "--api-key-file", f.name], capture_output=True, text=True, timeout=20)
+                        "--api-key-file", f.name], capture_output=True, text=True, timeout=LIMIT)
     ok(p.returncode == 1 and f.name in p.stderr, "without its file the engine does not start")
     done()
 

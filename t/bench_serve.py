@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import BUILD, Stack, done, free_port, ok, same
+from env import BUILD, LIMIT, Stack, done, free_port, ok, same
 
 DIST = [f"{q}_{m}_ms" for m in ("ttft", "tpot", "itl", "e2el")
         for q in ("mean", "median", "std", "p50", "p90", "p99")]
@@ -19,7 +19,7 @@ def bench(url, *args):
     with tempfile.NamedTemporaryFile(suffix=".json") as f:
         p = subprocess.run([f"{BUILD}/inferd", "bench", "serve", "--url", url, "--random-vocab",
                             "1024", "--result-file", f.name, *map(str, args)],
-                           capture_output=True, text=True, timeout=120)
+                           capture_output=True, text=True, timeout=3 * LIMIT)
         text = f.read()
     return p, json.loads(text) if text else None
 
@@ -39,8 +39,8 @@ def closed(s):
     """Eight at once, all of one length: what the server counted is what we say."""
     before = [s.metric(n) for n in NAMES]
     p, r = bench(s.url + TEXT, "--num-prompts", 40, "--max-concurrency", 8, "--random-input-len", 50,
-                 "--random-output-len", 20, "--num-warmups", 0, "--goodput", "ttft:60000",
-                 "e2el:60000", "--seed", 1)
+                 "--random-output-len", 20, "--num-warmups", 0, "--goodput", "ttft:600000",
+                 "e2el:600000", "--seed", 1)
     prompt, out, ended, ttft, n_ttft, e2e = [s.metric(n) - b for n, b in zip(NAMES, before)]
     same(p.returncode, 0, "a closed loop" + p.stderr)
     same((r["completed"], r["failed"], r["errors"], r["short_answers"]), (40, 0, {}, 0), "all done")
@@ -48,13 +48,13 @@ def closed(s):
     same((prompt, out, ended, n_ttft), (40 * 50, 40 * 20, 40, 40), "as the server counted them")
     ok(r["mean_ttft_ms"] >= 1e3 * ttft / 40 - 1, "nobody's first token is older than the server's: "
        f"{r['mean_ttft_ms']:.1f} and {1e3 * ttft / 40:.1f} ms")
-    ok(abs(r["mean_e2el_ms"] - 1e3 * e2e / 40) < 0.5 * r["mean_e2el_ms"] + 20,
+    ok(1e3 * e2e / 40 - 1 <= r["mean_e2el_ms"] < 10 * 1e3 * e2e / 40 + 1000,
        f"E2EL {r['mean_e2el_ms']:.1f} ms, the server's {1e3 * e2e / 40:.1f}")
     want = r["mean_e2el_ms"] - r["mean_ttft_ms"]
     ok(abs(19 * r["mean_tpot_ms"] - want) < 0.01 * want, "TPOT is (E2EL - TTFT) / 19")
-    ok(0.94 * r["mean_tpot_ms"] <= r["mean_itl_ms"] <= 1.5 * r["mean_tpot_ms"], "nearly the mean"
-       f" ITL, {r['mean_itl_ms']:.2f} and {r['mean_tpot_ms']:.2f} ms: an event for a token, mostly,"
-       " and one for the end")
+    ok(0.94 * r["mean_tpot_ms"] <= r["mean_itl_ms"] <= 19.1 * r["mean_tpot_ms"], "an event for a"
+       f" token or for some, and one for the end: ITL {r['mean_itl_ms']:.2f} ms, TPOT"
+       f" {r['mean_tpot_ms']:.2f}")
     same(r["request_goodput"], r["request_throughput"], "goals that nobody misses")
     ok(abs(r["output_throughput"] * r["duration"] - 800) < 1, "throughput is over the whole run")
     ok(all(r[d] >= 0 for d in DIST) and all(r[f"p50_{m}_ms"] <= r[f"p90_{m}_ms"]
@@ -71,7 +71,7 @@ def opened(s):
                  "--goodput=ttft:0.001", "--num-warmups", 2)
     prompt, out = [s.metric(n) - b for n, b in zip(NAMES, before)][:2]
     same((p.returncode, r["completed"]), (0, 30), "an open loop" + p.stderr)
-    ok(2 <= r["duration"] < 20, f"30 requests at 15 a second: {r['duration']:.2f} s")
+    ok(2 <= r["duration"], f"30 requests at 15 a second: {r['duration']:.2f} s")
     ok(32 * 40 <= prompt <= 32 * 80 and 32 * 5 <= out <= 32 * 15, "lengths in their range")
     ok(0 < prompt - r["total_input_tokens"] <= 2 * 80 and 0 < out - r["total_output_tokens"] <= 30,
        "warm-ups are not counted")
@@ -125,7 +125,7 @@ def failures(s):
     refused(["--random-range-ratio"], s.url + TEXT, "--random-range-ratio", "1")
 
 
-with Stack(serve_args=["--max-model-len", "512"]) as s, tempfile.TemporaryDirectory() as d:
+with Stack(serve_args=["--max-model-len", "512"], wait="1s") as s, tempfile.TemporaryDirectory() as d:
     closed(s)
     opened(s)
     chat(s)

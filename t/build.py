@@ -11,12 +11,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import Stack, done, ok
+from env import LIMIT, Stack, done, ok, until
 
 SRC = os.path.abspath("build/nginx-src")
 FEW = "--error-log-path=stderr --with-cc-opt='-O0 -g0' " + " ".join(
@@ -37,7 +36,7 @@ def chat(url):
     req = urllib.request.Request(url + "/v1/chat/completions", ASK,
                                  {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(req, timeout=30) as r:
+        with urllib.request.urlopen(req, timeout=LIMIT) as r:
             return r.read().decode()
     except OSError as e:
         return str(e)
@@ -64,14 +63,12 @@ def use(name, nginx, module):
         s.nginx.send_signal(signal.SIGHUP)
         for t in threads:
             t.join()
-        end = time.time() + 20
-        while old & set(s.workers()) and time.time() < end:
-            time.sleep(0.05)
+        until(lambda: not old & set(s.workers()))
         ok(len(got) == 8 and all(map(whole, got)), f"{name}: streams under reload")
         ok(not old & set(s.workers()) and whole(chat(s.url)), f"{name}: new workers serve")
 
         s.nginx.send_signal(signal.SIGQUIT)
-        ok(s.nginx.wait(20) == 0, f"{name}: ends")
+        ok(s.nginx.wait(LIMIT) == 0, f"{name}: ends")
         bad = re.findall(r".*\[(?:alert|crit|emerg)\].*|.*exited on signal.*",
                          s.log("error.log"))
         ok(not bad, f"{name}: no alert {bad[:3]}")

@@ -7,14 +7,14 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import BUILD, done, ok, same
+from env import BUILD, LIMIT, done, ok, same
 
 BIG = "bench/configs/gemma-4-26B-A4B-it"
 
 
 def run(*args, stdin=""):
     return subprocess.run([f"{BUILD}/inferd", *args], input=stdin, capture_output=True, text=True,
-                          timeout=60)
+                          timeout=LIMIT)
 
 
 def refused(words, *args):
@@ -113,7 +113,7 @@ def cut(d):
 
 
 for args in ([], ["ask"], ["ask", "a", "b"], ["stop", "now"], ["other"]):
-    p = subprocess.run(["tools/demo-server", *args], capture_output=True, text=True, timeout=60)
+    p = subprocess.run(["tools/demo-server", *args], capture_output=True, text=True, timeout=LIMIT)
     ok(p.returncode == 2 and p.stderr.startswith("usage: ") and p.stdout == "",
        f"demo-server {' '.join(args)}: usage")
 

@@ -7,11 +7,11 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import Stack, done, free_port, ok, same
+from env import LIMIT, Stack, done, free_port, ok, same
 
 PAGE = """<!doctype html><meta charset=utf-8><p id=out></p><script>
 (async () => {
-  const body = {model: 'demo', stream: true, seed: 1, max_tokens: 600, ignore_eos: true,
+  const body = {model: 'demo', stream: true, seed: 1, max_tokens: 3500, ignore_eos: true,
                 prompt: 'Hello!'};      // long enough that a browser cannot take it for one piece
   const r = await fetch('/v1/completions', {method: 'POST', body: JSON.stringify(body),
                         headers: {'content-type': 'application/json'}});
@@ -62,9 +62,9 @@ with Stack(extra=f"location /report {{ proxy_pass http://127.0.0.1:{port}; }}") 
                                "--disable-dev-shm-usage", f"--user-data-dir={s.dir}/chrome",
                                "--remote-debugging-port=0", s.url + "/static/page.html"],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ok(came.wait(60), "the page finished its stream")
+    ok(came.wait(3 * LIMIT), "the page finished its stream")
     chrome.terminate()
-    chrome.wait(10)
+    chrome.wait(LIMIT)
     ok(report.get("type", "").startswith("text/event-stream"), "content type")
     ok(len(report.get("text", "")) > 20, "text was shown")
     print("#", report.get("text"))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(__file__)
 sys.path[:0] = [os.path.join(HERE, "helpers"), os.path.join(HERE, "../tools/demo")]
-from env import Stack, done, ok, same
+from env import LIMIT, Stack, done, ok, same
 
 import openai
 import toolbox
@@ -35,7 +35,7 @@ CALL = ("get_weather", {"city": "Paris"})
 
 
 def post(port, body, uri="/v1/chat/completions"):
-    c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     c.request("POST", uri, json.dumps(body), {"Content-Type": "application/json"})
     r = c.getresponse()
     return r.status, r.read().decode()

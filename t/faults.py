@@ -12,7 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import BUILD, Stack, done, ok, same
+from env import BUILD, LIMIT, Stack, done, ok, same
 from wire import (HEARTBEAT, OPTIONAL, PAD, REP_ALIVE, REP_DATA, REP_END, REP_HEAD, REP_STATS,
                   REQ_CANCEL, REQ_END, REQ_HEAD, Side, hello, pair)
 
@@ -232,7 +232,7 @@ PLAYS = {name.replace(" ", "-").replace(",", ""): (want, play) for name, want, p
 
 def ask(port, uri):
     """502, whole, broken, or what came instead."""
-    c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     try:
         c.request("POST", uri, b"{}")
         r = c.getresponse()
@@ -290,13 +290,13 @@ class Loading(Stack):
              self.sock, "--kv-cache-memory-bytes", "96m"], stdout=log, stderr=log,
             env=dict(os.environ, LD_PRELOAD=self.dir + "/slow.so"))
 
-    def wait_ready(self, limit=20):
+    def wait_ready(self, limit=LIMIT):
         pass                                # that is what is tested
 
 
 def get(port, method, uri, body=None):
     while True:
-        c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
         try:
             c.request(method, uri, body)
             break
@@ -310,7 +310,7 @@ def loading():
     chat = json.dumps({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 4})
     parts, etas, refused, codes = [], [], None, set()
     with Loading() as s:
-        limit = time.time() + 60
+        limit = time.time() + LIMIT
         while time.time() < limit:
             status, _, ready = get(s.port, "GET", "/ready")
             codes.add(status)

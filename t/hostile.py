@@ -13,18 +13,18 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import BUILD, done, ok, same
+from env import BUILD, ENDLESS, LIMIT, done, endless, ok, same, until
 from wire import (ACKS, ARMED, HEAD, MAGIC, MAJOR, NEED_SPACE, OPTIONAL, PAD, PAGE, REC, REP_DATA,
                   REP_END, REP_HEAD, REQ_BODY, REQ_CANCEL, REQ_END, REQ_HEAD, SEALS, Side, hello, pair)
 
 CHAT = "/v1/chat/completions"
-LONG = {"stream": True, "max_tokens": 3000, "ignore_eos": True, "return_token_ids": True,
+LONG = {"stream": True, "max_tokens": ENDLESS, "ignore_eos": True, "return_token_ids": True,
         "temperature": 0, "messages": [{"role": "user", "content": "Hello!"}]}
 
 
 def connect(path):
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(10)
+    s.settimeout(LIMIT)
     while True:
         try:
             s.connect(path)
@@ -261,7 +261,7 @@ class Honest(threading.Thread):
 
 def client(method, uri, body=""):
     p = subprocess.run([f"{BUILD}/t/helpers/wire_client", SOCK, method, uri, body],
-                       capture_output=True, timeout=60)
+                       capture_output=True, timeout=LIMIT)
     if p.returncode != 0:
         raise RuntimeError(p.stderr.decode())
     return p.stdout.decode()
@@ -279,15 +279,6 @@ def metric(name):
     line = [x for x in client("GET", "/metrics").split("\n")
             if x.startswith(name + "{") or x.startswith(name + " ")]
     return float(line[0].split()[-1])
-
-
-def until(cond, limit=10):
-    end = time.time() + limit
-    while time.time() < end:
-        if cond():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def idle():
@@ -372,9 +363,14 @@ def never_acks():
     w = Worker().attach()
     for slot in range(4):
         w.request(dict(LONG, max_tokens=200), slot=slot)
-    first = w.records(REP_DATA)
     until(lambda: metric("vllm:num_requests_running") == 0)
-    got = sum(REC + -(-len(r[3]) // 8) * 8 for r in first + w.records(limit=0.2))
+    got = []
+
+    def n_bytes():
+        got.extend(REC + -(-len(r[3]) // 8) * 8 for r in w.records(limit=0.2))
+        return sum(got)
+    until(lambda: n_bytes() > 12288)
+    got = n_bytes()
     ok(12288 < got <= 4 * 12288, f"four streams without an ack: {got} bytes, within the windows")
     w.close()
     ok(until(idle), "its death frees all four")
@@ -394,7 +390,8 @@ def big_bodies():
     for gen in range(2, 10):
         w.request(text, gen=gen)             # to be read for a while
         w.put(REQ_CANCEL, gen=gen)
-    w.records(limit=0.1)
+    ends = []
+    until(lambda: ends.extend(r for r in w.records(limit=0.1) if r[0] == REP_END) or len(ends) >= 12)
     w.put(REQ_HEAD, req_head(body=60 << 20), slot=5)
     w.put(REQ_CANCEL, slot=5)
     same([r[3][0] for r in w.records(REP_END) if r[1] == 5], [1],
@@ -457,11 +454,11 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RL
 DIR = tempfile.mkdtemp(prefix="inferd-h-")
 SOCK = DIR + "/s"
 with open(DIR + "/log", "wb") as f:
-    engine = subprocess.Popen([f"{BUILD}/inferd", "serve", "models/demo", "--uds", SOCK,
-                               "--max-num-seqs", "16", "--kv-cache-memory-bytes", "96m"], stderr=f,
+    engine = subprocess.Popen([f"{BUILD}/inferd", "serve", endless(DIR + "/demo"), "--uds", SOCK,
+                               "--max-num-seqs", "16", "--kv-cache-memory-bytes", "160m"], stderr=f,
                               env=dict(os.environ, ASAN_OPTIONS="quarantine_size_mb=1"))
 try:
-    ok(until(lambda: "is ready" in log(), 60), "the engine is up")
+    ok(until(lambda: "is ready" in log() or engine.poll() is not None), "the engine is up")
     fds = n_fd()
     want = stream(max_tokens=60)
     strangers()
@@ -470,9 +467,9 @@ try:
          "costs its link, in one line")
     ignored()
     big_bodies()
-    until(lambda: len(honest.texts) > 3, 30)
+    until(lambda: len(honest.texts) > 3)
     honest.stop = True
-    honest.join(30)
+    honest.join(LIMIT)
     n = len(honest.texts)
     ok(honest.error is None and n > 3 and set(honest.texts) == {want} and len(want) == 61,
        f"{n} streams on other links: the same text each, whole ({honest.error})")
@@ -487,7 +484,7 @@ try:
     ok(until(lambda: n_fd() == fds and rss("Shmem") == 0), "no file and no segment is left")
     same(engine.poll(), None, "the engine is up")
     engine.terminate()
-    same(engine.wait(20), 0, "and ends in peace")
+    same(engine.wait(LIMIT), 0, "and ends in peace")
     same([x for x in log().split("\n") if "ERROR: " in x or "runtime error" in x], [], "no report")
 finally:
     if engine.poll() is None:

@@ -7,24 +7,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import done, free_port, ok, same
+from env import LIMIT, done, free_port, ok, same, until
 
 readme = open("README.md").read()
 manual = open("docs/nginx.md").read()
 
 
 def run(cmd, **kw):
-    return subprocess.run(cmd, shell=True, capture_output=True, text=True, timeout=240, **kw)
-
-
-def until(f, limit=20):
-    end = time.time() + limit
-    while not f() and time.time() < end:
-        time.sleep(0.05)
-    return f()
+    return subprocess.run(cmd, shell=True, capture_output=True, text=True, timeout=900, **kw)
 
 
 def units(root):
@@ -70,7 +62,7 @@ def installed(d, root):
     engine = subprocess.Popen(shlex.split(start), stderr=subprocess.DEVNULL)
     nginx = subprocess.Popen(["nginx", "-p", d, "-c", f"{d}/installed.conf", "-g", "daemon off;"])
     try:
-        ask = f"curl -skN --max-time 20 https://127.0.0.1:{port}/v1/chat/completions " + \
+        ask = f"curl -skN --max-time 60 https://127.0.0.1:{port}/v1/chat/completions " + \
               "-H 'Content-Type: application/json' -d " + shlex.quote(
                   '{"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}')
         ok(until(lambda: "data: [DONE]" in run(ask).stdout), "the installed parts answer: "
@@ -78,7 +70,7 @@ def installed(d, root):
     finally:
         nginx.terminate()
         engine.terminate()
-        ok(nginx.wait(20) == 0 and engine.wait(20) == 0, "and end")
+        ok(nginx.wait(LIMIT) == 0 and engine.wait(LIMIT) == 0, "and end")
     log = open(f"{d}/log").read()
     ok("[alert]" not in log and "[emerg]" not in log, "no alert")
 
@@ -120,7 +112,7 @@ def demo_refusals(d, port):
     os.mkdir(f"{d}/own", 0o700)
     p = run(f"DEMO_DIR={d}/own/demo tools/demo-server start")
     ok(p.returncode == 1 and "cannot enter" in p.stderr, p.stderr.strip())
-    other = subprocess.Popen(["sleep", "60"])
+    other = subprocess.Popen(["sleep", "6000"])
     with open(f"{d}/nginx.pid", "w") as f:
         f.write(str(other.pid))
     ok(run("tools/demo-server stop").returncode == 0 and other.poll() is None,

@@ -39,7 +39,7 @@ class Browser:
     def __exit__(self, *exc):
         self.p.terminate()
         try:
-            self.p.wait(10)
+            self.p.wait(60)
         except subprocess.TimeoutExpired:
             self.p.kill()
             self.p.wait()
@@ -70,7 +70,7 @@ class Browser:
             m["sessionId"] = self.session
         os.write(self.w, json.dumps(m).encode() + b"\0")
         while True:
-            a = self._read(30)
+            a = self._read(120)
             if a.get("id") == self.n:
                 if "error" in a:
                     raise RuntimeError(f"{method}: {a['error']}")
@@ -88,7 +88,7 @@ class Browser:
             raise RuntimeError(f"{code}: {r['exceptionDetails']}")
         return r["result"].get("value")
 
-    def wait(self, code, want=True, limit=20):
+    def wait(self, code, want=True, limit=120):
         """Until the expression has this value; what it had last otherwise."""
         end = time.time() + limit
         while (got := self.js(code)) != want and time.time() < end:

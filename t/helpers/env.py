@@ -60,22 +60,25 @@ def free_port():
                 pass
 
 
-def endless(path):
-    """The demo model in the directory path, with room for an answer of ENDLESS tokens and no token
-    that ends one: what must still run when a test has looked at it does so on any machine."""
+def endless(path, ends=False):
+    """The demo model in the directory path, with room for an answer of ENDLESS tokens and, unless
+    ends, no token that ends one: what must still run when a test has looked at it does so on any
+    machine."""
     os.mkdir(path)
     for name in os.listdir("models/demo"):
         os.symlink(os.path.abspath(f"models/demo/{name}"), f"{path}/{name}")
-    for name, more in (("config.json", {}), ("generation_config.json",
-                                             {"suppress_tokens": list(range(24))})):
+
+    def edit(name, change):
         with open(f"models/demo/{name}") as f:
             c = json.load(f)
-        c.update(more)
-        if "text_config" in c:
-            c["text_config"]["max_position_embeddings"] = 65536
+        change(c)
         os.unlink(f"{path}/{name}")
         with open(f"{path}/{name}", "w") as f:
             json.dump(c, f)
+
+    edit("config.json", lambda c: c["text_config"].update(max_position_embeddings=65536))
+    if not ends:
+        edit("generation_config.json", lambda c: c.update(suppress_tokens=list(range(24))))
     return path
 
 

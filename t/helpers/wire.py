@@ -85,7 +85,7 @@ class Side:
     def consumed(self):
         return struct.unpack_from("<Q", self.peer, HEAD)[0]
 
-    def records(self, until=None, limit=10, release=True):
+    def records(self, until=None, limit=120, release=True):
         """(type, slot, gen, payload) as they come, until one is of the type `until`."""
         out, end = [], time.time() + limit
         while time.time() < end:
@@ -108,7 +108,7 @@ class Side:
             time.sleep(0.002)
         return out
 
-    def closed(self, limit=10):
+    def closed(self, limit=120):
         """The peer closed the socket."""
         self.sock.settimeout(limit or 0.001)
         try:
