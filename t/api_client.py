@@ -80,6 +80,9 @@ def refused(want, r, name):
 def routes():
     same((call("GET", "/health").status, call("GET", "/ready").json["state"]), (200, "ready"),
          "/health and /ready")
+    chat(max_tokens=1)
+    last = call("GET", "/ready").json["last_step_ms_ago"]
+    ok(0 <= last < 60000, f"the last step was {last} ms ago")
     same(call("GET", "/v1/models").json["data"][0]["id"], "demo", "/v1/models")
     same(call("GET", "/v1/models/demo").json["id"], "demo", "/v1/models/demo")
     same(call("GET", "/v1/models/d%65m%6F").json["id"], "demo", "/v1/models/d%65m%6F")
@@ -239,7 +242,7 @@ def limits():
             ("model", ("demo", None), (7, "")), ("reasoning_effort", ("none", "max"), ("huge", 1)),
             ("metadata", ({}, {"k" * 64: "v" * 512}), ([], {"k": 1}, {"k" * 65: ""})),
             ("user", ("u" * 512,), (1, "u" * 513)),
-            ("cache_salt", ("s", "s" * 64, "\0@/", None), ("", "s" * 65, 7)),
+            ("cache_salt", ("s", "s" * 128, "\0@/", None), ("", "s" * 129, 7)),
             ("priority", (0, -2**31, 2**31 - 1), (2**31, 1.5, "1")),
             ("service_tier", ("auto", "default", "flex", "scale", "priority"), ("fast", 1))):
         for v in good:

@@ -114,6 +114,29 @@ static void check_cache(const struct buf *b)
        && has(b, "vllm:request_params_n_bucket" L ",le=\"5.0\"} 1"), "n has bounds of its own");
 }
 
+/* Work, and nothing that moves; the times are beside the limit. */
+static void stalled(void)
+{
+    static const uint64_t limit = METRICS_STALL_NS;
+    static const struct { uint64_t running, waiting, step, came, now; bool want; } rows[] = {
+        { 0, 0, 0, 0, 0, false }, { 0, 0, 5, 5, 10 * limit, false },
+        { 1, 0, 5, 5, 5 + limit, false }, { 1, 0, 5, 5, 6 + limit, true },
+        { 0, 1, 5, 5, 6 + limit, true }, { 1, 0, 5, 6, 6 + limit, false },
+        { 1, 0, 6, 5, 6 + limit, false }, { 1, 0, 0, 5, 6 + limit, true },
+        { 1, 0, 5 + 10 * limit, 5, 5 + 9 * limit, false }, { 1, 0, 5, 5 + limit, 5, false },
+        { 7, 9, 1, 2, UINT64_MAX, true },
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct metrics m = {
+            .running = rows[i].running, .waiting = rows[i].waiting,
+            .step_ns = rows[i].step, .came_ns = rows[i].came,
+        };
+
+        is_int(metrics_stalled(&m, rows[i].now), rows[i].want, "stalled, row %zu", i);
+    }
+}
+
 int main(void)
 {
     static struct metrics m;
@@ -122,6 +145,7 @@ int main(void)
     static const int us[] = { 1000, 2000, 3000, 4000, 5000, 7500 };    /* between tokens */
     int n;
 
+    stalled();
     histogram_add(&m.ttft, HIST_TTFT, 1000000);
     histogram_add(&m.ttft, HIST_TTFT, 1000001);
     histogram_add(&m.ttft, HIST_TTFT, 3000000000000ull);

@@ -662,3 +662,18 @@ POST /stream/3
 x
 --- response_body_like eval
 "^(DATA: \xf0\xef\xf3\xf4 /stream/3\n\n)"
+
+=== TEST 58: who may not, in both shapes
+--- config
+error_page 401 403 @e;
+location @e { infer_error; }
+location / { deny all; }
+location /auth/ { auth_basic x; auth_basic_user_file /dev/null; }
+--- pipelined_requests eval
+["GET /x", "GET /v1/messages", "GET /auth/"]
+--- error_code eval
+[403, 403, 401]
+--- response_body_like eval
+['"type":"permission_error","param":null,"code":"forbidden"\}\}',
+ '^\{"type":"error","error":\{"type":"permission_error",',
+ '"type":"authentication_error","param":null,"code":"unauthorized"\}\}']

@@ -295,18 +295,26 @@ static void on_health(struct stream *st)
 
 static void on_ready(struct stream *st)
 {
-    struct api *a = api_of(st);
-    double      done = (double) atomic_load(&a->load->done_bytes);
-    double      total = (double) atomic_load(&a->load->total_bytes);
-    double      spent = (double) (api_now_ns() - atomic_load(&a->load->start_ns)) / 1e9;
-    bool        ready = api_serve(a) != NULL;
-    double      part = ready ? 1 : total > 0 ? done / total : 0;
-    const char *state = atomic_load(&a->draining) ? "draining" : ready ? "ready" : "loading";
-    struct buf  b = { 0 };
+    struct api   *a = api_of(st);
+    struct serve *s = api_serve(a);
+    uint64_t      now = api_now_ns();
+    uint64_t      step = s != NULL ? atomic_load(&serve_metrics(s)->step_ns) : 0;
+    double        done = (double) atomic_load(&a->load->done_bytes);
+    double        total = (double) atomic_load(&a->load->total_bytes);
+    double        spent = (double) (now - atomic_load(&a->load->start_ns)) / 1e9;
+    double        part = s != NULL ? 1 : total > 0 ? done / total : 0;
+    const char   *state = atomic_load(&a->draining) ? "draining" : s == NULL ? "loading"
+                          : metrics_stalled(serve_metrics(s), now) ? "stalled" : "ready";
+    struct buf    b = { 0 };
 
     buf_fmt(&b, "{\"state\":\"%s\",\"progress\":%.4f,\"eta_s\":", state, part);
     if (part > 0)
-        buf_fmt(&b, "%.1f}", spent * (1 - part) / part);
+        buf_fmt(&b, "%.1f", spent * (1 - part) / part);
+    else
+        buf_str(&b, "null");
+    buf_str(&b, ",\"last_step_ms_ago\":");
+    if (step > 0)
+        buf_fmt(&b, "%" PRIu64 "}", now > step ? (now - step) / 1000000 : 0);
     else
         buf_str(&b, "null}");
     reply_json(st, strcmp(state, "ready") == 0 ? 200 : 503, &b);
@@ -509,7 +517,7 @@ static const struct route routes[] = {
     { WIRE_METHOD_GET, "/v1/models/", KEY, true, on_model, NULL, 0, "one of them" },
     { WIRE_METHOD_GET, "/health", OPEN, false, on_health, NULL, 0, "the process lives" },
     { WIRE_METHOD_GET, "/ready", OPEN, false, on_ready, NULL, 0,
-      "200: it serves; 503: how far it is" },
+      "200: it serves; 503: loading and how far, draining, or stalled" },
     { WIRE_METHOD_GET, "/metrics", KEY, false, on_metrics, NULL, 0, "Prometheus text" },
     { WIRE_METHOD_GET, "/version", KEY, false, on_version, NULL, 0, "of the server" },
     { WIRE_METHOD_GET, "/server_info", KEY, true, on_server_info, NULL, 0,

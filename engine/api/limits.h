@@ -37,7 +37,7 @@
 #define API_SCHEMA_DEPTH_MAX   32            /* objects and arrays in each other */
 #define API_SCHEMA_NODES_MAX   16384         /* values in the schemas of all tools */
 #define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice without credit */
-#define API_CACHE_SALT_MAX     64            /* bytes */
+#define API_CACHE_SALT_MAX     128           /* bytes */
 #define API_KEY_MAX            1024          /* keys in --api-key-file */
 #define API_KEY_BYTES_MIN      8
 #define API_KEY_BYTES_MAX      256

@@ -135,6 +135,15 @@ double metrics_kv_usage(const struct metrics *m)
     return full > sliding ? full : sliding;
 }
 
+bool metrics_stalled(const struct metrics *m, uint64_t now_ns)
+{
+    uint64_t step = get(&m->step_ns), came = get(&m->came_ns), last = step > came ? step : came;
+
+    /* what was written since now_ns was read is no time at all */
+    return get(&m->running) + get(&m->waiting) > 0 && now_ns > last
+           && now_ns - last > METRICS_STALL_NS;
+}
+
 static void usage(struct writer *w, const struct metrics *m)
 {
     head(w, "kv_cache_usage_perc", "gauge", "Part of the KV cache that running requests hold, of"

@@ -3,9 +3,11 @@
 #define CORE_METRICS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define METRICS_BUCKET_MAX 26
+#define METRICS_STALL_NS   60000000000u      /* as long as nginx waits for a sign of life */
 
 struct histogram {               /* upper bounds are in the table of metrics.c */
     _Atomic uint64_t bucket[METRICS_BUCKET_MAX];   /* not cumulative; last used one is +Inf */
@@ -33,6 +35,8 @@ struct metrics {
     _Atomic uint64_t done_stop, done_length, done_abort, done_error;
     _Atomic uint64_t corrupt;                      /* of done_error: not finite */
     _Atomic uint64_t steps;
+    _Atomic uint64_t step_ns, came_ns;             /* the clock at the last step's end, and when */
+                                                   /* the last request came; 0: never */
     struct histogram ttft, itl, tpot, e2e, queue, prefill, decode, inference;
     struct histogram prompt_len, prefill_len, generation_len, max_tok, step_tok;
     struct histogram phase[PHASE_N];               /* of each step */
@@ -52,6 +56,8 @@ struct buf;
 void metrics_write(const struct metrics *m, const char *model_name, struct buf *out);
 /* What running requests hold of the fuller pool, 0 to 1. */
 double metrics_kv_usage(const struct metrics *m);
+/* There is work, and for METRICS_STALL_NS the core has neither ended a step nor taken a request. */
+bool metrics_stalled(const struct metrics *m, uint64_t now_ns);
 /* One more, counted elsewhere; its name goes without the "vllm:". */
 void metrics_histogram(const char *name, const char *help, const struct histogram *h,
                        enum histogram_kind kind, const char *model_name, struct buf *out);

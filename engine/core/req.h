@@ -13,7 +13,7 @@
 #include "steer.h"
 
 #define REQ_STOP_MAX STEER_STOP_MAX          /* the model's stop ids and the request's */
-#define REQ_SALT_MAX 128         /* bytes that keep tenants' prefixes apart */
+#define REQ_SALT_MAX 160         /* bytes that keep tenants' prefixes apart */
 
 enum req_finish {
     FIN_NONE, FIN_STOP, FIN_LENGTH, FIN_CANCEL, FIN_ERROR,

@@ -394,6 +394,7 @@ static void arrive(struct serve *s, struct req *r, uint64_t now)
     int64_t over = s->sched.queue.wait_tok + r->n_prompt - s->c.queue_tok_max;
     enum req_finish fin = FIN_NONE;
 
+    gauge(&s->metrics.came_ns, now);
     r->n_known = r->n_prompt;
     if (s->c.tenant_max > 0 && r->tenant != 0 && a.n_own >= s->c.tenant_max) {
         fin = FIN_QUOTA;
@@ -637,6 +638,7 @@ static void take_step(struct serve *s, uint64_t now)
     histogram_add(&s->metrics.step_tok, HIST_STEP, (uint64_t) b->b.n_tok);
     tune(s, b, (double) (now - since));
     s->done_ns = now;
+    gauge(&s->metrics.step_ns, now);
 
     land(s, b, now);
     for (int32_t i = 0; i < b->b.n_out; i++)
