@@ -2,6 +2,7 @@
  * text: against a slow recogniser that knows nothing of masks, frames and limits. */
 #include "automata_json.h"
 #include "count_alloc.h"
+#include "grammar_bytes.h"
 #include "matcher_priv.h"
 #include "tap.h"
 #include "words_make.h"
@@ -290,26 +291,57 @@ static struct grammar *random_grammar(void)
     return automata_end(a);
 }
 
+static void add_score(struct score *all, struct score s)
+{
+    all->n_step += s.n_step;
+    all->n_set += s.n_set;
+    all->n_bad += s.n_bad;
+}
+
 static void random_grammars(void)
 {
     struct score all = { 0 }, texts = { 0 };
 
     for (int i = 0; i < 100; i++) {
         struct grammar *g = random_grammar();
-        struct score    s = walk(g, 2, 8);
 
-        all.n_step += s.n_step;
-        all.n_set += s.n_set;
-        all.n_bad += s.n_bad;
-        s = compare(g, "abc()", 20);
-        texts.n_step += s.n_step;
-        texts.n_set += s.n_set;
-        texts.n_bad += s.n_bad;
+        add_score(&all, walk(g, 2, 8));
+        add_score(&texts, compare(g, "abc()", 20));
         automata_free(g);
     }
     printf("# %ld steps, %ld ids taken; %ld bytes, %ld taken\n", all.n_step, all.n_set,
            texts.n_step, texts.n_set);
     ok(all.n_set > 1000 && texts.n_set > 1000, "random grammars say something");
+    is_int(all.n_bad, 0, "their masks are what is taken");
+    is_int(texts.n_bad, 0, "and what is taken is their text");
+}
+
+/* What the compiler makes of random pieces. */
+static void compiled_grammars(void)
+{
+    struct score all = { 0 }, texts = { 0 };
+    int          n = 0;
+
+    for (int i = 0; i < 400; i++) {
+        uint8_t         p[40];
+        size_t          used;
+        struct grammar *g;
+
+        for (size_t k = 0; k < sizeof(p); k++)
+            p[k] = dice(10) == 0 ? 0xff : (uint8_t) dice(256);
+        g = spell_grammar(p, sizeof(p), &used);
+        if (g == NULL || g->n_state < 5) {
+            grammar_free(g);
+            continue;
+        }
+        n++;
+        add_score(&all, walk(g, 1, 6));
+        add_score(&texts, compare(g, "abc()\" x", 10));
+        grammar_free(g);
+    }
+    printf("# %d: %ld steps, %ld ids taken; %ld bytes, %ld taken\n", n, all.n_step, all.n_set,
+           texts.n_step, texts.n_set);
+    ok(n > 30 && all.n_set > 1000 && texts.n_set > 1000, "compiled grammars say something");
     is_int(all.n_bad, 0, "their masks are what is taken");
     is_int(texts.n_bad, 0, "and what is taken is their text");
 }
@@ -455,14 +487,11 @@ static void long_text(void)
     }
 }
 
-/* More readings than there is room for: items a, aa, b, each followed by one of two ends, so that
- * stacks tell all of the past. */
-static void many_readings(void)
+/* More readings than there is room for: each a is followed by one of two ends, and stacks tell
+ * which. */
+static struct grammar *doubling(void)
 {
     struct automata *a = automata_make();
-    struct grammar  *g;
-    struct matcher  *m;
-    struct score     s;
     uint32_t         r = auto_state(a, false), b = auto_state(a, false), c = auto_state(a, false);
     uint32_t         end = auto_state(a, true), x = auto_state(a, false);
 
@@ -474,12 +503,31 @@ static void many_readings(void)
     auto_text(a, b, "b", end);
     auto_text(a, c, "c", end);
     auto_text(a, c, "b", end);
-    g = automata_end(a);
-    s = walk(g, 1, 3);
+    return automata_end(a);
+}
+
+static void many_readings(void)
+{
+    struct grammar *g = doubling();
+    struct score    s = walk(g, 1, 3);
+    struct matcher *m = matcher_open(g, vocab);
+    uint32_t        mask[64] = { 0 }, none[64] = { 0 };
+    int             n = 0;
+
     is_int(s.n_bad, 0, "too many readings: masks are what is taken");
-    m = matcher_open(g, vocab);
     ok(matcher_take_bytes(m, "aaaaaaaaaaaaaaaaaaaax", 21), "2^20 readings");
     ok(!matcher_done(m), "not done");
+    matcher_close(m);
+
+    m = matcher_open(g, vocab);
+    matcher_take_bytes(m, "aaaaaaaaaaaaaaa", 15);
+    for (; n < 100000 && !matcher_over(m); n++) {
+        memset(mask, 0, sizeof(mask));
+        matcher_mask(m, mask);
+    }
+    ok(n > 2 && matcher_over(m), "%d such masks are too much work", n);
+    ok(memcmp(mask, none, sizeof(mask)) == 0 && matcher_stuck(m)
+       && !matcher_take_bytes(m, "a", 1) && !matcher_done(m), "then nothing is taken");
     matcher_close(m);
     automata_free(g);
 }
@@ -583,6 +631,7 @@ int main(void)
     open_words();
     json();
     random_grammars();
+    compiled_grammars();
     depth();
     too_deep();
     long_text();

@@ -12,6 +12,9 @@
  * dropped: what is shared is far from that. */
 #define SHARED_WIDTH 4
 
+/* Steps that states which are alike agree on, with one to spare for what is behind a call. */
+#define LOOK_MAX (GRAMMAR_LOOK - 2)
+
 /* A state that begins fewer tokens than this is quick enough when it is met. */
 #define WARM_TOKENS 1024
 
@@ -40,7 +43,7 @@ static void open_put(struct open *o, struct rest **p, uint32_t *n, uint32_t *cap
 static void open_add(struct open *o, const struct walk *w, const struct rests *r, uint32_t i,
                      uint32_t end, uint32_t p)
 {
-    bool far = w->level[p + 1].step > GRAMMAR_LOOK - 2;
+    bool far = w->level[p + 1].step > LOOK_MAX;
 
     if (!far && w->level[p].n_cross == 0)
         return;
@@ -50,9 +53,22 @@ static void open_add(struct open *o, const struct walk *w, const struct rests *r
         if (far)
             open_put(o, &o->whole, &o->n_whole, &o->cap_whole, t);
         for (uint32_t j = 1; j <= p && !far; j++)
-            if (w->level[j].cross)
+            if (w->lone[j].base == j && w->level[j].cross)
                 open_put(o, &o->below, &o->n_below, &o->cap_below, (struct rest) {
                          .at = t.at + j, .id = t.id, .n = (uint16_t) (t.n - j) });
+    }
+}
+
+/* How many bytes of a text readings take, from level p on. */
+static uint32_t take_on(struct walk *w, uint32_t p, const uint8_t *s, uint32_t n, uint32_t look)
+{
+    for (;;) {
+        uint32_t b = w->lone[p].base, far = b + look - w->level[b].step;
+
+        p = walk_run(w, p, s, far < n ? far : n);
+        if (p == n || !walk_step(w, p, s[p]) || w->level[p + 1].step > look)
+            return p;
+        p++;
     }
 }
 
@@ -61,20 +77,19 @@ void walk_list(struct walk *w, const struct rests *r, const uint8_t *bytes, uint
 {
     for (uint32_t i = 0; i < r->n; ) {
         const struct rest *t = &r->p[i];
-        uint32_t           p = t->lcp, end;
+        uint32_t           p = take_on(w, t->lcp, bytes + t->at, t->n,
+                                       o != NULL ? LOOK_MAX : UINT32_MAX / 2);
 
-        while (p < t->n && walk_step(w, p, bytes[t->at + p])
-               && (o == NULL || w->level[p + 1].step <= GRAMMAR_LOOK - 2))
-            p++;
         if (p == t->n) {
             set_bit(mask, t->id);
             i++;
-            continue;
+        } else {
+            uint32_t end = rests_skip(r, i, p);
+
+            if (o != NULL)
+                open_add(o, w, r, i, end, p);
+            i = end;
         }
-        end = rests_skip(r, i, p);
-        if (o != NULL)
-            open_add(o, w, r, i, end, p);
-        i = end;
     }
 }
 

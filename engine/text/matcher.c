@@ -20,7 +20,8 @@ struct matcher {
     struct mask_cache  *masks;
     const struct vocab *vocab;
     struct stacks      *now, *next, *back;
-    uint32_t            map[WALK_FRAME_MAX];      /* of the walk's frames: where they go */
+    int64_t             credit;          /* of work; below zero: the next mask is none */
+    bool                over;
     struct stacks       room[3];
 };
 
@@ -47,22 +48,22 @@ static void put_top(struct stacks *s, const struct walk *w, uint32_t state, uint
 }
 
 /* Only the frames that the tops stand on, in the same order. A top that needs too many goes. */
-static void keep_frames(struct matcher *m, struct stacks *s, const struct walk *w)
+static void keep_frames(struct stacks *s, struct walk *w)
 {
-    uint32_t n_live = 1, n_top = 0;
+    uint32_t n_live = 1, n_top = 0, *map = w->map;
 
-    memset(m->map, 0, w->n_frame * sizeof(*m->map));
-    m->map[0] = 1;
+    memset(map, 0, w->n_frame * sizeof(*map));
+    map[0] = 1;
     for (uint32_t i = 0; i < s->n_top; i++) {
         uint32_t n = 0;
 
-        for (uint32_t f = s->top[i].frame; m->map[f] == 0; f = w->frame[f].below)
+        for (uint32_t f = s->top[i].frame; map[f] == 0; f = w->frame[f].below)
             n++;
         if (n_live + n > FRAME_MAX)
             continue;
         n_live += n;
-        for (uint32_t f = s->top[i].frame; m->map[f] == 0; f = w->frame[f].below)
-            m->map[f] = 1;
+        for (uint32_t f = s->top[i].frame; map[f] == 0; f = w->frame[f].below)
+            map[f] = 1;
         s->top[n_top++] = s->top[i];
     }
     s->n_top = n_top;
@@ -70,14 +71,14 @@ static void keep_frames(struct matcher *m, struct stacks *s, const struct walk *
     for (uint32_t f = 0; f < w->n_frame; f++) {
         const struct frame *t = &w->frame[f];
 
-        if (m->map[f] == 0)
+        if (map[f] == 0)
             continue;
-        m->map[f] = s->n_frame;
-        s->frame[s->n_frame++] = (struct kept) { t->state, f > 0 ? m->map[t->below] : 0,
+        map[f] = s->n_frame;
+        s->frame[s->n_frame++] = (struct kept) { t->state, f > 0 ? map[t->below] : 0,
                                                  t->depth };
     }
     for (uint32_t i = 0; i < n_top; i++)
-        s->top[i].frame = m->map[s->top[i].frame];
+        s->top[i].frame = map[s->top[i].frame];
 }
 
 static void load(struct walk *w, const struct stacks *s)
@@ -97,12 +98,13 @@ struct matcher *matcher_open(struct grammar *g, const struct vocab *v)
         return NULL;
     m->masks = c;
     m->vocab = v;
+    m->credit = MATCHER_WORK_MAX;
     m->now = &m->room[0];
     m->next = &m->room[1];
     m->back = &m->room[2];
     walk_clear(c->walk, MATCHER_DEPTH_MAX);
     put_top(m->now, c->walk, g->rule[0], 0);
-    keep_frames(m, m->now, c->walk);
+    keep_frames(m->now, c->walk);
     return m;
 }
 
@@ -121,6 +123,8 @@ void matcher_copy(struct matcher *to, const struct matcher *from)
     b->n_top = a->n_top;
     b->n_frame = a->n_frame;
     b->done = a->done;
+    to->credit = from->credit;
+    to->over = from->over;
 }
 
 static void swap(struct stacks **a, struct stacks **b)
@@ -141,21 +145,26 @@ static bool step(struct matcher *m, const uint8_t *p, uint32_t n, uint32_t sym)
     s->done = false;
     load(w, m->now);
     for (uint32_t i = 0; i < m->now->n_top; i++) {
-        const struct level *l = &w->level[n];
+        const struct level *l;
         uint32_t            k = 0;
 
         walk_start(w, m->now->top[i].state, m->now->top[i].frame);
-        while (k < n && walk_step(w, k, p != NULL ? p[k] : sym))
-            k++;
+        for (bool on = true; on && k < n; k += on) {
+            k = p != NULL ? walk_run(w, k, p, n) : 0;
+            on = k < n && walk_step(w, k, p != NULL ? p[k] : sym);
+        }
         if (k < n)
             continue;
+        l = walk_at(w, n);
         for (uint32_t j = w->part[l->part].item; j < l->n_item; j++)
             put_top(s, w, w->item[j].state, w->item[j].frame);
         walk_keep(w);
     }
-    if (s->n_top == 0 && !s->done)
+    if (m->over || (s->n_top == 0 && !s->done))
         return false;
-    keep_frames(m, s, w);
+    m->credit = m->credit + MATCHER_WORK_TOKEN < MATCHER_WORK_MAX
+                ? m->credit + MATCHER_WORK_TOKEN : MATCHER_WORK_MAX;
+    keep_frames(s, w);
     swap(&m->now, &m->next);
     return true;
 }
@@ -212,7 +221,8 @@ static void put_token(void *arg, int32_t id)
         to->mask[id / 32] |= 1u << (id % 32);
 }
 
-void matcher_mask(struct matcher *m, uint32_t *mask)
+/* What the tops allow, each by what is known of its state and by a try of the rest. */
+static void put_tops(struct matcher *m, uint32_t *mask)
 {
     const struct vocab  *v = m->vocab;
     const struct stacks *s = m->now;
@@ -246,6 +256,16 @@ void matcher_mask(struct matcher *m, uint32_t *mask)
     }
 }
 
+void matcher_mask(struct matcher *m, uint32_t *mask)
+{
+    uint64_t was = m->masks->walk->work;
+
+    m->over |= m->credit < 0;
+    if (!m->over)
+        put_tops(m, mask);
+    m->credit -= (int64_t) (m->masks->walk->work - was);
+}
+
 bool matcher_done(const struct matcher *m)
 {
     return m->now->done;
@@ -253,5 +273,10 @@ bool matcher_done(const struct matcher *m)
 
 bool matcher_stuck(const struct matcher *m)
 {
-    return m->now->n_top == 0;
+    return m->over || m->now->n_top == 0;
+}
+
+bool matcher_over(const struct matcher *m)
+{
+    return m->over;
 }

@@ -15,6 +15,11 @@
                                             not taken */
 #define MASK_CACHE_BYTES  (8u << 20)     /* of one grammar; the oldest go */
 
+/* Readings that masks may look at: so many ahead (some 0.5 s), and more for each token that came.
+ * Only grammars that read one text in very many ways come near. */
+#define MATCHER_WORK_MAX   (32u << 20)
+#define MATCHER_WORK_TOKEN (64u << 10)
+
 /* The tokens of a vocabulary, sorted by their bytes. Special ones have none. Read-only. */
 struct vocab;
 /* n: ids of the model, tok's or more. 0 or E_FULL. */
@@ -43,5 +48,7 @@ bool matcher_take_bytes(struct matcher *m, const char *p, size_t n);
 void matcher_mask(struct matcher *m, uint32_t *mask);
 bool matcher_done(const struct matcher *m);              /* what came is a whole text of g */
 bool matcher_stuck(const struct matcher *m);             /* and nothing can follow */
+/* Its masks took too much work: nothing is taken any more, what came may be no whole text. */
+bool matcher_over(const struct matcher *m);
 
 #endif

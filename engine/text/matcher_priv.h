@@ -71,7 +71,7 @@ void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
 #define WALK_PART_MAX  (1u << 12)
 #define WALK_FRAME_MAX (1u << 15)
 #define WALK_TODO_MAX  (1u << 10)         /* rules entered and left between two bytes */
-#define WALK_HASH      (1u << 10)
+#define WALK_HASH      (1u << 12)
 #define WALK_ROWS      64
 
 struct item  { uint32_t state, frame; };
@@ -85,14 +85,20 @@ struct level {
     bool     cross;
 };
 
+/* A level of one reading in the middle of a rule without calls, as nearly all are: only its state
+ * is noted, all else is as at level base. Of other levels base is their own. */
+struct lone { uint32_t state, base; };
+
 struct walk {
     const struct grammar *g;
     struct facts facts;
     struct level level[VOCAB_BYTES_MAX + 1];
+    struct lone  lone[VOCAB_BYTES_MAX + 1];
     struct item  item[WALK_ITEM_MAX];
     struct part  part[WALK_PART_MAX];
     struct frame frame[WALK_FRAME_MAX];  /* 0: the bottom of all, whatever that is */
     uint32_t     hash[WALK_HASH];
+    uint32_t     map[WALK_FRAME_MAX];    /* matcher.c's: where frames go that are kept */
     uint32_t     n_item, n_part, n_frame;
     uint32_t     n_kept;                 /* frames that a new start leaves */
     uint32_t     n_clear;                /* times that all of it was made empty */
@@ -100,6 +106,7 @@ struct walk {
     uint32_t     n_todo, stamp;
     struct seen  seen[2 * WALK_TODO_MAX];        /* where todo has what, if of this stamp */
     uint32_t     depth_max;
+    uint64_t     work;                   /* readings looked at, ever */
     uint32_t     rise, width;            /* most frames and readings of a part so far */
     uint32_t     extra;                  /* edges taken in the bottom's rule without a byte */
     bool         refused;                /* something, for its depth */
@@ -119,6 +126,10 @@ void walk_start(struct walk *w, uint32_t state, uint32_t frame);
 void walk_start_below(struct walk *w, uint32_t frame);
 /* From level p to p + 1 by a byte, or 256 + the id of a special token. False: no reading left. */
 bool walk_step(struct walk *w, uint32_t p, uint32_t sym);
+/* On from level p by bytes p .. n of s while that is simple: how far it came. */
+uint32_t walk_run(struct walk *w, uint32_t p, const uint8_t *s, uint32_t n);
+/* Level p in full. */
+const struct level *walk_at(struct walk *w, uint32_t p);
 /* Call put for each special token that can come at level 0. */
 void walk_tokens(struct walk *w, void (*put)(void *arg, int32_t id), void *arg);
 

@@ -27,9 +27,15 @@ void walk_close(struct walk *w)
     free(w);
 }
 
+/* Fibonacci's: the upper bits of a product are mixed well. */
+static uint32_t hash(uint32_t state, uint32_t frame)
+{
+    return (uint32_t) (((uint64_t) state << 32 | frame) * 0x9E3779B97F4A7C15u >> 40);
+}
+
 static uint32_t *bucket(struct walk *w, uint32_t state, uint32_t below)
 {
-    return &w->hash[(state * 2654435761u ^ below * 40503u) >> 7 & (WALK_HASH - 1)];
+    return &w->hash[hash(state, below) & (WALK_HASH - 1)];
 }
 
 /* Frames leave in the order opposite to that of their coming, so each is first in its bucket. */
@@ -113,6 +119,7 @@ static void part_below(struct walk *w, struct level *to, uint32_t first, uint32_
 static struct level *level_begin(struct walk *w, uint32_t p)
 {
     w->level[p] = (struct level) { w->n_part, w->n_part, w->n_item, w->n_frame, 0, 0, false };
+    w->lone[p].base = p;
     return &w->level[p];
 }
 
@@ -203,7 +210,7 @@ static void todo_clear(struct walk *w)
 
 static void todo_put(struct walk *w, uint32_t state, uint32_t frame)
 {
-    uint32_t i = (state * 2654435761u ^ frame * 2246822519u) >> 15;
+    uint32_t i = hash(state, frame);
 
     for (;; i++) {
         struct seen *k = &w->seen[i & (2 * WALK_TODO_MAX - 1)];
@@ -275,18 +282,8 @@ static void todo_enter(struct walk *w, struct item t, uint32_t bottom, uint32_t 
 
 static void part_step(struct walk *w, const struct part *q, uint32_t sym)
 {
-    uint32_t    first = w->n_item;
-    struct item t = w->item[q->item];
-    uint8_t     fact = w->facts.state[t.state];
+    uint32_t first = w->n_item;
 
-    if (q->n == 1 && sym < 256 && !(fact & FACT_CALLS)
-        && (t.frame == q->bottom || !(fact & FACT_ENDS))) {
-        uint32_t to = row_of(w, t.state)[sym];
-
-        if (to != NONE)
-            item_put(w, first, to, t.frame);
-        return;
-    }
     todo_begin(w, q);
     for (uint32_t i = 0; i < w->n_todo; i++) {
         uint32_t to = edge_to(w->g, w->todo[i].state, sym);
@@ -295,6 +292,7 @@ static void part_step(struct walk *w, const struct part *q, uint32_t sym)
             item_put(w, first, to, w->todo[i].frame);
         todo_enter(w, w->todo[i], q->bottom, sym);
     }
+    w->work += w->n_todo;
 }
 
 static bool part_ends(const struct walk *w, const struct part *q)
@@ -305,10 +303,29 @@ static bool part_ends(const struct walk *w, const struct part *q)
     return false;
 }
 
+const struct level *walk_at(struct walk *w, uint32_t p)
+{
+    const struct level *base = &w->level[w->lone[p].base];
+    const struct part  *q = &w->part[base->part];
+    struct level       *l;
+
+    if (w->lone[p].base == p)
+        return base;
+    walk_back(w, base);
+    l = level_begin(w, p);
+    part_begin(w, l, w->lone[p].state, q->bottom, NONE);
+    if (w->n_part > l->part)
+        w->item[l->n_item - 1].frame = w->item[q->item].frame;
+    l->step = base->step + (p - w->lone[p].base);
+    l->n_cross = base->n_cross;
+    return l;
+}
+
 bool walk_step(struct walk *w, uint32_t p, uint32_t sym)
 {
-    struct level *from = &w->level[p], *to;
-    uint32_t      stepped;
+    const struct level *from = walk_at(w, p);
+    struct level       *to;
+    uint32_t            stepped;
 
     walk_back(w, from);
     to = level_begin(w, p + 1);
@@ -333,6 +350,33 @@ bool walk_step(struct walk *w, uint32_t p, uint32_t sym)
     to->step = from->step + 1 + w->extra;
     to->n_cross = from->n_cross + to->cross;
     return to->n_part > to->part;
+}
+
+uint32_t walk_run(struct walk *w, uint32_t p, const uint8_t *s, uint32_t n)
+{
+    uint32_t            b = w->lone[p].base, state = w->lone[p].state, rise = 0;
+    const struct level *base = &w->level[b];
+    const struct part  *q = &w->part[base->part];
+    struct item         t;
+    uint32_t            depth;
+    uint8_t             stop;
+
+    if (base->n_part != base->part + 1 || q->n != 1)
+        return p;
+    t = w->item[q->item];
+    state = b == p ? t.state : state;
+    depth = w->frame[t.frame].depth;
+    stop = t.frame == q->bottom ? FACT_CALLS : FACT_CALLS | FACT_ENDS;
+    while (p < n && !(w->facts.state[state] & stop)) {
+        state = row_of(w, state)[s[p]];
+        if (state == NONE || w->facts.state[state] & FACT_ENDS
+            || depth + w->facts.rise[state] > w->depth_max)
+            break;
+        rise = w->facts.rise[state] > rise ? w->facts.rise[state] : rise;
+        w->lone[++p] = (struct lone) { state, b };
+    }
+    w->rise = depth + rise > w->rise ? depth + rise : w->rise;
+    return p;
 }
 
 void walk_tokens(struct walk *w, void (*put)(void *arg, int32_t id), void *arg)
