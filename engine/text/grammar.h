@@ -25,7 +25,7 @@ struct grammar_make;                     /* a grammar being written */
 typedef int32_t gram;                    /* a piece of it; may be used in several places */
 
 /* NULL: out of memory. Any later failure is kept: pieces are -1 from then on, and
- * grammar_compile says what it was. deadline_ns: of CLOCK_MONOTONIC, 0: none. */
+ * grammar_compile says what it was. deadline_ns: of CLOCK_THREAD_CPUTIME_ID, 0: none. */
 struct grammar_make *grammar_make(uint64_t deadline_ns);
 void grammar_make_free(struct grammar_make *m);          /* NULL is fine */
 /* The first failure: E_INVALID, E_FULL, in words; for writers, too. Always -1. */

@@ -273,11 +273,16 @@ void mask_cache_free(struct mask_cache *c)
     free(c);
 }
 
+size_t grammar_mask_bytes(const struct grammar *g)
+{
+    return g->masks != NULL ? sizeof(*g->masks) + sizeof(*g->masks->walk) + g->masks->bytes : 0;
+}
+
 static bool is_late(uint64_t deadline_ns)
 {
     struct timespec t;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return deadline_ns != 0
            && (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec > deadline_ns;
 }

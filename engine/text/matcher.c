@@ -108,6 +108,21 @@ struct matcher *matcher_open(struct grammar *g, const struct vocab *v)
     return m;
 }
 
+struct matcher *matcher_clone(const struct matcher *from)
+{
+    struct matcher *m = calloc(1, sizeof(*m));
+
+    if (m == NULL)
+        return NULL;
+    m->masks = from->masks;
+    m->vocab = from->vocab;
+    m->now = &m->room[0];
+    m->next = &m->room[1];
+    m->back = &m->room[2];
+    matcher_copy(m, from);
+    return m;
+}
+
 void matcher_close(struct matcher *m)
 {
     free(m);

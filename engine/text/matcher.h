@@ -31,10 +31,16 @@ void vocab_close(struct vocab *v);                       /* NULL is fine */
  * is so flat that it could ever be taken. */
 int  grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns, struct err *e);
 
+/* What its masks take now, with what it takes to find them. Any thread. */
+size_t grammar_mask_bytes(const struct grammar *g);
+
 struct matcher;                          /* of one answer */
 /* g and v are borrowed. All matchers of one g are used by one thread at a time: they fill its
  * masks. NULL: out of memory. */
 struct matcher *matcher_open(struct grammar *g, const struct vocab *v);
+/* Another one that stands where from does; it reads nothing else, so any thread may. NULL: out of
+ * memory. */
+struct matcher *matcher_clone(const struct matcher *from);
 void matcher_close(struct matcher *m);                   /* NULL is fine */
 
 /* to stands where from does; both of one g and v. */

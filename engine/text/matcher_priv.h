@@ -164,7 +164,8 @@ struct mask_cache {
     struct mask       **of;              /* [n_alike] */
     uint32_t           *bits;            /* one mask being made */
     uint64_t            now;
-    size_t              bytes, bytes_max;
+    _Atomic size_t      bytes;
+    size_t              bytes_max;
     uint32_t            n_alike;
 };
 
