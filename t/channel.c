@@ -119,6 +119,58 @@ static void counts(void)
     said_free(&said);
 }
 
+/* What a guide asks of a channel, and which calls it counts as malformed. */
+static void with_tools(void)
+{
+    static const struct {
+        const char *raw, *content;
+        bool        marked, exact, cut;
+        int         n_call, n_bad;
+    } told[] = {
+        { "call:f{a:1}<turn|>", "", false, false, false, 1, 0 },
+        { "call:f{a:1}<turn|>", "call:f{a:1}", true, false, false, 0, 0 },
+        { "<|tool_call>call:f{a:1}<tool_call|><turn|>", "", true, true, false, 1, 0 },
+        { "<|channel>thought\nx<channel|> \nHi<turn|>", "Hi", true, false, false, 0, 0 },
+        { "<|channel>thought\nx<channel|> \nHi<turn|>", " \nHi", true, true, false, 0, 0 },
+        { "<|tool_call>call:f{a:[1<turn|>", "", false, false, false, 1, 1 },
+        { "<|tool_call>call:f{a:[1<tool_call|><turn|>", "", false, false, false, 1, 1 },
+        { "<|tool_call>call:f{a:[1", "", false, false, true, 0, 0 },
+        { "<|tool_call>call:f<turn|>", "call:f", false, false, false, 0, 1 },
+        { "<|tool_call>call:f<tool_call|><turn|>", "", false, false, false, 1, 0 },
+    };
+    static const char json[] = "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+    const struct json_limits lim = { 1 << 10, 8, 64 };
+    struct toolset    *set = NULL;
+    struct json_doc   *doc = NULL;
+    const struct json *root;
+
+    if (!ok(json_parse(&doc, &root, json, strlen(json), &lim, NULL) == 0
+            && toolset_open(&set, root, NULL) == 0, "tools"))
+        return;
+    json_free(doc);
+    for (size_t i = 0; i < MADE(told); i++) {
+        struct ids     raw = { 0 };
+        struct said    said = { 0 };
+        struct channel c;
+
+        made_ids(tok, told[i].raw, strlen(told[i].raw), false, &raw);
+        channel_open(&c, tok, &ids, set, NULL, 0);
+        c.marked = told[i].marked;
+        c.exact = told[i].exact;
+        for (size_t k = 0; k < raw.n; k++)
+            channel_put(&c, raw.p[k], &said);
+        channel_end(&c, told[i].cut, &said);
+        buf_put(&said.content, "", 1);
+        is_str(said.content.p, told[i].content, "content of %s", told[i].raw);
+        is_int(c.n_call, told[i].n_call, "its calls");
+        is_int(c.n_bad_call, told[i].n_bad, "malformed ones");
+        channel_close(&c);
+        ids_free(&raw);
+        said_free(&said);
+    }
+    toolset_close(set);
+}
+
 int main(void)
 {
     tok = made_tok();
@@ -133,6 +185,7 @@ int main(void)
             ok(run(&rows[i], how & 1, how & 2), "row %zu, %s tokens, %s", i,
                how & 1 ? "byte" : "text", how & 2 ? "streamed" : "whole");
     counts();
+    with_tools();
     tok_close(tok);
     return done_testing();
 }

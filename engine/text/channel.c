@@ -94,7 +94,7 @@ static void emit(struct channel *c, const char *p, size_t n, struct said *out)
         return;
     }
 
-    while ((c->state & SKIP_SPACE) != 0 && n > 0 && is_space(*p)) {
+    while ((c->state & SKIP_SPACE) != 0 && !c->exact && n > 0 && is_space(*p)) {
         p++;
         n--;
     }
@@ -141,11 +141,14 @@ static void begin_call(struct channel *c)
 static void give_up_call(struct channel *c, struct said *out)
 {
     c->state = 0;
+    c->n_bad_call++;
     emit(c, c->call.text.p, c->call.text.n, out);
 }
 
 static void end_call(struct channel *c, enum toolcall_end how, struct said *out)
 {
+    bool open = toolcall_is_open(&c->call);
+
     if ((c->state & IN_CALL) == 0)
         return;
     if (!toolcall_end(&c->call, how, out)) {
@@ -156,6 +159,7 @@ static void end_call(struct channel *c, enum toolcall_end how, struct said *out)
         return;
     }
     c->n_call += how != TOOLCALL_CUT;
+    c->n_bad_call += how != TOOLCALL_CUT && open;
     out->cut = how == TOOLCALL_CUT;
     c->state = SKIP_SPACE | MAY_CALL;
 }
@@ -222,7 +226,7 @@ static void put_text(struct channel *c, const char *p, size_t n, struct said *ou
     if ((c->state & WANT_THOUGHT) != 0
         && !take_label(c, WANT_THOUGHT, thought_label, &p, &n, out))
         return;
-    if (c->tools != NULL && (c->state & (IN_REASONING | MAY_CALL)) == MAY_CALL)
+    if (c->tools != NULL && !c->marked && (c->state & (IN_REASONING | MAY_CALL)) == MAY_CALL)
         put_bare(c, p, n, out);
     else
         emit(c, p, n, out);

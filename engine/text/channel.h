@@ -23,6 +23,8 @@ struct channel {
     int      state;             /* private */
     bool     ended;             /* a stop id was seen */
     bool     go_on;             /* set after channel_open: stop ids end nothing (ignore_eos) */
+    bool     exact;             /* the same: white space behind a thought is content */
+    bool     marked;            /* the same: there is no call without its marker */
     bool     seen_any;          /* text was produced, or a channel opened */
     uint32_t n_hold;            /* bytes of a label that are held until it is whole */
     struct buf ws;              /* trailing white space of a thought, or of content that a call
@@ -31,6 +33,7 @@ struct channel {
     struct buf text;            /* scratch: the text of one token */
     int32_t  n_reasoning_tok;   /* text tokens inside the thought channel */
     int32_t  n_call;            /* calls that are complete */
+    int32_t  n_bad_call;        /* what was none after all, and calls that had to be mended */
     const struct toolset *tools;         /* in force, or NULL */
     struct toolcall call;
 };

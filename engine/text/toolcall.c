@@ -543,6 +543,11 @@ static void cut(struct toolcall *t, struct said *out)
     put_escaped(t, s.p, s.n, out);
 }
 
+bool toolcall_is_open(const struct toolcall *t)
+{
+    return t->depth > 0;
+}
+
 bool toolcall_end(struct toolcall *t, enum toolcall_end how, struct said *out)
 {
     if (t->state == HEAD) {

@@ -35,6 +35,9 @@ struct toolcall {                       /* all private; zeroed before the first 
     struct toolcall_level level[TOOLCALL_DEPTH_MAX];
 };
 
+/* Something was opened and not closed yet. */
+bool toolcall_is_open(const struct toolcall *t);
+
 /* Behind <|tool_call>. */
 void toolcall_begin(struct toolcall *t, const struct toolset *tools);
 
