@@ -153,11 +153,14 @@ static int bring_up(struct server *s, struct err *e)
     s->en.wake = wake_api;
     s->en.wake_arg = s;
     s->en.on_fail = core_failed;
+    if (s->en.tok != NULL
+        && (rc = vocab_open(&s->en.vocab, s->en.tok, s->en.mc.vocab, e)) != 0)
+        return rc;
     rc = engine_load(&s->en, s->c, s->c->api_threads, s->c->max_queue, show_progress, s, e);
     if (rc != 0 || (rc = engine_start(&s->en, e)) != 0)
         return rc;
 
-    api_ready(s->api, s->en.serve, &s->en.mc, s->en.tok, s->en.variant);
+    api_ready(s->api, s->en.serve, &s->en.mc, s->en.tok, s->en.vocab, s->en.variant);
     log_info("%s is ready on %s after %.2f s: %d sessions of %d tokens fit, %.1f MiB of KV cache",
              s->en.mc.name, s->socket_path, (double) (engine_now_ns() - t0) / 1e9,
              s->en.plan.sessions, s->en.plan.session_len,

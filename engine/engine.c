@@ -165,6 +165,7 @@ void engine_close(struct engine *en)
         serve_close(en->serve);
     if (en->model != NULL)
         model_close(en->model);
+    vocab_close(en->vocab);
     if (en->tok != NULL)
         tok_close(en->tok);
     if (en->kick_fd != -1)

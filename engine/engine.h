@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include "chat.h"
 #include "conf.h"
+#include "matcher.h"
 #include "plan.h"
 #include "serve.h"
 #include "tok.h"
@@ -17,6 +18,7 @@ struct engine {
     struct plan       plan;
     struct model     *model;
     struct tok       *tok;                  /* NULL: the directory has no tokenizer.json */
+    struct vocab     *vocab;                /* its tokens for grammars; NULL too, or not wanted */
     enum chat_variant variant;
     struct serve     *serve;
     int               kick_fd;              /* eventfd that ends the core's sleep */

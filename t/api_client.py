@@ -255,8 +255,7 @@ def limits():
     for f, good, no in (
             ("length_penalty", 1, 0.1), ("use_beam_search", False, True),
             ("logprob_token_ids", [], [1]), ("function_call", "auto", {"name": "f"}),
-            ("response_format", {"type": "text"}, {"type": "json_object"}),
-            ("modalities", ["text"], ["audio"]), ("structured_outputs", None, {}),
+            ("modalities", ["text"], ["audio"]),
             ("chat_template", None, "x"), ("chat_template_kwargs", {}, {"x": 1})):
         same(chat(**{"max_tokens": 1, f: good}).status, 200, f"{f}: {good}")
         status, code, param = chat(**{"max_tokens": 1, f: no}).error

@@ -2,6 +2,7 @@
  * lets come. */
 #define _GNU_SOURCE
 #include "choice.h"
+#include "port.h"
 #include "tap.h"
 #include "tok_make.h"
 
@@ -12,6 +13,7 @@
 #define DONE  "<tool_call|>"
 #define PAGE  16
 
+static struct api         api;
 static struct tok        *tok;
 static struct channel_ids ids;
 static struct json_doc   *doc;
@@ -31,31 +33,31 @@ static uint32_t rnd(uint32_t n)
     return (uint32_t) (seed >> 33) % n;
 }
 
-/* The tools in force of a request with these fields. */
-static struct calls *open_calls(const char *fields, bool may_think)
+/* What a request with these fields demands. */
+static struct guide *open_guide(const char *fields)
 {
     const struct json_limits lim = { 1 << 16, 64, 1 << 12 };
     static struct ask  ask;
     struct api_err     e = { 0 };
     struct buf         text = { 0 };
     const struct json *root;
-    struct calls      *c = NULL;
+    struct guide      *g = NULL;
 
     buf_fmt(&text, body, fields);
     if (json_parse(&doc, &root, text.p, text.n, &lim, &err) != 0
         || ask_read(&ask, ASK_CHAT, root, &e) != 0
-        || calls_open(&c, &ask, tok, &ids, tok_n_vocab(tok), may_think, &e) != 0)
+        || guide_open(&g, &api, ASK_CHAT, &ask, &e) != 0)
         printf("# %s %s\n", err.msg, e.msg);
     buf_free(&text);
-    json_free(doc);                     /* what calls need of it is theirs */
-    return c;
+    json_free(doc);                     /* what a guide needs of it is its own */
+    return g;
 }
 
-static void fill(struct choice *c, const struct calls *calls, const char *prompt, int32_t max_new)
+static void fill(struct choice *c, const struct guide *g, const char *prompt, int32_t max_new)
 {
     struct ids p = { 0 };
 
-    *c = (struct choice) { .tok = tok, .chat = true, .keep_reasoning = true, .calls = calls };
+    *c = (struct choice) { .tok = tok, .chat = true, .keep_reasoning = true, .guide = g };
     made_ids(tok, prompt, strlen(prompt), false, &p);
     if (req_alloc(&c->req, (int32_t) p.n, max_new, PAGE) == 0)
         memcpy(c->req.tok, p.p, p.n * sizeof(*p.p));
@@ -101,7 +103,7 @@ static const struct script scripts[] = {
 /* "content|calls|finish n_tok"; the tokens come step at a time, and as many are given away. */
 static void play(const struct script *s, int32_t step, struct buf *out)
 {
-    struct calls    *calls = open_calls(s->fields, false);
+    struct guide    *guide = open_guide(s->fields);
     struct ids       raw = { 0 };
     struct said      all = { 0 };
     struct said_part part;
@@ -109,7 +111,7 @@ static void play(const struct script *s, int32_t step, struct buf *out)
     struct choice    c;
 
     made_ids(tok, s->raw, strlen(s->raw), false, &raw);
-    fill(&c, calls, s->prompt, (int32_t) raw.n + 10);
+    fill(&c, guide, s->prompt, (int32_t) raw.n + 10);
     if (s->stop != NULL)
         c.stop.str[c.stop.n_str++] = (struct slice) { s->stop, strlen(s->stop) };
     choice_open(&c, &ids);
@@ -134,7 +136,7 @@ static void play(const struct script *s, int32_t step, struct buf *out)
         c.req.stop_at = ids.turn_end;   /* the core went on to an end of its own: too late */
     buf_fmt(out, "|%s %d", c.finish != NULL ? c.finish : "runs", choice_n_tok(&c));
     choice_close(&c);
-    calls_close(calls);
+    guide_close(guide);
     ids_free(&raw);
     said_free(&all);
 }
@@ -160,19 +162,23 @@ static void ends(void)
 /* A core that draws any id that may come. What comes of it is the call that is demanded. */
 static void draw(const char *fields, const char *prompt, bool may_think, const char *only)
 {
-    struct calls    *calls = open_calls(fields, may_think);
+    static const char think[] = "\"chat_template_kwargs\":{\"enable_thinking\":true},";
+    char             all[256];
+    struct guide    *guide;
     int32_t          vocab = tok_n_vocab(tok), n_mask = (vocab + 31) / 32;
     uint32_t        *mask = malloc((size_t) n_mask * sizeof(*mask));
     bool             seen[4] = { false }, thought = false;
     int              bad = 0;
 
+    snprintf(all, sizeof(all), "%s%s", may_think ? think : "", fields);
+    guide = open_guide(all);
     for (int round = 0; round < 400 && bad == 0; round++) {
         struct choice    c;
         struct said_walk w = { 0 };
         struct said_call call;
         int32_t          n = 0, id, next = GUIDE_ANY;
 
-        fill(&c, calls, prompt, 4096);
+        fill(&c, guide, prompt, 4096);
         choice_open(&c, &ids);
         while (n < 4096 && c.req.guide != NULL) {
             memset(mask, 0, (size_t) n_mask * sizeof(*mask));
@@ -191,11 +197,11 @@ static void draw(const char *fields, const char *prompt, bool may_think, const c
         atomic_store(&c.req.finish, FIN_STOP);
         choice_step(&c, 0);
         if (next != GUIDE_OFF || !said_next_call(&c.said, &w, &call) || c.said.n_call != 1
-            || toolset_find(calls->set, call.name) < 0 || strcmp(c.finish, "tool_calls") != 0
+            || toolset_find(guide->set, call.name) < 0 || strcmp(c.finish, "tool_calls") != 0
             || c.said.content.n > 0 || (only != NULL && !slice_is(call.name, only)))
             bad = printf("# round %d: %d tokens, %s\n", round, n, c.finish);
         else
-            seen[toolset_find(calls->set, call.name)] = true;
+            seen[toolset_find(guide->set, call.name)] = true;
         choice_close(&c);
     }
     ok(bad == 0, "%s ends in a call, thinking %d", fields, may_think);
@@ -203,7 +209,7 @@ static void draw(const char *fields, const char *prompt, bool may_think, const c
         ok(seen[0] && seen[1] && seen[2] && seen[3], "of each of the tools");
     if (strcmp(prompt, PLAIN) == 0)
         ok(thought == may_think, "after a thought where one may come");
-    calls_close(calls);
+    guide_close(guide);
     free(mask);
 }
 
@@ -212,12 +218,22 @@ int main(void)
     static const char named[] =
         "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"thou\"}},";
     static const char required[] = "\"tool_choice\":\"required\",";
-    struct calls     *c;
+    static const struct hash_key key = { 1, 2 };
+    static struct model_conf     mc = { .n_eos = 1 };
+    struct vocab     *vocab = NULL;
+    struct guide     *g;
 
     tok = made_tok();
-    if (!ok(tok != NULL, "open"))
+    if (!ok(tok != NULL && vocab_open(&vocab, tok, tok_n_vocab(tok), &err) == 0, "open"))
         return done_testing();
     channel_ids_find(tok, &ids);
+    mc.vocab = tok_n_vocab(tok);
+    mc.eos[0] = ids.turn_end;
+    api.mc = &mc;
+    api.tok = tok;
+    api.vocab = vocab;
+    api.ids = ids;
+    api.grammars = grammars_open(&key, API_GRAMMAR_CACHE_MAX);
 
     ends();
     draw(required, PLAIN, false, NULL);
@@ -225,11 +241,13 @@ int main(void)
     draw(required, OPEN, false, NULL);
     draw(named, PLAIN, false, "thou");
     draw(named, PLAIN, true, "thou");
-    c = open_calls("", true);
-    ok(c != NULL && !c->must && !c->one, "auto demands nothing");
-    calls_close(c);
-    ok(open_calls("\"tool_choice\":\"none\",", true) == NULL, "none: no tools are in force");
+    g = open_guide("");
+    ok(g != NULL && !g->must && !g->one && g->kept == NULL, "auto demands nothing");
+    guide_close(g);
+    ok(open_guide("\"tool_choice\":\"none\",") == NULL, "none: no tools are in force");
 
+    grammars_close(api.grammars);
+    vocab_close(vocab);
     tok_close(tok);
     return done_testing();
 }

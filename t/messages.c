@@ -6,6 +6,10 @@
 
 #define HI "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 
+#define SCHEMA "{\"type\":\"json_schema\",\"schema\":{\"type\":\"null\"}}"
+#define FORMAT "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":" \
+               "{\"name\":\"answer\",\"schema\":{\"type\":\"null\"}}}"
+
 /* One more field, and what it adds to the chat. */
 static void field(const char *json, const char *chat)
 {
@@ -60,7 +64,18 @@ static void fields(void)
     field("\"thinking\":{\"type\":\"adaptive\"},\"output_config\":{\"effort\":\"low\"}",
           "\"chat_template_kwargs\":{\"enable_thinking\":true},\"reasoning_effort\":\"low\"");
     field("\"output_config\":{\"effort\":\"none\"}", "!output_config.effort");
-    field("\"output_config\":{\"format\":{\"type\":\"json_schema\"}}", "!output_config.format");
+    field("\"output_config\":{\"format\":" SCHEMA "}", FORMAT);
+    field("\"output_format\":" SCHEMA, FORMAT);
+    field("\"output_config\":{\"format\":{\"type\":\"json_schema\"}}",
+          "!output_config.format.schema");
+    field("\"output_config\":{\"format\":{\"type\":\"json_schema\",\"schema\":7}}",
+          "!output_config.format.schema");
+    field("\"output_config\":{\"format\":{\"type\":\"json_object\"}}",
+          "!output_config.format.type");
+    field("\"output_config\":{\"format\":{}}", "!output_config.format.type");
+    field("\"output_config\":{\"format\":7}", "!output_config.format");
+    field("\"output_format\":" SCHEMA ",\"output_config\":{\"format\":" SCHEMA "}",
+          "!output_format");
     field("\"output_config\":1", "!output_config");
     field("\"context_management\":{\"edits\":[{\"type\":\"clear_thinking_20251015\"}]}", "");
     field("\"context_management\":{\"edits\":[{\"type\":\"clear_tool_uses_20250919\"}]}",

@@ -9,6 +9,8 @@
 #define USER(content)  "{\"role\":\"user\",\"content\":" content "}"
 #define MODEL(content) "{\"role\":\"assistant\",\"content\":" content "}"
 
+#define SCHEMA "\"name\":\"n\",\"schema\":{},\"strict\":true"
+
 /* One more field, and what it adds to the chat. */
 static void field(const char *json, const char *chat)
 {
@@ -52,6 +54,15 @@ static void fields(void)
     field("\"reasoning\":1", "!reasoning");
     field("\"text\":{\"format\":{\"type\":\"text\"}}", "\"response_format\":{\"type\":\"text\"}");
     field("\"text\":{\"format\":{}}", "!text.format.type");
+    field("\"text\":{\"format\":{\"type\":\"json_object\"}}",
+          "\"response_format\":{\"type\":\"json_object\"}");
+    field("\"text\":{\"format\":{\"type\":\"json_schema\"," SCHEMA "}}",
+          "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{" SCHEMA "}}");
+    field("\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\"}}", "!text.format.schema");
+    field("\"text\":{\"format\":{\"type\":\"json_schema\",\"schema\":{}}}", "!text.format.name");
+    field("\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\".\",\"schema\":{}}}",
+          "!text.format.name");
+    field("\"text\":{\"format\":{\"type\":\"regex\"}}", "!text.format.type");
     field("\"text\":{\"format\":1}", "!text.format");
     field("\"metadata\":{\"a\":\"b\"},\"user\":\"u\",\"prompt_cache_key\":\"k\"",
           "\"metadata\":{\"a\":\"b\"},\"user\":\"u\",\"prompt_cache_key\":\"k\"");

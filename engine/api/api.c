@@ -289,6 +289,8 @@ int api_open(struct api **out, const struct api_conf *c, struct api_load *load, 
 
     rc = getrandom(&a->key, sizeof(a->key), 0) == sizeof(a->key)
          ? 0 : err_set(e, E_IO, "getrandom: %s", strerror(errno));
+    if (rc == 0 && (a->grammars = grammars_open(&a->key, API_GRAMMAR_CACHE_MAX)) == NULL)
+        rc = err_set(e, E_FULL, "api: out of memory");
     if (rc == 0 && c->key_file != NULL)
         rc = keyring_open(&a->keys, c->key_file, &a->key, e);
     if (rc == 0)
@@ -312,10 +314,11 @@ int api_open(struct api **out, const struct api_conf *c, struct api_load *load, 
 }
 
 void api_ready(struct api *a, struct serve *s, const struct model_conf *mc, const struct tok *tok,
-               enum chat_variant variant)
+               const struct vocab *vocab, enum chat_variant variant)
 {
     a->mc = mc;
     a->tok = tok;
+    a->vocab = vocab;
     a->variant = variant;
     if (tok != NULL)
         channel_ids_find(tok, &a->ids);
@@ -379,5 +382,6 @@ void api_close(struct api *a)
         unlink(a->c.socket_path);
     }
     keyring_close(a->keys);
+    grammars_close(a->grammars);
     free(a);
 }

@@ -7,6 +7,7 @@
 
 #include "chat.h"
 #include "err.h"
+#include "matcher.h"
 #include "model.h"
 #include "serve.h"
 #include "tok.h"
@@ -42,9 +43,10 @@ struct api;
 /* Listens at once, so that /health and /ready answer while the model loads; everything else is
  * 503 model_loading until api_ready. */
 int  api_open(struct api **out, const struct api_conf *c, struct api_load *load, struct err *e);
-/* tok may be NULL (no tokenizer.json: token-id prompts only). Borrowed until api_close. */
+/* tok may be NULL (no tokenizer.json: token-id prompts only), vocab then too. Borrowed until
+ * api_close. */
 void api_ready(struct api *a, struct serve *s, const struct model_conf *mc, const struct tok *tok,
-               enum chat_variant variant);
+               const struct vocab *vocab, enum chat_variant variant);
 /* The core's wake hook lands here. Any thread. */
 void api_wake(struct api *a, int port);
 /* GOAWAY on each link, no new requests; returns at once. False: that was so already. */

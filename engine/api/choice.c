@@ -2,20 +2,24 @@
 
 #include <stdlib.h>
 
-void choice_open(struct choice *c, const struct channel_ids *ids)
+int choice_open(struct choice *c, const struct channel_ids *ids)
 {
     c->stop_str = -1;
     c->stop_id = -1;
     c->req.stop_at = -1;
     if (c->tok != NULL && c->chat)
-        channel_open(&c->ch, c->tok, ids, c->calls != NULL ? c->calls->set : NULL, c->req.tok,
+        channel_open(&c->ch, c->tok, ids, c->guide != NULL ? c->guide->set : NULL, c->req.tok,
                      (size_t) c->req.n_prompt);
     c->ch.go_on = c->n_eos == 0;
-    if (c->calls != NULL && c->calls->must) {
-        call_guide_open(&c->guide, c->calls, channel_thinks(&c->ch));
-        c->req.guide = call_guide;
-        c->req.guide_arg = &c->guide;
+    if (guide_walk_open(&c->walk, c->guide, c->chat && channel_thinks(&c->ch)) != 0)
+        return E_FULL;
+    if (c->walk.matcher != NULL) {
+        c->ch.exact = c->guide->from_start;
+        c->ch.marked = !c->guide->lets_go;
+        c->req.guide = guide_next;
+        c->req.guide_arg = &c->walk;
     }
+    return 0;
 }
 
 /* Why an answer ended that ran into no limit. */
@@ -123,7 +127,7 @@ static void settle(struct choice *c, enum req_finish fin)
 /* The only call that was asked for is complete, or the model has begun another turn. */
 static bool has_ended(const struct choice *c)
 {
-    return c->chat && (c->ch.ended || (c->calls != NULL && c->calls->one && c->ch.n_call > 0));
+    return c->chat && (c->ch.ended || (c->guide != NULL && c->guide->one && c->ch.n_call > 0));
 }
 
 /* A pattern of len tokens has come count times when the newest len * (count - 1) are as those len
@@ -193,6 +197,7 @@ void choice_close(struct choice *c)
 {
     if (c->tok != NULL && c->chat)
         channel_close(&c->ch);
+    guide_walk_close(&c->walk);
     free(c->run);
     free(c->req.lp.id);
     free(c->req.lp.p);

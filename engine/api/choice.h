@@ -5,7 +5,7 @@
 #ifndef API_CHOICE_H
 #define API_CHOICE_H
 
-#include "calls.h"
+#include "guide.h"
 #include "req.h"
 #include "stop.h"
 
@@ -14,8 +14,8 @@ struct choice {
     const struct tok *tok;             /* NULL: ids only, no text */
     bool              chat;
     bool              keep_reasoning;
-    const struct calls *calls;         /* of the tools in force, or NULL; borrowed */
-    struct call_guide guide;
+    const struct guide *guide;         /* what is demanded, or NULL; borrowed */
+    struct guide_walk walk;
     bool              submitted;
     int32_t           n_seen;          /* generated tokens turned into text */
     int32_t           n_eos;           /* leading stop ids that are the model's own */
@@ -44,8 +44,8 @@ struct choice {
     int32_t n_read_told;               /* of the prompt, for return_progress */
 };
 
-/* After req.tok, stop and the flags are set. */
-void choice_open(struct choice *c, const struct channel_ids *ids);
+/* After req.tok, stop and the flags are set. 0, or E_FULL: out of memory. */
+int  choice_open(struct choice *c, const struct channel_ids *ids);
 /* Take what the core has published, at most until text_max bytes of text wait (0: no limit). True
  * when anything changed. The req of an answer that has ended may run on: the caller cancels it. */
 bool choice_step(struct choice *c, size_t text_max);

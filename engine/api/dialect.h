@@ -76,6 +76,9 @@ struct dialect {
     const char *id_header;          /* one more name of x-request-id; NULL: none */
     const char *prompt_field;       /* to blame for a prompt that is too long */
     const char *max_field;          /* and for too long an answer; NULL: a chat has two */
+    const char *format_field;       /* to blame for a schema that cannot be enforced; NULL: which
+                                       field it was */
+    const char *schema_field;       /* the same of a tool: what stands behind "tools[0]." */
     bool        named_events;       /* "event: NAME" stands before each "data: " */
     bool        usage_on_delta;     /* delta is told the usage so far, whoever asks */
 

@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "field.h"
+#include "format_in.h"
 #include "translate.h"
 
 /* What both kinds of tables say of a field. */
@@ -168,6 +168,13 @@ static void put_limits(struct buf *b)
         { "bytes of a tool's name", API_TOOL_NAME_MAX, "400" },
         { "values in all schemas", API_SCHEMA_NODES_MAX, "400" },
         { "depth of a schema", API_SCHEMA_DEPTH_MAX, "400" },
+        { "bytes of a schema that comes as text", API_SCHEMA_BYTES_MAX, "400" },
+        { "bytes of a regular expression", REGEX_BYTES_MAX, "400" },
+        { "bytes of an EBNF grammar", EBNF_BYTES_MAX, "400" },
+        { "strings of `choice`", API_FORMAT_CHOICE_MAX, "400" },
+        { "bytes of one of them", API_FORMAT_CHOICE_BYTES_MAX, "400" },
+        { "states of a compiled grammar", GRAMMAR_STATE_MAX, "400" },
+        { "milliseconds to compile it", API_GRAMMAR_MS, "400" },
         { "bytes of a request id", API_REQUEST_ID_MAX, "400" },
         { "API keys in a file", API_KEY_MAX, "does not start" },
     };

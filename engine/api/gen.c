@@ -3,6 +3,7 @@
  * Tokens wait in req.tok until the stream has credit, so a slow client costs no memory beyond
  * API_TEXT_HOLD_MAX a choice: what came meanwhile leaves as one larger chunk. */
 #include "admit.h"
+#include "log.h"
 #include "steering.h"
 
 #include <inttypes.h>
@@ -28,11 +29,24 @@ struct gen {
     int32_t        interval;           /* tokens of a chunk */
     struct steering steering;
     int32_t        n_choice, n_per_prompt;
-    struct calls  *calls;              /* of the tools in force, or NULL */
+    struct guide  *guide;              /* what is demanded of the choices, or NULL */
     uint64_t       call_key[2];        /* of the ids of calls */
     char           stop_text[API_STOP_MAX][API_STOP_BYTES_MAX];
     struct choice  choice[];
 };
+
+/* Of all choices together: calls that a client gets mended, or as text. */
+static void tell_bad_calls(const struct gen *g)
+{
+    int32_t n = 0;
+
+    for (int32_t i = 0; i < g->n_choice; i++)
+        n += g->choice[i].ch.n_bad_call;
+    if (n == 0)
+        return;
+    atomic_fetch_add(&g->port->api->n_bad_call, (uint64_t) n);
+    log_info("%s: %d malformed tool calls", g->id.id, n);
+}
 
 /* The metrics of whole requests: as vLLM does, each prompt is one. */
 static void observe(const struct gen *g)
@@ -66,10 +80,11 @@ static void gen_free(struct gen *g)
     pthread_mutex_unlock(&g->port->gens_lock);
 
     observe(g);
+    tell_bad_calls(g);
     atomic_fetch_sub(&g->port->api->n_req, g->n_choice);
     for (int32_t i = 0; i < g->n_choice; i++)
         choice_close(&g->choice[i]);
-    calls_close(g->calls);
+    guide_close(g->guide);
     out_close(&g->id);
     buf_free(&g->echo);
     steering_close(&g->steering);
@@ -181,7 +196,7 @@ static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, struct o
     c->req.port = g->port->index;
 
     c->tok = a->tok;
-    c->calls = g->calls;
+    c->guide = g->guide;
     c->said.id_key[0] = g->call_key[0] + (uint64_t) i;
     c->said.id_key[1] = g->call_key[1];
     c->keep_reasoning = ask->include_reasoning;
@@ -190,8 +205,7 @@ static int choice_fill(struct gen *g, int32_t i, const struct ask *ask, struct o
     c->stop.n_str = ask->n_stop;
     for (int32_t k = 0; k < ask->n_stop; k++)
         c->stop.str[k] = (struct slice) { g->stop_text[k], ask->stop[k].n };
-    choice_open(c, &a->ids);
-    return 0;
+    return choice_open(c, &a->ids);
 }
 
 static void echo_prompt(struct choice *c)
@@ -324,8 +338,8 @@ int gen_start(struct stream *st, struct work *w, struct api_err *e)
     w->echo = (struct buf) { 0 };
     g->id.echo = (struct slice) { g->echo.p, g->echo.n };
     st->gen = g;
-    g->calls = w->prompts.calls;
-    w->prompts.calls = NULL;
+    g->guide = w->guide;
+    w->guide = NULL;
     rc = admit_lp(ask, &w->prompts, e);
     if (rc == 0)
         rc = steering_open(&g->steering, a, ask, &w->prompts, e);

@@ -1,5 +1,6 @@
 /* http.c - the route table, and the routes that need no generation. */
 #include "docs.h"
+#include "guide.h"
 #include "openai_out.h"
 #include "work.h"
 
@@ -113,7 +114,7 @@ void http_finish(struct stream *st, struct work *w)
 
 /* What the bodies ask for. Perhaps on the reader thread: streams and links are out of reach. */
 
-static int work_generate(struct work *w)
+static int read_prompts(struct work *w)
 {
     struct slice m = w->ask.model;
 
@@ -124,10 +125,21 @@ static int work_generate(struct work *w)
     return prompt_read(w->api, w->kind, &w->ask, &w->prompts, &w->e);
 }
 
+static int work_generate(struct work *w)
+{
+    int rc = read_prompts(w);
+
+    if (rc == 0)
+        rc = guide_open(&w->guide, w->api, w->kind, &w->ask, &w->e);
+    if (rc == 0 && w->guide != NULL && w->guide->kept != NULL)
+        atomic_fetch_add(&w->api->n_guided[w->guide->must ? FORMAT_FREE : w->ask.format.kind], 1);
+    return rc;
+}
+
 /* How long the prompt of a generation would be. */
 static int work_count(struct work *w)
 {
-    if (work_generate(w) != 0)
+    if (read_prompts(w) != 0)
         return E_INVALID;
     buf_fmt(&w->out, "{%s\"input_tokens\":%zu}",
             w->kind == ASK_RESPONSES_COUNT ? "\"object\":\"response.input_tokens\"," : "",
@@ -354,6 +366,42 @@ static void on_server_info(struct stream *st)
     reply_json(st, 200, &b);
 }
 
+static void put_counter(struct buf *b, const char *name, const char *type, const char *help,
+                        uint64_t n)
+{
+    buf_fmt(b, "# HELP inferd_%s %s\n# TYPE inferd_%s %s\ninferd_%s %" PRIu64 "\n", name, help,
+            name, type, name, n);
+}
+
+static void put_grammars(struct buf *b, struct api *a)
+{
+    static const char *const kind[FORMAT_N] = {
+        "tools", "json_object", "json_schema", "regex", "choice", "grammar",
+    };
+    struct grammars_stats s;
+
+    grammars_stats(a->grammars, &s);
+    buf_str(b, "# HELP inferd_guided_requests_total Requests whose answers are held to something,"
+               " by its kind.\n# TYPE inferd_guided_requests_total counter\n");
+    for (int i = 0; i < FORMAT_N; i++)
+        buf_fmt(b, "inferd_guided_requests_total{kind=\"%s\"} %" PRIu64 "\n", kind[i],
+                atomic_load(&a->n_guided[i]));
+    buf_fmt(b, "# HELP inferd_grammar_compile_seconds Time to compile a grammar and to find its "
+               "tokens.\n# TYPE inferd_grammar_compile_seconds summary\n"
+               "inferd_grammar_compile_seconds_sum %.6f\n"
+               "inferd_grammar_compile_seconds_count %" PRIu64 "\n", (double) s.made_ns / 1e9,
+            s.made + s.refused);
+    put_counter(b, "grammars_refused_total", "counter", "Of these, such as could not be enforced.",
+                s.refused);
+    put_counter(b, "grammar_cache_hits_total", "counter", "Grammars that were there.", s.hits);
+    put_counter(b, "grammar_cache_misses_total", "counter", "And that were not.", s.misses);
+    put_counter(b, "grammar_cache_bytes", "gauge", "Bytes of the grammars that are kept.",
+                s.bytes);
+    put_counter(b, "grammar_cache_entries", "gauge", "How many they are.", s.n);
+    put_counter(b, "tool_calls_malformed_total", "counter", "Tool calls that came out mended, or as"
+                " text.", atomic_load(&a->n_bad_call));
+}
+
 static void on_metrics(struct stream *st)
 {
     struct api   *a = api_of(st);
@@ -382,6 +430,7 @@ static void on_metrics(struct stream *st)
             atomic_load(&a->n_busy));
     buf_fmt(&b, "# HELP inferd_streams HTTP requests not yet answered in full.\n"
                 "# TYPE inferd_streams gauge\ninferd_streams %d\n", atomic_load(&a->n_stream));
+    put_grammars(&b, a);
     reply(st, 200, "text/plain; version=0.0.4; charset=utf-8", &b, NULL);
 }
 

@@ -36,6 +36,13 @@
 #define API_TOOL_NAME_MAX      64
 #define API_SCHEMA_DEPTH_MAX   32            /* objects and arrays in each other */
 #define API_SCHEMA_NODES_MAX   16384         /* values in the schemas of all tools */
+#define API_SCHEMA_BYTES_MAX   (1u << 20)    /* of a schema that comes as a text */
+#define API_FORMAT_NAME_MAX    64
+#define API_FORMAT_CHOICE_MAX  4096          /* strings of choice */
+#define API_FORMAT_CHOICE_BYTES_MAX 4096     /* of one of them */
+#define API_GRAMMAR_MS         50            /* to compile what an answer may be */
+#define API_GRAMMAR_WARM_MS    500           /* and to look for its tokens, before it is shared */
+#define API_GRAMMAR_CACHE_MAX  (256u << 20)  /* bytes of grammars that nobody may be using */
 #define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice without credit */
 #define API_CACHE_SALT_MAX     128           /* bytes */
 #define API_KEY_MAX            1024          /* keys in --api-key-file */

@@ -1,4 +1,5 @@
 /* messages_in.c - Anthropic's /v1/messages as a chat body. */
+#include "format_in.h"
 #include "translate.h"
 
 #include <string.h>
@@ -238,6 +239,12 @@ static int prefill(struct tr *t, const struct json *last)
         return api_err_400(t->e, "invalid_value", path, "'%s': where 'thinking' is on, the last "
                            "message cannot be the assistant's.", path);
     }
+    if (tr_get(t->root, "output_format") != NULL
+        || tr_get(tr_get(t->root, "output_config"), "format") != NULL) {
+        tr_path(path, "messages[%u]", tr_get(t->root, "messages")->n - 1);
+        return api_err_400(t->e, "invalid_value", path, "'%s': where the answer has a format, the "
+                           "last message cannot be the assistant's.", path);
+    }
     tr_member(t, "continue_final_message");
     buf_str(t->out, "true");
     return 0;
@@ -276,7 +283,7 @@ static int put_messages(struct tr *t, const struct tr_field *f, const struct jso
 static int put_tool(struct tr *t, const struct json *v, uint32_t i)
 {
     const struct json *type = tr_get(v, "type"), *schema = tr_get(v, "input_schema");
-    const struct json *text = tr_get(v, "description");
+    const struct json *text = tr_get(v, "description"), *strict = tr_get(v, "strict");
     char               path[TR_PATH_BYTES], at[TR_PATH_BYTES];
     struct slice       name;
 
@@ -294,6 +301,9 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
         return tr_missing(t, at);
     if (schema->type != JSON_OBJECT)
         return tr_bad_type(t, at, "an object", schema);
+    tr_path(at, "%s.strict", path);
+    if (strict != NULL && strict->type != JSON_TRUE && strict->type != JSON_FALSE)
+        return tr_bad_type(t, at, "true or false", strict);
 
     tr_function(t, name);
     if (text != NULL) {
@@ -302,6 +312,8 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
     }
     buf_str(t->out, ",\"parameters\":");
     json_write(schema, t->out);
+    if (strict != NULL)
+        buf_fmt(t->out, ",\"strict\":%s", strict->type == JSON_TRUE ? "true" : "false");
     buf_str(t->out, "}}");
     return 0;
 }
@@ -414,10 +426,41 @@ static int put_effort(struct tr *t, const struct tr_field *f, const struct json 
     return type != NULL && slice_is(type->text, "adaptive") ? tr_copy(t, f, v, path) : 0;
 }
 
+/* The text of the answer; the older output_format had the same object in another place. */
+static int put_format(struct tr *t, const struct tr_field *f, const struct json *v,
+                      const char *path)
+{
+    const struct json *config = tr_get(t->root, "output_config");
+    char               at[TR_PATH_BYTES];
+    struct ask         unknown = { 0 };
+    struct slice       type;
+
+    (void) f;
+    if (v->type != JSON_OBJECT)
+        return tr_bad_type(t, path, "an object", v);
+    if (tr_need_str(t, v, path, "type", &type) != 0)
+        return E_INVALID;
+    tr_path(at, "%s.type", path);
+    if (!slice_is(type, "json_schema"))
+        return api_err_400(t->e, "invalid_value", at, "'%s' must be json_schema.", at);
+    if (tr_get(config, "format") != NULL && tr_get(t->root, "output_format") != NULL)
+        return api_err_400(t->e, "invalid_value", "output_format", "'output_format' is the older "
+                           "name of 'output_config.format': give one of them.");
+    if (format_check_schema(v, path, false, &unknown, t->e) != 0)
+        return E_INVALID;
+
+    tr_member(t, "response_format");
+    buf_str(t->out, "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":");
+    json_write(tr_get(v, "schema"), t->out);
+    buf_str(t->out, "}}");
+    return 0;
+}
+
 static const struct tr_field output_fields[] = {
     { "effort", put_effort, "reasoning_effort", 0, 0, "string",
       "low to max; with adaptive thinking only" },
-    { "format", tr_refuse, NULL, 0, 0, NULL, NULL },
+    { "format", put_format, NULL, 0, 0, "object",
+      "{\"type\":\"json_schema\",\"schema\":..}: the answer is held to it" },
     { 0 }
 };
 
@@ -519,7 +562,7 @@ static const struct tr_field fields[] = {
       "the end is continued" },
     { "system",         with_messages, NULL, 0, 0, "string or array", "a string, or text blocks" },
     { "tools",          put_tools, NULL, 0, API_TOOL_MAX, "array",
-      "name, description, input_schema" },
+      "name, description, input_schema; strict: calls are held to it" },
     { "tool_choice",    put_choice, NULL, 0, 0, "object",
       "auto, any, tool with a name, none; disable_parallel_tool_use" },
     { "thinking",       put_thinking, NULL, 0, 0, "object",
@@ -533,11 +576,12 @@ static const struct tr_field fields[] = {
     { "metadata",       check_metadata, NULL, 0, 0, "object", "user_id" },
     { "service_tier",   put_tier, NULL, 0, 0, "string", "auto, standard_only: there is one tier" },
     { "cache_control",  tr_object, NULL, 0, 0, NULL, "prompts are cached anyway" },
-    { "output_config",  put_output, NULL, 0, 0, "object", "effort" },
+    { "output_config",  put_output, NULL, 0, 0, "object", "effort; format" },
+    { "output_format",  put_format, NULL, 0, 0, "object",
+      "the older name of output_config.format" },
     { "context_management", check_context, NULL, 0, 0, "object", "edits" },
     { "container",      tr_refuse, NULL, 0, 0, NULL, NULL },
     { "mcp_servers",    tr_refuse, NULL, 0, 0, "[]", NULL },
-    { "output_format",  tr_refuse, NULL, 0, 0, NULL, NULL },
     { "inference_geo",  tr_refuse, NULL, 0, 0, NULL, NULL },
     { "speed",          tr_refuse, NULL, 0, 0, "\"standard\"", NULL },
     { 0 }

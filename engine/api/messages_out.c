@@ -233,6 +233,7 @@ static void message_whole_end(struct buf *b, struct out_id *id, const struct out
 const struct dialect dialect_messages = {
     .id_prefix = "msg_", .id_header = "request-id",
     .prompt_field = "messages", .max_field = "max_tokens",
+    .format_field = "output_config.format.schema", .schema_field = "input_schema",
     .named_events = true, .usage_on_delta = true,
     .delta = message_delta, .end = message_end, .ping = message_ping,
     .fail = message_fail,

@@ -1,3 +1,4 @@
+#include "format_in.h"
 #include "sampling_in.h"
 
 #include <stdarg.h>
@@ -114,20 +115,6 @@ static int accept_metadata(const struct field *f, const struct json *v, struct a
             return api_err_400(e, "invalid_value", path, "'%s' may hold at most %d pairs of a key "
                                "of %d bytes and a string of %d bytes.", path, API_METADATA_MAX,
                                API_METADATA_KEY_MAX, API_METADATA_VALUE_MAX);
-    return 0;
-}
-
-static int accept_format(const struct field *f, const struct json *v, struct ask *a,
-                         const char *path, struct api_err *e)
-{
-    const struct json *t = json_get(v, "type");
-
-    (void) f, (void) a;
-    if (v->type != JSON_OBJECT || t == NULL || t->type != JSON_STRING)
-        return api_err_400(e, "invalid_type", path, "'%s' must be an object with a 'type'.", path);
-    if (!slice_is(t->text, "text"))
-        return api_err_400(e, "unsupported_parameter", path,
-                           "'%s': only {\"type\":\"text\"} is supported.", path);
     return 0;
 }
 
@@ -474,6 +461,24 @@ static const struct field fields[] = {
       "the model's own end is no end" },
     { "min_tokens", GEN, field_int, AT(min_tok), 0, INT32_MAX, NULL, "0",
       "no stop id comes before so many tokens" },
+    { "response_format", GEN, format_response, 0, 0, 0, "object", "{\"type\":\"text\"}",
+      "what the answer has to be" },
+    { "structured_outputs", GEN, format_outputs, 0, 0, 0, "object", NULL,
+      "vLLM's words for it: one of json, json_object, regex, choice, grammar" },
+    { "guided_json", GEN, format_json, 0, 0, 0, "object or string", NULL,
+      "vLLM's older words: a JSON schema" },
+    { "guided_regex", GEN, format_regex, 0, 1, REGEX_BYTES_MAX, "string", NULL,
+      "the same: an expression" },
+    { "guided_choice", GEN, format_choice, 0, 1, API_FORMAT_CHOICE_MAX, "array", NULL,
+      "the same: texts" },
+    { "guided_grammar", GEN, format_ebnf, 0, 1, EBNF_BYTES_MAX, "string", NULL,
+      "the same: EBNF" },
+    { "json_schema", GEN, format_json, 0, 0, 0, "object or string", NULL,
+      "llama.cpp's and SGLang's: a JSON schema" },
+    { "regex", GEN, format_regex, 0, 1, REGEX_BYTES_MAX, "string", NULL,
+      "SGLang's: an expression" },
+    { "ebnf", GEN, format_ebnf, 0, 1, EBNF_BYTES_MAX, "string", NULL, "SGLang's: EBNF" },
+    { "grammar", GEN, format_ebnf, 0, 1, EBNF_BYTES_MAX, "string", NULL, "llama.cpp's: EBNF" },
     { "repetition_detection", GEN, sampling_repetition, 0, 0, 0, "object", "off",
       "ends an answer that goes round in circles" },
     { "logprobs", ASK_CHAT, field_bool, AT(logprobs), 0, 0, NULL, "false",
@@ -541,8 +546,6 @@ static const struct field fields[] = {
     { "store", GEN, field_bool, FIELD_NOWHERE, 0, 0, NULL, "false", "nothing is stored" },
     { "cache_prompt", GEN, field_bool, FIELD_NOWHERE, 0, 0, NULL, "true",
       "the cache changes no answer" },
-    { "response_format", GEN, accept_format, FIELD_NOWHERE, 0, 0, "object", NULL,
-      "{\"type\":\"text\"} only" },
     { "modalities", ASK_CHAT, accept_modalities, FIELD_NOWHERE, 0, 0, "array", NULL,
       "[\"text\"] only" },
 
@@ -552,15 +555,6 @@ static const struct field fields[] = {
     { "logprob_token_ids", GEN, field_refuse, 0, 0, 0, "[]", NULL, NULL },
     { "functions", ASK_CHAT, field_refuse, 0, 0, 0, "[]", NULL, NULL },
     { "function_call", ASK_CHAT, field_refuse, 0, 0, 0, "none auto", NULL, NULL },
-    { "structured_outputs", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "guided_json", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "guided_regex", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "guided_choice", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "guided_grammar", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "json_schema", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "grammar", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "regex", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
-    { "ebnf", GEN, field_refuse, 0, 0, 0, NULL, NULL, NULL },
     { "echo", ASK_CHAT, field_refuse, 0, 0, 0, "false", NULL, NULL },
     { "skip_special_tokens", ASK_CHAT, field_refuse, 0, 0, 0, "true", NULL, NULL },
     { "spaces_between_special_tokens", GEN, field_refuse, 0, 0, 0, "true", NULL, NULL },
@@ -592,9 +586,21 @@ static const struct field fields[] = {
 const struct field_set openai_sets[] = {
     { "", ANY, fields }, { "stream_options.", GEN, stream_fields },
     { "chat_template_kwargs.", ASK_CHAT | TOKS, template_fields },
+    { "response_format.", GEN, format_response_fields },
+    { "response_format.json_schema.", GEN, format_schema_fields },
+    { "structured_outputs.", GEN, format_output_fields },
     { "messages[].", ASK_CHAT | TOKS, message_fields },
     { "messages[].content[].", ASK_CHAT | TOKS, part_fields }, { NULL, 0, NULL },
 };
+
+/* Some call is held to its schema. */
+static bool holds_tool(const struct ask *a)
+{
+    for (uint32_t i = 0; a->tool_choice != TOOL_CHOICE_NONE && i < a->tools.n; i++)
+        if (a->tools.tool[i].strict)
+            return true;
+    return false;
+}
 
 /* What no single field can say. */
 static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
@@ -634,6 +640,10 @@ static int check_together(struct ask *a, enum ask_kind kind, struct api_err *e)
     if (a->tool_choice >= TOOL_CHOICE_REQUIRED && a->allowed_ids != NULL)
         return api_err_400(e, "invalid_value", "tool_choice", "'tool_choice' demands a call: that "
                            "excludes 'allowed_token_ids'.");
+    if (a->ignore_eos && (a->format.kind != FORMAT_FREE || holds_tool(a)))
+        return api_err_400(e, "invalid_value", "ignore_eos", "'ignore_eos' is not allowed with "
+                           "'%s': an answer that is whole could not end.",
+                           holds_tool(a) ? "strict" : a->format.field);
     return tools_check_choice(&a->tools, a->tool_choice, a->tool_name, e);
 }
 
@@ -668,6 +678,9 @@ const struct field *ask_fields(int i, const char **prefix)
         { fields, "" }, { message_fields, "messages[]." }, { part_fields, "messages[].content[]." },
         { stream_fields, "stream_options." }, { template_fields, "chat_template_kwargs." },
         { sampling_repetition_fields, "repetition_detection." },
+        { format_response_fields, "response_format." },
+        { format_schema_fields, "response_format.json_schema." },
+        { format_output_fields, "structured_outputs." },
     };
 
     if (i < 0 || (size_t) i >= sizeof(rows) / sizeof(rows[0]))

@@ -31,6 +31,18 @@ struct api_err {                     /* what the client is told */
 
 enum ask_flag { ASK_UNSET = -1, ASK_NO, ASK_YES };
 
+enum format_kind {                   /* what the text of an answer has to be; format_in.c */
+    FORMAT_FREE, FORMAT_OBJECT, FORMAT_SCHEMA, FORMAT_REGEX, FORMAT_CHOICE, FORMAT_EBNF, FORMAT_N,
+};
+
+struct format {
+    enum format_kind   kind;
+    const struct json *value;        /* of SCHEMA an OBJECT or a STRING of its text; of CHOICE an
+                                        ARRAY of STRINGs; of REGEX and EBNF a STRING */
+    bool               tight;        /* JSON without white space */
+    char               field[64];    /* which asked for it */
+};
+
 struct ask {
     struct slice       model;                      /* p NULL: absent */
     struct slice       request_id;                 /* the same */
@@ -46,6 +58,7 @@ struct ask {
     enum tool_choice   tool_choice;
     struct slice       tool_name;                  /* of TOOL_CHOICE_NAMED */
     bool               parallel_calls;
+    struct format      format;
     int64_t max_tok, max_completion_tok;           /* -1: absent */
     int64_t n, best_of, seed, min_tok, top_k;      /* top_k: -2 absent; best_of: -1 absent */
     int64_t priority;                              /* larger: later */

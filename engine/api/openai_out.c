@@ -327,9 +327,10 @@ static void out_whole_end(struct buf *b, struct out_id *id, const struct out_usa
     .whole_choice = out_whole_choice, .whole_end = out_whole_end, .error = out_error
 
 const struct dialect dialect_chat = {
-    .id_prefix = "chatcmpl-", .prompt_field = "messages", OPENAI
+    .id_prefix = "chatcmpl-", .prompt_field = "messages", .schema_field = "function.parameters",
+    OPENAI
 };
 
 const struct dialect dialect_text = {
-    .id_prefix = "cmpl-", .prompt_field = "prompt", OPENAI
+    .id_prefix = "cmpl-", .prompt_field = "prompt", .schema_field = "", OPENAI
 };

@@ -9,6 +9,7 @@
 
 #include "api.h"
 #include "channel.h"
+#include "grammars.h"
 #include "keys.h"
 #include "openai_in.h"
 #include "wire_link.h"
@@ -101,6 +102,7 @@ struct api {
     char             fingerprint[16];
     struct hash_key  key;           /* of the hashes of authenticated keys */
     struct keyring  *keys;          /* NULL: whoever nginx lets through */
+    struct grammars *grammars;
 
     /* set by api_ready, serve last */
     _Atomic(struct serve *)  serve;
@@ -109,12 +111,15 @@ struct api {
     size_t                   tok_bytes_max;   /* of the longest entry */
     enum chat_variant        variant;
     struct channel_ids       ids;
+    const struct vocab      *vocab; /* of tok, or NULL */
 
     atomic_bool      draining, stopping;
     atomic_int       n_req;         /* requests in the core or on their way */
     atomic_int       n_stream;      /* not yet answered in full */
     _Atomic uint64_t n_unknown_field, n_reply[6];   /* replies by the first digit of the status */
     _Atomic uint64_t n_busy;        /* requests given back to nginx */
+    _Atomic uint64_t n_guided[FORMAT_N];    /* requests; FORMAT_FREE: held to calls alone */
+    _Atomic uint64_t n_bad_call;
     struct histogram n_choice, new_tok;     /* of a prompt; of its longest answer */
     struct port      port[SERVE_PORT_MAX];
 };

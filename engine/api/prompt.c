@@ -1,4 +1,3 @@
-#include "calls.h"
 #include "work.h"
 
 #include <inttypes.h>
@@ -16,7 +15,7 @@ static int no_tokenizer(const char *param, struct api_err *e)
                        "tokenizer.json: only prompts of token ids to /v1/completions are served.");
 }
 
-static bool thinks(const struct api *a, const struct ask *ask)
+bool prompt_thinks(const struct api *a, const struct ask *ask)
 {
     if (ask->thinking != ASK_UNSET)
         return ask->thinking == ASK_YES;
@@ -30,7 +29,7 @@ int prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *tex
 {
     struct chat_opts opts = {
         .variant = a->variant,
-        .enable_thinking = thinks(a, ask),
+        .enable_thinking = prompt_thinks(a, ask),
         .preserve_thinking = ask->preserve_thinking,
         .add_generation_prompt = ask->add_generation == ASK_UNSET ? !ask->continue_final
                                                                   : ask->add_generation == ASK_YES,
@@ -195,8 +194,6 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
                           ask->add_special == ASK_YES, "messages", out, e);
         if (rc == 0)
             rc = cut(a, ask, out, "messages", e);
-        if (rc == 0 && (kind & ASK_GENERATE) != 0)
-            rc = calls_open(&out->calls, ask, a->tok, &a->ids, a->mc->vocab, thinks(a, ask), e);
         spans_free(&plain);
         buf_free(&text);
     } else if (ask->prompt->type == JSON_STRING) {
@@ -213,5 +210,4 @@ int prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
 void prompt_free(struct prompt_set *s)
 {
     ids_free(&s->ids);
-    calls_close(s->calls);
 }

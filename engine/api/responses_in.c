@@ -1,4 +1,5 @@
 /* responses_in.c - OpenAI's /v1/responses, without what would have to be stored, as a chat body. */
+#include "format_in.h"
 #include "translate.h"
 
 #include <string.h>
@@ -323,6 +324,7 @@ static const struct tr_field reasoning_fields[] = {
 static int put_format(struct tr *t, const struct tr_field *f, const struct json *v,
                       const char *path)
 {
+    struct ask   unknown = { 0 };
     struct slice type;
     bool         first = true;
 
@@ -331,11 +333,16 @@ static int put_format(struct tr *t, const struct tr_field *f, const struct json 
         return tr_bad_type(t, path, "an object", v);
     if (tr_need_str(t, v, path, "type", &type) != 0)
         return E_INVALID;
+    if (!slice_is(type, "text") && !slice_is(type, "json_object") && !slice_is(type, "json_schema"))
+        return api_err_400(t->e, "invalid_value", "text.format.type", "'text.format.type' must be "
+                           "text, json_object or json_schema.");
     tr_member(t, "response_format");
     if (!slice_is(type, "json_schema")) {
         json_write(v, t->out);
         return 0;
     }
+    if (format_check_schema(v, path, true, &unknown, t->e) != 0)
+        return E_INVALID;
 
     /* a chat has the schema and its name one level deeper */
     buf_str(t->out, "{\"type\":\"json_schema\",\"json_schema\":{");
@@ -354,7 +361,7 @@ static int put_format(struct tr *t, const struct tr_field *f, const struct json 
 
 static const struct tr_field text_fields[] = {
     { "format",    put_format, NULL, 0, 0, "object",
-      "response_format of a chat, with the schema one level higher" },
+      "response_format of a chat, with name, schema, strict one level higher" },
     { "verbosity", tr_copy, "verbosity", 0, 0, NULL, "" },
     { 0 }
 };

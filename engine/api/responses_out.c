@@ -303,6 +303,7 @@ static void response_whole_end(struct buf *b, struct out_id *id, const struct ou
 
 const struct dialect dialect_responses = {
     .id_prefix = "resp_", .prompt_field = "input", .max_field = "max_output_tokens",
+    .format_field = "text.format.schema", .schema_field = "parameters",
     .named_events = true,
     .delta = response_delta, .end = response_end, .ping = out_ping, .fail = response_fail,
     .whole_begin = response_begin, .whole_choice = response_choice,

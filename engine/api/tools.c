@@ -123,7 +123,10 @@ static int function_read(struct entry *en, struct tool *tool, uint32_t *n_node)
                            "have %d values, and be nested %d deep.", en->path,
                            API_SCHEMA_NODES_MAX, API_SCHEMA_DEPTH_MAX);
 
-    *tool = (struct tool) { .name = en->name->text, .schema = schema };
+    *tool = (struct tool) {
+        .name = en->name->text, .schema = schema,
+        .strict = strict != NULL && strict->type == JSON_TRUE,
+    };
     return 0;
 }
 

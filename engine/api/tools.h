@@ -13,6 +13,7 @@ struct api_err;
 struct tool {
     struct slice       name;         /* [a-zA-Z0-9_-]{1,64}, no two alike */
     const struct json *schema;       /* of the arguments: an OBJECT, or NULL: nothing is said */
+    bool               strict;       /* a call is held to it */
 };
 
 struct tools {

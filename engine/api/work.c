@@ -1,7 +1,9 @@
 /* work.c - request bodies into asks, prompts and whole answers; no link is touched here.
  *
  * A short body is read where it arrives. A long one goes to the port's reader thread, because the
- * port's own thread writes the streams: they must not wait until 4 MiB of text are tokenised. */
+ * port's own thread writes the streams: they must not wait until 4 MiB of text are tokenised, nor
+ * until a grammar is compiled. */
+#include "guide.h"
 #include "translate.h"
 #include "work.h"
 
@@ -9,6 +11,7 @@
 
 static void work_free(struct work *w)
 {
+    guide_close(w->guide);
     json_free(w->doc);
     prompt_free(&w->prompts);
     buf_free(&w->body);
@@ -77,9 +80,16 @@ static int read_ask(struct work *w)
     return 0;
 }
 
-static void work_run(struct work *w)
+static void work_read(struct work *w)
 {
     w->rc = read_ask(w);
+    w->is_read = true;
+}
+
+static void work_run(struct work *w)
+{
+    if (!w->is_read)
+        work_read(w);
     if (w->rc == 0)
         w->rc = w->fn(w);
 }
@@ -170,7 +180,9 @@ void work_start(struct stream *st, enum ask_kind kind, work_fn *fn)
     st->body = (struct buf) { 0 };
     st->body_bytes = 0;
 
-    if (w->body.n > API_INLINE_BYTES) {
+    if (w->body.n <= API_INLINE_BYTES)
+        work_read(w);
+    if (!w->is_read || (w->rc == 0 && guide_is_work(&w->ask))) {
         w->st = st;
         st->work = w;
         push(&p->reader, w);

@@ -13,7 +13,6 @@ struct prompt_set {
     bool       for_context;                   /* it must leave room in the context as it is */
     size_t     text_bytes;                    /* tokenised so far, <= API_TEXT_BYTES_MAX */
     size_t     end[API_PROMPT_MAX];           /* where each ends in ids */
-    struct calls *calls;                      /* NULL: no tools in force; who takes it sets NULL */
 };
 /* The text of a conversation, and where in it no control token is to be looked for. */
 int  prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *text,
@@ -21,6 +20,8 @@ int  prompt_chat_text(const struct api *a, const struct ask *ask, struct buf *te
 int  prompt_read(const struct api *a, enum ask_kind kind, const struct ask *ask,
                  struct prompt_set *out, struct api_err *e);
 void prompt_free(struct prompt_set *s);
+/* Thoughts may come before the answer of a chat. */
+bool prompt_thinks(const struct api *a, const struct ask *ask);
 
 /* work.c: what is read of a body, and the thread that reads the long ones */
 typedef int work_fn(struct work *w);          /* after ask: fill prompts or out; 0, or E_ and e */
@@ -36,8 +37,10 @@ struct work {
     struct json_doc  *doc;                    /* ask borrows from it */
     struct ask        ask;
     struct prompt_set prompts;
+    struct guide     *guide;                  /* or NULL; who takes it sets NULL */
     struct buf        echo;                   /* members that the answer repeats (translate.h) */
     struct buf        out;                    /* a whole answer */
+    bool              is_read;                /* ask is filled, or rc says why not */
     int               rc;                     /* 0, or E_INVALID and e */
     struct api_err    e;
 };

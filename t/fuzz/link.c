@@ -71,6 +71,7 @@ static void open_all(void)
         .kv = { 8, 120, 120 }, .now_ns = now, .wake = wake, .sleep = nothing, .kick = nothing,
     };
     struct tok   *tok = made_tok();
+    struct vocab *vocab;
     struct serve *s;
     struct port  *p = &api.port[0];
 
@@ -90,7 +91,10 @@ static void open_all(void)
     p->epfd = epoll_create1(0);
     p->wake_fd = eventfd(0, EFD_NONBLOCK);
     CHECK(reader_open(p) == 0);
-    api_ready(&api, s, &model.c, tok, CHAT_LARGE);
+    CHECK(vocab_open(&vocab, tok, model.c.vocab, NULL) == 0);
+    api.grammars = grammars_open(&api.key, API_GRAMMAR_CACHE_MAX);
+    CHECK(api.grammars != NULL);
+    api_ready(&api, s, &model.c, tok, vocab, CHAT_LARGE);
 }
 
 static void attach(void)
