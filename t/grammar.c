@@ -323,6 +323,25 @@ static void empty_rules(void)
     ok(g->state[g->rule[0]].accept && !g->state[g->rule[1]].accept, "only the root accepts \"\"");
     grammar_free(g);
 
+    for (int first = 0; first < 2; first++) {            /* r: s s; s: nothing or ( r ) */
+        int32_t two[2];
+
+        m = grammar_make(0);
+        two[0] = grammar_rule(m);
+        two[1] = grammar_rule(m);
+        r = two[first];
+        s = two[!first];
+        grammar_define(m, r, grammar_seq(m, grammar_call(m, s), grammar_call(m, s)));
+        grammar_define(m, s, grammar_alt(m, grammar_empty(m), grammar_seq(m, grammar_text(m, "("),
+                             grammar_seq(m, grammar_call(m, r), grammar_text(m, ")")))));
+        g = compiled(m, grammar_seq(m, grammar_call(m, r), grammar_call(m, r)));
+        YES(g, "");
+        YES(g, "()(()())()()");
+        NO(g, "()()()()()");
+        NO(g, "(()()())");
+        grammar_free(g);
+    }
+
     m = grammar_make(0);                 /* s has no text, so an end behind it is none */
     r = grammar_rule(m);
     s = grammar_rule(m);

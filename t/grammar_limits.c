@@ -133,6 +133,21 @@ static void steps(void)
     ends(m, all, "524288 steps", "2^30 letters in pieces");
 }
 
+/* Tiny rules, that many places call, until their copies are more than there may be steps. */
+static void copies(void)
+{
+    struct grammar_make *m = grammar_make(0);
+    gram                 word = grammar_text(m, "abcdefghijklmno"), all = word;
+
+    for (uint32_t i = 0; i < GRAMMAR_RULE_MAX; i++) {
+        int32_t r = grammar_rule(m);
+
+        grammar_define(m, r, word);
+        all = grammar_alt(m, all, grammar_repeat(m, grammar_call(m, r), 16, 16));
+    }
+    ends(m, all, NULL, "copies as far as there is room");
+}
+
 static void sets(void)
 {
     static struct code_range r[GRAMMAR_RANGE_MAX + 1];
@@ -257,6 +272,7 @@ int main(void)
     }
     states();
     steps();
+    copies();
     sets();
     edges();
     literals();

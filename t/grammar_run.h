@@ -1,5 +1,5 @@
-/* grammar_run.h - grammars in tests: a struct grammar run by a chart, and a random grammar that is
- * also a table of its own, matched by filling in who matches what until nothing changes. */
+/* grammar_run.h - grammars in tests: a struct grammar run by a chart, in the plainest way; and all
+ * that grammar.h promises of one. */
 #ifndef T_GRAMMAR_RUN_H
 #define T_GRAMMAR_RUN_H
 

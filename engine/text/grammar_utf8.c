@@ -131,7 +131,7 @@ static void utf8_put(uint8_t *p, uint32_t c, uint32_t n)
 static uint32_t row_end(uint32_t lo, uint32_t hi)
 {
     static const uint32_t len_max[] = { 0, 0x7f, 0x7ff, 0xffff, 0x10ffff };
-    uint32_t n = utf8_len(lo), bits = 6 * (n - 1);
+    uint32_t n = utf8_len(lo), bits = 6 * (n - 1), end;
 
     if (hi > len_max[n])
         hi = len_max[n];
@@ -140,13 +140,12 @@ static uint32_t row_end(uint32_t lo, uint32_t hi)
 
         if ((lo & low) != 0 || lo + low > hi)
             continue;
-        /* Whole blocks of this many bits, as far as they share what is above the next six. */
-        uint32_t above = bits == 6 * (n - 1) ? 0x1fffff : lo | ((low << 6) | 0x3f);
-        uint32_t last = hi < above ? hi : above;
-
-        return ((last + 1) & ~low) - 1;
+        /* Whole blocks of so many bits, while what is above the next six stays. */
+        end = lo | low << 6 | 0x3f;
+        return (((hi < end ? hi : end) + 1) & ~low) - 1;
     }
-    return hi < (n == 1 ? 0x7f : lo | 0x3f) ? hi : n == 1 ? 0x7f : lo | 0x3f;
+    end = n == 1 ? 0x7f : lo | 0x3f;
+    return hi < end ? hi : end;
 }
 
 static int add_range(struct trie *t, uint32_t lo, uint32_t hi)
