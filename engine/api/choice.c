@@ -95,22 +95,34 @@ static void put_end(struct choice *c, bool cut)
         end_content(c);
 }
 
+/* A stop id of the model came because nothing else was left: not by a wish of the client's, and not
+ * where the answer is whole. */
+static bool is_stuck(const struct choice *c)
+{
+    bool asked = false;
+
+    for (int32_t i = c->n_eos; i < c->req.n_stop_id; i++)
+        asked |= c->req.stop_id[i] == c->req.stop_at;
+    return !asked && !guide_walk_whole(&c->walk);
+}
+
 /* The core's last word, all tokens seen. */
 static void settle(struct choice *c, enum req_finish fin)
 {
     struct req *r = &c->req;
     int32_t     n_pub = atomic_load_explicit(&r->n_pub, memory_order_relaxed);
+    bool        cut = fin == FIN_LENGTH || (fin == FIN_STOP && is_stuck(c));
 
     if (fin != FIN_STOP && fin != FIN_LENGTH) {
         c->broken = true;
         return;
     }
 
-    put_end(c, fin == FIN_LENGTH);
+    put_end(c, cut);
     if (c->finish != NULL)
         return;                        /* the flushed text completed a stop string */
 
-    c->finish = fin == FIN_LENGTH ? "length" : natural(c);
+    c->finish = cut ? "length" : natural(c);
     if (fin != FIN_STOP || r->stop_at < 0)
         return;
 

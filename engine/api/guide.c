@@ -116,8 +116,9 @@ static int compile(struct guide *g, const struct language *l, const struct buf *
     int               rc;
 
     rc = language_compile(&made, l, &a->ids, in_ms(API_GRAMMAR_MS), &tool, &err);
-    if (rc == 0)
-        rc = grammar_warm(made, a->vocab, in_ms(API_GRAMMAR_WARM_MS), &err);
+    /* What is not found in time is found when an answer comes to it. */
+    if (rc == 0 && grammar_warm(made, a->vocab, in_ms(API_GRAMMAR_WARM_MS), &err) == E_INVALID)
+        rc = E_INVALID;
     if (rc == 0 && (begin = matcher_open(made, a->vocab)) == NULL)
         rc = err_set(&err, E_FULL, "out of memory");
     grammars_count(a->grammars, rc == 0, api_now_ns() - start);
@@ -217,6 +218,12 @@ void guide_walk_close(struct guide_walk *w)
     w->matcher = NULL;
 }
 
+bool guide_walk_whole(const struct guide_walk *w)
+{
+    return w->matcher == NULL || w->state == TALKS || w->state == LOOSE
+           || (w->state == HELD && matcher_done(w->matcher));
+}
+
 static void take(struct guide_walk *w, int32_t id)
 {
     const struct guide       *g = w->guide;
@@ -296,7 +303,7 @@ int32_t guide_next(void *arg, const int32_t *gen, int32_t n_gen, uint32_t *mask)
         break;
     }
     matcher_mask(w->matcher, mask);
-    if (matcher_done(w->matcher))
+    if (matcher_done(w->matcher) || matcher_over(w->matcher))
         allow_stops(g->api, mask);
     return GUIDE_MASK;
 }

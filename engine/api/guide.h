@@ -43,6 +43,8 @@ struct guide_walk {                  /* of one choice; private */
 /* inside: the prompt ends in a thought. guide may be NULL. 0, or E_FULL: out of memory. */
 int  guide_walk_open(struct guide_walk *w, const struct guide *guide, bool inside);
 void guide_walk_close(struct guide_walk *w);
+/* What came may end here; when the core has let go of it. */
+bool guide_walk_whole(const struct guide_walk *w);
 /* The req_guide; arg: a guide_walk with a matcher. */
 int32_t guide_next(void *arg, const int32_t *gen, int32_t n_gen, uint32_t *mask);
 
