@@ -70,6 +70,8 @@ static const struct row rows[] = {
       { "\"http://a/b?c#d\"", "\"urn:a:%20\"" }, { "\"a b:c\"", "\"//a\"", "\"a:%2\"", "\"a\"" } },
     { "{\"type\":\"string\",\"format\":\"phone\",\"maxLength\":2}", J, { "\"ab\"" },
       { "\"abc\"" } },
+    { "{\"type\":\"integer\",\"format\":\"int32\",\"allOf\":[{\"format\":\"int64\"}]}", J, { "5" },
+      { "\"5\"" } },
     { "{\"type\":\"string\",\"format\":\"email\",\"pattern\":\"^x$\"}", J, { "\"x\"" },
       { "\"a@b.cd\"" } },
 
@@ -158,6 +160,9 @@ static const struct row rows[] = {
     { "{\"type\":\"object\",\"additionalProperties\":{\"const\":1},\"minProperties\":1,"
       "\"maxProperties\":2}", J, { "{\"a\":1}", "{\"a\":1,\"b\":1}" },
       { "{}", "{\"a\":1,\"b\":1,\"c\":1}", "{\"a\":2}" } },
+    { "{\"type\":\"object\",\"properties\":{\"a\":{\"const\":1},\"b\":{\"const\":2}},"
+      "\"minProperties\":1,\"maxProperties\":2}", J,
+      { "{\"a\":1}", "{\"b\":2}", "{\"a\":1,\"b\":2}" }, { "{}" } },
     { "{\"type\":\"object\",\"maxProperties\":0}", J, { "{}" }, { "{\"a\":1}" } },
     { "{\"type\":\"object\",\"minProperties\":2}", J, { "{\"a\":1,\"b\":1}" },
       { "{}", "{\"a\":1}" } },
@@ -292,7 +297,7 @@ static const struct refusal refusals[] = {
       "#: 'patternProperties' cannot be enforced, but for one pattern and nothing beside it", J },
     { "{\"patternProperties\":{\"a\":{},\"b\":{}}}",
       "#: 'patternProperties' cannot be enforced, but for one pattern and nothing beside it", J },
-    { "{\"properties\":{\"a\":true,\"b\":true},\"minProperties\":1}",
+    { "{\"properties\":{\"a\":true,\"b\":true},\"minProperties\":2}",
       "#: 'minProperties' cannot be enforced here", J },
     { "{\"properties\":{\"a\":true,\"b\":true},\"maxProperties\":1}",
       "#: 'maxProperties' cannot be enforced here", J },

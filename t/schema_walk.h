@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 #define WALK_FAR   UINT32_MAX
-#define WALK_DEPTH 250                   /* rules inside each other */
+#define WALK_LONG  10000                 /* symbols: no way that needs so many is gone */
+#define WALK_DEPTH 250                   /* rules inside each other, but for the shortest way */
 
 struct walk {
     const struct grammar *g;
@@ -26,7 +27,7 @@ static uint32_t walk_rand(struct walk *w, uint32_t n)
 
 static uint32_t walk_sum(uint32_t a, uint32_t b)
 {
-    return a == WALK_FAR || b == WALK_FAR ? WALK_FAR : a + b;
+    return a >= WALK_FAR - b ? WALK_FAR : a + b;
 }
 
 /* One way on: a byte, a token, a call, or the rule's end. */
@@ -100,18 +101,24 @@ static void walk_close(struct walk *w)
     free(w->need);
 }
 
-/* Any way for so many steps, then the shortest. Bytes go to out, a token as the text mark. */
-static void walk_text(struct walk *w, uint32_t n_step, const char *mark, struct buf *out)
+/* Any way for so many steps, then the shortest. Bytes go to out, a token as the text mark. False:
+ * all texts are long. */
+static bool walk_text(struct walk *w, uint32_t n_step, const char *mark, struct buf *out)
 {
-    uint32_t stack[4 * WALK_DEPTH], n = 0, at = w->g->rule[0];
+    uint32_t  n = 0, at = w->g->rule[0];
+    uint32_t *stack;
 
+    if (w->need[at] >= WALK_LONG)
+        return false;
+    /* On the shortest way no rule is inside itself. */
+    stack = malloc((WALK_DEPTH + w->g->n_rule) * sizeof(*stack));
     for (uint32_t step = 0;; step++) {
-        bool            on = step < n_step && n < WALK_DEPTH;
-        struct walk_way way = on ? walk_nth(w, at, walk_rand(w, walk_count(w->g, at)))
-                                 : walk_shortest(w, at);
+        struct walk_way way = walk_nth(w, at, walk_rand(w, walk_count(w->g, at)));
 
+        if (step >= n_step || n >= WALK_DEPTH || way.need >= WALK_LONG)
+            way = walk_shortest(w, at);
         if (way.sym == WALK_END && n == 0)
-            return;
+            break;
         if (way.sym == WALK_END) {
             at = stack[--n];
             continue;
@@ -124,6 +131,8 @@ static void walk_text(struct walk *w, uint32_t n_step, const char *mark, struct 
             stack[n++] = way.to;
         at = way.sym == WALK_CALL ? w->g->rule[way.rule] : way.to;
     }
+    free(stack);
+    return true;
 }
 
 #endif

@@ -234,7 +234,7 @@ static bool is_free(const struct merged *m)
     return m->types == TYPE_ANY && m->n_list + m->n_object + m->n_array == 0 && !m->lo.given
            && !m->hi.given && m->min_length + m->min_items + m->min_members == 0
            && m->max_length == NO_MAX && m->max_items == NO_MAX && m->max_members == NO_MAX
-           && m->pattern == NULL && !schema_is_format(m->format);
+           && m->pattern == NULL && m->format == NULL;
 }
 
 /* It holds other values, and these have schemas. */

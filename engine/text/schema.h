@@ -21,9 +21,9 @@
  *
  * Enforced: type, enum, const, nullable, properties, required, additionalProperties,
  * patternProperties (one, and nothing beside it), minProperties and maxProperties (of members that
- * are all undeclared, or where nothing can break them), items, prefixItems, additionalItems, the
- * counts of elements and characters, pattern (not with lengths), the bounds, multipleOf 1, anyOf,
- * oneOf, allOf and $ref, beside other keywords too, into the schema itself. */
+ * are all undeclared, or where nothing can break them; at least one), items, prefixItems,
+ * additionalItems, the counts of elements and characters, pattern (not with lengths), the bounds,
+ * multipleOf 1, anyOf, oneOf, allOf and $ref, beside other keywords too, into the schema itself. */
 #ifndef TEXT_SCHEMA_H
 #define TEXT_SCHEMA_H
 

@@ -40,8 +40,8 @@ static gram other_element(struct schema *s, const struct merged *m)
     struct list l = { .n = 0 };
 
     for (uint32_t k = 0; k < m->n_array; k++)
-        if (m->array[k].b != NULL
-            && schema_list_add(s, &l, m->array[k].b, m->array[k].schema) < 0)
+        if (m->array[k].other != NULL
+            && schema_list_add(s, &l, m->array[k].other, m->array[k].schema) < 0)
             return -1;
     return schema_value(s, &l);
 }
@@ -52,12 +52,12 @@ static int first_elements(struct schema *s, const struct merged *m, gram *to, ui
     const struct json *own[SCHEMA_ALL_MAX];
 
     for (uint32_t k = 0; k < m->n_array; k++)
-        own[k] = m->array[k].a != NULL ? m->array[k].a->child : NULL;
+        own[k] = m->array[k].own != NULL ? m->array[k].own->child : NULL;
     for (uint32_t i = 0; i < n; i++) {
         struct list l = { .n = 0 };
 
         for (uint32_t k = 0; k < m->n_array; k++) {
-            const struct json *one = own[k] != NULL ? own[k] : m->array[k].b;
+            const struct json *one = own[k] != NULL ? own[k] : m->array[k].other;
 
             if (one != NULL && schema_list_add(s, &l, one, m->array[k].schema) < 0)
                 return -1;
@@ -98,9 +98,9 @@ static uint32_t count_first(const struct merged *m, bool *others)
 
     *others = false;
     for (uint32_t k = 0; k < m->n_array; k++) {
-        if (m->array[k].a != NULL && m->array[k].a->n > n)
-            n = m->array[k].a->n;
-        *others |= m->array[k].b != NULL;
+        if (m->array[k].own != NULL && m->array[k].own->n > n)
+            n = m->array[k].own->n;
+        *others |= m->array[k].other != NULL;
     }
     *others |= n == 0 || m->min_items > n;
     return n;

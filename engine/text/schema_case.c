@@ -78,10 +78,13 @@ static int add_all(struct schema *s, struct schema_case *c, const struct words *
     return rc;
 }
 
+/* Each costs a piece, so that the limits and the deadline of the grammar hold here, too. */
 static int push(struct schema *s, struct cases *to, const struct schema_case *c)
 {
     struct schema_case *v;
 
+    if (grammar_empty(s->m) < 0)
+        return -1;
     if (to->n == SCHEMA_CASE_MAX)
         return schema_bad(s, c->all[0].schema, "more than %d alternatives", SCHEMA_CASE_MAX);
     v = schema_grow(s, to->v, &to->cap, (uint64_t) to->n + 1, sizeof(*v));
@@ -270,7 +273,8 @@ static int merge_counts(struct schema *s, const struct words *w, enum word min_w
     return 0;
 }
 
-/* A word that is a string; there may be one of them, or the same one again. */
+/* A word that is a string; there may be one of them, or the same one again. Formats that are not
+ * enforced only describe. */
 static int merge_text(struct schema *s, const struct words *w, enum word word,
                       const struct json **to)
 {
@@ -280,6 +284,8 @@ static int merge_text(struct schema *s, const struct words *w, enum word word,
         return 0;
     if (j->type != JSON_STRING)
         return schema_bad(s, w->schema, "'%.*s' must be a string", (int) j->key.n, j->key.p);
+    if (word == W_FORMAT && !schema_is_format(j))
+        return 0;
     if (*to != NULL && ((*to)->text.n != j->text.n
                         || memcmp((*to)->text.p, j->text.p, j->text.n) != 0))
         return schema_bad(s, w->schema, "'%.*s' beside another cannot be enforced",

@@ -151,7 +151,7 @@ static uint32_t type_of(const struct json *j)
     case JSON_NUMBER: break;
     }
     dec_read(j->text, &d);
-    return dec_whole(&d) ? TYPE_INTEGER : TYPE_NUMBER;
+    return dec_is_whole(&d) ? TYPE_INTEGER : TYPE_NUMBER;
 }
 
 /* 1: it may come; 0: it may not; -1: nobody here can say. */

@@ -8,79 +8,8 @@
 
 #include <string.h>
 
-#define DIGITS (DEC_INT + DEC_FRAC)
-
 /* A bounded number with a fraction has so many digits: a double keeps any two of them apart. */
 #define DOUBLE_DIGITS 15
-
-void dec_read(struct slice t, struct dec *d)
-{
-    const char *p = t.p, *end = t.p + t.n, *e = p;
-    int64_t     exponent = 0, place;
-    bool        less;
-
-    *d = (struct dec) { .given = true, .neg = p < end && *p == '-' };
-    while (e < end && *e != 'e' && *e != 'E')
-        e++;
-    less = e + 1 < end && e[1] == '-';
-    for (const char *x = e; x < end && exponent < 1000000000; x++)
-        if (*x >= '0' && *x <= '9')
-            exponent = exponent * 10 + *x - '0';
-
-    place = less ? -exponent : exponent;
-    for (const char *x = p + d->neg; x < e && *x != '.'; x++)
-        place++;
-    for (p += d->neg; p < e; p++) {
-        if (*p == '.')
-            continue;
-        place--;
-        if (*p == '0')
-            continue;
-        if (place >= DEC_INT)
-            d->huge = true;
-        else if (place < -DEC_FRAC)
-            d->more = true;
-        else
-            d->digit[DEC_INT - 1 - place] = (uint8_t) (*p - '0');
-    }
-}
-
-static bool is_zero(const struct dec *d)
-{
-    static const uint8_t none[DIGITS];
-
-    return !d->huge && !d->more && memcmp(d->digit, none, DIGITS) == 0;
-}
-
-static int cmp_size(const struct dec *a, const struct dec *b)
-{
-    int cmp = a->huge || b->huge ? a->huge - b->huge : memcmp(a->digit, b->digit, DIGITS);
-
-    return cmp != 0 ? cmp : a->more - b->more;
-}
-
-int dec_cmp(const struct dec *a, const struct dec *b)
-{
-    bool a_neg = a->neg && !is_zero(a), b_neg = b->neg && !is_zero(b);
-
-    if (a_neg != b_neg)
-        return a_neg ? -1 : 1;
-    return a_neg ? cmp_size(b, a) : cmp_size(a, b);
-}
-
-bool dec_whole(const struct dec *d)
-{
-    static const uint8_t none[DEC_FRAC];
-
-    return !d->more && memcmp(d->digit + DEC_INT, none, DEC_FRAC) == 0;
-}
-
-bool dec_within(const struct dec *d, const struct dec *lo, const struct dec *hi)
-{
-    int low = lo->given ? dec_cmp(d, lo) : 1, high = hi->given ? dec_cmp(d, hi) : -1;
-
-    return (low > 0 || (low == 0 && !lo->open)) && (high < 0 || (high == 0 && !hi->open));
-}
 
 /* Sizes from lo to hi of numbers of n digits before the point and at most n_frac behind it. */
 enum tied { FREE, LOW, HIGH, BOTH, TIED_N };
@@ -133,9 +62,9 @@ static void put_digit(struct stretch *p, int at, int least)
 /* No digit of d is left from this place on. */
 static bool ends(const struct dec *d, int at)
 {
-    while (at < DIGITS && d->digit[at] == 0)
+    while (at < DEC_DIGITS && d->digit[at] == 0)
         at++;
-    return at == DIGITS;
+    return at == DEC_DIGITS;
 }
 
 /* A number that ends before this place is in the range; go: what it may go on with instead. */
@@ -193,18 +122,18 @@ static int length(const struct dec *d)
 /* All sizes from lo to hi. */
 static gram sizes(struct schema *s, struct dec lo, struct dec hi, bool whole)
 {
-    bool low = !is_zero(&lo) || lo.open, high = hi.given && !hi.huge;
+    bool low = !dec_is_zero(&lo) || lo.open, high = hi.given && !hi.huge;
     gram g = NOTHING;
 
-    if (lo.huge || (hi.given && cmp_size(&lo, &hi) > 0))
+    if (lo.huge || (hi.given && dec_cmp_size(&lo, &hi) > 0))
         return NOTHING;
     if (!high) {
         hi = (struct dec) { .given = true };
-        memset(hi.digit, 9, DIGITS);
+        memset(hi.digit, 9, DEC_DIGITS);
     }
     /* What lies beyond the last digit that a number has: above lo cut short, up to hi cut short. */
-    lo.open |= lo.more || (whole && !dec_whole(&lo));
-    hi.open &= !hi.more && (!whole || dec_whole(&hi));
+    lo.open |= lo.more || (whole && !dec_is_whole(&lo));
+    hi.open &= !hi.more && (!whole || dec_is_whole(&hi));
     if (whole) {
         memset(lo.digit + DEC_INT, 0, DEC_FRAC);
         memset(hi.digit + DEC_INT, 0, DEC_FRAC);
@@ -226,13 +155,14 @@ static gram between(struct schema *s, const struct merged *m, bool whole)
     const struct dec zero = { .given = true }, above = { .given = true, .open = true };
     struct dec       lo = m->lo, hi = m->hi;
     gram             g = NOTHING, minus = NOTHING;
-    bool             lo_neg = !lo.given || (lo.neg && !is_zero(&lo));
-    bool             hi_neg = hi.given && ((hi.neg && !is_zero(&hi)) || (is_zero(&hi) && hi.open));
+    bool             lo_neg = !lo.given || (lo.neg && !dec_is_zero(&lo));
+    bool             hi_zero = hi.given && dec_is_zero(&hi);
+    bool             hi_neg = hi.given && (hi_zero ? hi.open : hi.neg);
 
     if (!hi_neg)
         g = sizes(s, lo_neg ? zero : lo, hi, whole);
     if (lo_neg)
-        minus = sizes(s, hi_neg && !is_zero(&hi) ? hi : above, lo, whole);
+        minus = sizes(s, hi_neg && !hi_zero ? hi : above, lo, whole);
     g = schema_alt(s, g, schema_seq(s, grammar_text(s->m, "-"), minus));
     if (g == NOTHING)
         s->why = "no number is within the bounds";

@@ -55,7 +55,7 @@ static int by_key(const void *a, const void *b)
 static void collect(struct members *o, const struct merged *m)
 {
     for (uint32_t k = 0; k < m->n_object; k++) {
-        const struct json *own = m->object[k].a;
+        const struct json *own = m->object[k].own;
 
         for (const struct json *j = own != NULL ? own->child : NULL; j != NULL; j = j->next) {
             struct member *v = member_of(o, j->key);
@@ -76,7 +76,7 @@ static int members_open(struct schema *s, struct members *o, const struct merged
     uint64_t n = 1;
 
     for (uint32_t k = 0; k < m->n_object; k++)
-        n += (m->object[k].a != NULL ? m->object[k].a->n : 0)
+        n += (m->object[k].own != NULL ? m->object[k].own->n : 0)
              + (m->required[k] != NULL ? m->required[k]->n : 0);
     *o = (struct members) { .n_slot = 16 };
     while (o->n_slot < 2 * n)
@@ -109,7 +109,7 @@ static gram member_value(struct schema *s, const struct members *o, const struct
     uint32_t    at = v != NULL ? v->first : 0;
 
     for (uint32_t k = 0; k < m->n_object; k++) {
-        const struct json *schema = m->object[k].b;
+        const struct json *schema = m->object[k].other;
 
         if (at != 0 && o->link[at].part == k) {
             schema = o->link[at].schema;
@@ -133,7 +133,7 @@ static struct run one(struct schema *s, gram member, bool required)
     return (struct run) { member, required ? behind : schema_opt(s, behind), !required };
 }
 
-static gram join(struct schema *s, struct run *run, uint32_t n)
+static gram join(struct schema *s, struct run *run, uint32_t n, bool may_lack)
 {
     struct run a, b;
 
@@ -154,7 +154,7 @@ static gram join(struct schema *s, struct run *run, uint32_t n)
             run[to++] = a;
         }
     }
-    return run[0].may_lack ? schema_opt(s, run[0].first) : run[0].first;
+    return may_lack && run[0].may_lack ? schema_opt(s, run[0].first) : run[0].first;
 }
 
 /* Keys that no properties name: are there any? One that patternProperties means is *pattern. */
@@ -168,18 +168,19 @@ static bool has_others(struct schema *s, const struct merged *m, const struct me
     for (uint32_t k = 0; k < m->n_object; k++) {
         const struct part *p = &m->object[k];
 
-        named |= p->a != NULL;
-        said |= p->b != NULL;
-        none |= p->b != NULL && p->b->type == JSON_FALSE && (p->c == NULL || p->c->n == 0);
-        if (p->c == NULL || p->c->n == 0)
+        named |= p->own != NULL;
+        said |= p->other != NULL;
+        if (p->by_pattern == NULL || p->by_pattern->n == 0) {
+            none |= p->other != NULL && p->other->type == JSON_FALSE;
             continue;
-        if (*pattern != NULL || p->c->n > 1 || o->n > 0) {
+        }
+        if (*pattern != NULL || p->by_pattern->n > 1 || o->n > 0) {
             schema_bad(s, p->schema, "'patternProperties' cannot be enforced, but for one pattern "
                        "and nothing beside it");
             *bad = true;
             return false;
         }
-        *pattern = p->c->child;
+        *pattern = p->by_pattern->child;
     }
     return !none && (*pattern != NULL || said || !named);
 }
@@ -196,7 +197,8 @@ static gram other_member(struct schema *s, const struct members *o, const struct
 
         for (uint32_t k = 0; k < m->n_object; k++) {
             const struct part *p = &m->object[k];
-            const struct json *schema = p->c != NULL && p->c->n > 0 ? pattern : p->b;
+            bool               by_it = p->by_pattern != NULL && p->by_pattern->n > 0;
+            const struct json *schema = by_it ? pattern : p->other;
 
             if (schema != NULL && schema_list_add(s, &l, schema, p->schema) < 0)
                 return -1;
@@ -218,7 +220,8 @@ static gram other_member(struct schema *s, const struct members *o, const struct
     return schema_seq(s, key, schema_seq(s, s->colon, value));
 }
 
-/* minProperties and maxProperties, where the members at hand obey them anyway; 0: they never do. */
+/* minProperties and maxProperties, where the members at hand obey them anyway, or if one of them
+ * comes; 0: they never do. */
 static int obeys(struct schema *s, const struct merged *m, uint32_t n_required, uint32_t n,
                  bool others)
 {
@@ -228,7 +231,7 @@ static int obeys(struct schema *s, const struct merged *m, uint32_t n_required, 
         s->why = "an object of it must have more members than it may have";
         return 0;
     }
-    if (min > n_required)
+    if (min > n_required && min > 1)
         return schema_bad(s, m->schema, "'minProperties' cannot be enforced here");
     if (max != NO_MAX && (n > max || others))
         return schema_bad(s, m->schema, "'maxProperties' cannot be enforced here");
@@ -285,7 +288,7 @@ static gram body(struct schema *s, const struct members *o, const struct merged 
                                                      min > 0 ? min - 1 : 0,
                                                      max == NO_MAX ? NO_MAX : max - 1, &block,
                                                      &fewer));
-        return join(s, run, 1);
+        return join(s, run, 1, true);
     }
     rc = obeys(s, m, n_required, n, g != NOTHING);
     if (rc <= 0)
@@ -296,7 +299,7 @@ static gram body(struct schema *s, const struct members *o, const struct merged 
         run[n].first = schema_seq(s, g, run[n].behind);
         n++;
     }
-    return join(s, run, n);
+    return join(s, run, n, min == 0);
 }
 
 gram schema_object(struct schema *s, const struct merged *m)

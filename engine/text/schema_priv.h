@@ -14,6 +14,7 @@
 
 #include "buf.h"
 #include "chat.h"
+#include "dec.h"
 #include "schema.h"
 #include "toolset.h"
 
@@ -38,18 +39,11 @@ enum word {
 };
 struct words { const struct json *schema, *word[W_N]; };
 
-/* A decimal to 20 places on both sides of the point. */
-#define DEC_INT  20
-#define DEC_FRAC 20
-struct dec {
-    bool    given, neg, huge;           /* huge: 10^20 or more */
-    bool    more;                       /* digits beyond the last place */
-    bool    open;                       /* a bound that is not in the range itself */
-    uint8_t digit[DEC_INT + DEC_FRAC];
-};
+/* What one subschema says of an object's members or an array's elements: of those that it names, of
+ * the others. */
+struct part { const struct json *schema, *own, *other, *by_pattern; };
 
 /* What the subschemas of a case say together. */
-struct part { const struct json *schema, *a, *b, *c; };
 struct merged {
     uint32_t           types;           /* INTEGER without NUMBER: no fractions */
     const struct json *list[2 * SCHEMA_ALL_MAX];     /* enum arrays and const values */
@@ -58,12 +52,11 @@ struct merged {
     struct dec         lo, hi;
     int64_t            min_length, max_length;       /* max NO_MAX: none */
     const struct json *pattern, *format, *schema;
-    struct part        object[SCHEMA_ALL_MAX];       /* properties, additionalProperties,
-                                                        patternProperties */
+    struct part        object[SCHEMA_ALL_MAX];
     const struct json *required[SCHEMA_ALL_MAX];     /* with the same index; NULL: none */
     uint32_t           n_object;
     int64_t            min_members, max_members;
-    struct part        array[SCHEMA_ALL_MAX];        /* the first ones, the others */
+    struct part        array[SCHEMA_ALL_MAX];
     uint32_t           n_array;
     int64_t            min_items, max_items;
 };
@@ -95,7 +88,8 @@ struct schema {
     const char          *why;           /* the last alternative that fell away did because of it */
     int32_t              shared[SHARED_N];           /* rules; -1: not made yet */
     int32_t              chars, fewer_chars;         /* rules of schema_times; likewise */
-    gram                 comma, colon, character;    /* NOTHING: not made yet */
+    gram                 comma, colon;
+    gram                 character;     /* NOTHING: not made yet */
     struct place        *place;
     uint32_t             n_place, cap_place;
     const struct json  **key;
@@ -145,12 +139,6 @@ gram schema_literals(struct schema *s, const struct merged *m);
  * are not NULL and not -1. */
 gram schema_times(struct schema *s, gram unit, int64_t min, int64_t max, int32_t *block,
                   int32_t *fewer);
-
-/* schema_number.c */
-void dec_read(struct slice text, struct dec *d);    /* text: of a JSON number */
-int  dec_cmp(const struct dec *a, const struct dec *b);
-bool dec_whole(const struct dec *d);
-bool dec_within(const struct dec *d, const struct dec *lo, const struct dec *hi);
 
 /* schema_string.c */
 gram schema_quoted(struct schema *s, gram inside);

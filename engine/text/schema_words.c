@@ -4,7 +4,9 @@
 #include <string.h>
 #include <strings.h>
 
-#define PATH_BYTES_MAX 150
+/* Together with what joins them, less than a struct err holds. */
+#define PATH_BYTES_MAX 90
+#define WHY_BYTES_MAX  140
 
 /* What is not here only describes. */
 enum { REFUSED = W_N, UNLESS_FALSE, UNLESS_TRUE };
@@ -148,20 +150,26 @@ static void put_path(const struct json *root, const struct json *at, struct buf 
         put_step(up[i], i + 1 < n ? up[i + 1] : at, out);
 }
 
+/* As much of p as is whole characters. */
+static int whole(const char *p, size_t n)
+{
+    while (n > 0 && !utf8_valid(p, n))
+        n--;
+    return (int) n;
+}
+
 gram schema_bad(struct schema *s, const struct json *at, const char *fmt, ...)
 {
     struct buf path = { .max = PATH_BYTES_MAX };
-    char       why[200];
+    char       why[WHY_BYTES_MAX];
     va_list    ap;
 
     va_start(ap, fmt);
     vsnprintf(why, sizeof(why), fmt, ap);
     va_end(ap);
     put_path(s->root, at, &path);
-    while (path.n > 0 && !utf8_valid(path.p, path.n))
-        path.n--;
-    grammar_fail(s->m, E_INVALID, "%.*s%s: %s", (int) path.n, path.p != NULL ? path.p : "",
-                 path.full ? ".." : "", why);
+    grammar_fail(s->m, E_INVALID, "%.*s%s: %.*s", whole(path.p, path.n),
+                 path.p != NULL ? path.p : "", path.full ? ".." : "", whole(why, strlen(why)), why);
     buf_free(&path);
     return -1;
 }

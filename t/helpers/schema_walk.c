@@ -6,16 +6,14 @@
  * are arguments as the parser of calls reads them, beside the texts themselves in "calls". A schema
  * that is an array: alternatives of one grammar. */
 #include "../grammar_run.h"
+#include "../schema_call.h"
 #include "../schema_walk.h"
 
-#include "json.h"
 #include "schema.h"
-#include "toolcall.h"
 
 #include <time.h>
 
 #define QUOTE 52
-#define MARK  "<|\"|>"
 #define STEPS 400
 
 static const struct json_limits lim = { 1 << 24, 128, 1 << 20 };
@@ -66,9 +64,9 @@ static bool takes(const struct grammar *g, struct slice text)
     bool yes;
 
     for (size_t i = 0; i < text.n;) {
-        if (text.n - i >= strlen(MARK) && memcmp(text.p + i, MARK, strlen(MARK)) == 0) {
+        if (call_mark(text, i)) {
             sym[n++] = RUN_TOKEN + QUOTE;
-            i += strlen(MARK);
+            i += strlen(CALL_MARK);
         } else {
             sym[n++] = (unsigned char) text.p[i++];
         }
@@ -78,60 +76,11 @@ static bool takes(const struct grammar *g, struct slice text)
     return yes;
 }
 
-/* What the parser of calls makes of arguments. */
-static void read_call(const struct toolset *tools, struct slice text, struct buf *out)
-{
-    static struct toolcall t;
-    struct said            said = { 0 };
-    struct said_walk       w = { 0 };
-    struct said_call       call;
-
-    toolcall_begin(&t, tools);
-    toolcall_text(&t, "call:f", 6, &said);
-    for (size_t i = 0, k; i < text.n; i = k) {
-        bool quote = text.n - i >= strlen(MARK) && memcmp(text.p + i, MARK, strlen(MARK)) == 0;
-
-        k = i + (quote ? strlen(MARK) : 1);
-        while (!quote && k < text.n
-               && (text.n - k < strlen(MARK) || memcmp(text.p + k, MARK, strlen(MARK)) != 0))
-            k++;
-        if (quote)
-            toolcall_quote(&t, &said);
-        else
-            toolcall_text(&t, text.p + i, k - i, &said);
-    }
-    toolcall_end(&t, TOOLCALL_CLOSED, &said);
-    if (said_next_call(&said, &w, &call))
-        buf_json_str(out, call.args.p, call.args.n);
-    else
-        buf_str(out, "null");
-    said_free(&said);
-    toolcall_free(&t);
-}
-
-static struct toolset *tools_of(const struct json *schema)
-{
-    struct buf         text = { 0 };
-    struct json_doc   *doc = NULL;
-    const struct json *root;
-    struct toolset    *t = NULL;
-
-    buf_str(&text, "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":");
-    json_write(schema, &text);
-    buf_str(&text, "}}]");
-    if (json_parse(&doc, &root, text.p, text.n, &lim, NULL) != 0
-        || toolset_open(&t, root, NULL) != 0)
-        abort();
-    json_free(doc);
-    buf_free(&text);
-    return t;
-}
-
 static void walks(const struct json *in, const struct grammar *g, struct buf *out)
 {
     bool            call = style(in) == SCHEMA_CALL;
-    struct toolset *tools = call ? tools_of(json_get(in, "schema")) : NULL;
-    struct buf      text = { 0 }, raw = { 0 };
+    struct toolset *tools = call ? call_tools(json_get(in, "schema")) : NULL;
+    struct buf      text = { 0 }, raw = { 0 }, args = { 0 };
     struct walk     w;
     int64_t         n = 0, seed = 0;
 
@@ -141,14 +90,18 @@ static void walks(const struct json *in, const struct grammar *g, struct buf *ou
     buf_str(out, ",\"walks\":[");
     for (int64_t i = 0; i < n; i++) {
         text.n = 0;
-        walk_text(&w, (uint32_t) (i % 4 == 0 ? 20 : STEPS), MARK, &text);
+        if (!walk_text(&w, (uint32_t) (i % 4 == 0 ? 20 : STEPS), CALL_MARK, &text))
+            abort();
         buf_str(out, i > 0 ? "," : "");
         buf_str(&raw, i > 0 ? "," : "");
         buf_json_str(&raw, text.p, text.n);
-        if (call)
-            read_call(tools, (struct slice) { text.p, text.n }, out);
-        else
+        if (call) {
+            args.n = 0;
+            call_read(tools, (struct slice) { text.p, text.n }, &args);
+            buf_json_str(out, args.p, args.n);
+        } else {
             buf_json_str(out, text.p, text.n);
+        }
     }
     buf_str(out, "]");
     if (call) {
@@ -160,6 +113,7 @@ static void walks(const struct json *in, const struct grammar *g, struct buf *ou
     toolset_close(tools);
     buf_free(&text);
     buf_free(&raw);
+    buf_free(&args);
 }
 
 static void answer(const struct json *in, struct buf *out)
