@@ -148,6 +148,7 @@ gram schema_shared(struct schema *s, enum shared which)
     case SHARED_NUMBER:   g = number(s); break;
     case SHARED_INTEGER:  g = integer(s); break;
     case SHARED_KEY_REST: g = schema_key_rest(s); break;
+    case SHARED_KEY_RARE: g = schema_key_rare(s); break;
     case SHARED_N:        break;
     }
     grammar_define(s->m, s->shared[which], g);

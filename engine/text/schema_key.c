@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of keys that are not declared. A blank may stand inside a bare key. */
-static const struct code_range json_chars[] = { { ' ', '!' }, { '#', '[' }, { ']', 0x10FFFF } };
+/* Of keys that are not declared: the first ones are ASCII. A blank may stand inside a bare key. */
+static const struct code_range json_chars[] = {
+    { ' ', '!' }, { '#', '[' }, { ']', 0x7F }, { 0x80, 0x10FFFF },
+};
 static const struct code_range bare_chars[] = {
     { '!', '\'' }, { '*', '+' }, { '-', '9' }, { ';', 'Z' }, { '\\', '\\' }, { '^', 'z' },
     { '|', '|' }, { '~', '~' }, { 0xA1, 0x10FFFF },
@@ -28,13 +30,19 @@ static uint32_t decode(const char *p, int len)
     return c;
 }
 
+/* c is written with a backslash: where its letter is, or NULL. */
+static const char *escape_of(const struct schema *s, uint32_t c)
+{
+    return s->as != SCHEMA_CALL && c != 0 && c < 0x80 ? strchr(escaped, (int) c) : NULL;
+}
+
 /* c may stand in a key that is not declared. */
 static bool may_stand(const struct schema *s, uint32_t c)
 {
     bool                     call = s->as == SCHEMA_CALL;
     const struct code_range *r = call ? bare_chars : json_chars;
 
-    if (call ? c == ' ' : c != 0 && c < 0x80 && strchr(escaped, (int) c) != NULL)
+    if ((call && c == ' ') || escape_of(s, c) != NULL)
         return true;
     for (size_t i = 0; i < (call ? N_RANGE(bare_chars) : N_RANGE(json_chars)); i++)
         if (c >= r[i].lo && c <= r[i].hi)
@@ -112,84 +120,119 @@ static uint32_t grow_tree(const struct schema *s, struct node *tree, const struc
     return n_node;
 }
 
-/* One character of a key, but none that the node's children are; blank: a blank is one of them. */
-static gram another(struct schema *s, const struct node *tree, const struct node *of, bool *blank)
+/* One character of these, but none that the node's children are. */
+static gram but_children(struct schema *s, const struct node *tree, uint32_t child,
+                         const struct code_range *chars, size_t n_chars)
 {
-    bool               call = s->as == SCHEMA_CALL;
-    size_t             n_class = call ? N_RANGE(bare_chars) : N_RANGE(json_chars), n_child = 0;
-    size_t             n_all = n_class, n = 0, k = 0;
-    struct code_range *r, letter[N_RANGE(letters)];
-    uint8_t            gone[sizeof(escaped)] = { 0 };
+    struct code_range *r;
+    size_t             n_all = n_chars, n = 0;
     gram               g;
 
-    for (uint32_t i = of->child; i != 0; i = tree[i].next)
-        n_child++;
-    r = malloc((n_class + n_child) * sizeof(*r));
+    for (uint32_t i = child; i != 0; i = tree[i].next)
+        n_all++;
+    r = malloc(n_all * sizeof(*r));
     if (r == NULL)
         return grammar_fail(s->m, E_FULL, "out of memory");
-    memcpy(r, call ? bare_chars : json_chars, n_class * sizeof(*r));
+    memcpy(r, chars, n_chars * sizeof(*r));
+    n_all = n_chars;
 
-    *blank = false;
-    for (uint32_t i = of->child; i != 0; i = tree[i].next) {     /* from the greatest down */
-        uint32_t    c = tree[i].c;
-        const char *at = !call && c != 0 && c < 0x80 ? strchr(escaped, (int) c) : NULL;
-
-        *blank |= c == ' ';
-        if (at != NULL)
-            gone[at - escaped] = 1;
-        for (size_t j = 0; j < n_class; j++)
-            if (c >= r[j].lo && c <= r[j].hi) {
-                r[n_all++] = (struct code_range) { c + 1, r[j].hi };
-                r[j].hi = c - 1;
+    for (uint32_t i = child; i != 0; i = tree[i].next)      /* from the greatest down */
+        for (size_t j = 0; j < n_chars; j++)
+            if (tree[i].c >= r[j].lo && tree[i].c <= r[j].hi) {
+                r[n_all++] = (struct code_range) { tree[i].c + 1, r[j].hi };
+                r[j].hi = tree[i].c - 1;
                 break;
             }
-    }
     for (size_t j = 0; j < n_all; j++)
         if (r[j].lo <= r[j].hi)
             r[n++] = r[j];
     g = n > 0 ? grammar_chars(s->m, r, n) : NOTHING;
     free(r);
+    return g;
+}
 
-    for (size_t i = 0; i + 1 < sizeof(escaped) && !call; i++)
+/* The same of characters with a backslash. */
+static gram escape_but_children(struct schema *s, const struct node *tree, uint32_t child)
+{
+    struct code_range letter[N_RANGE(letters)];
+    bool              gone[sizeof(escaped)] = { false };
+    size_t            n = 0;
+
+    for (uint32_t i = child; i != 0; i = tree[i].next)
+        if (escape_of(s, tree[i].c) != NULL)
+            gone[escape_of(s, tree[i].c) - escaped] = true;
+    for (size_t i = 0; i + 1 < sizeof(escaped) && s->as != SCHEMA_CALL; i++)
         if (!gone[i])
-            letter[k++] = (struct code_range) { (uint32_t) letters[i], (uint32_t) letters[i] };
-    return k == 0 ? g : schema_alt(s, g, schema_seq(s, grammar_text(s->m, "\\"),
-                                                    grammar_chars(s->m, letter, k)));
+            letter[n++] = (struct code_range) { (uint32_t) letters[i], (uint32_t) letters[i] };
+    return n == 0 ? NOTHING : schema_seq(s, grammar_text(s->m, "\\"),
+                                         grammar_chars(s->m, letter, n));
+}
+
+/* One character that is no child of this node. */
+static gram another(struct schema *s, const struct node *tree, uint32_t child)
+{
+    bool call = s->as == SCHEMA_CALL;
+    gram g = but_children(s, tree, child, call ? bare_chars : json_chars,
+                          call ? N_RANGE(bare_chars) : N_RANGE(json_chars));
+
+    return schema_alt(s, g, escape_but_children(s, tree, child));
+}
+
+static gram blanks(struct schema *s, int64_t min)
+{
+    return grammar_repeat(s->m, grammar_text(s->m, " "), min, -1);
 }
 
 /* What may follow one character of a key that is no declared one any more, and its end. */
 gram schema_key_rest(struct schema *s)
 {
-    const struct node none = { .c = 0 };
-    bool              blank;
-    gram              any = another(s, &none, &none, &blank);
+    gram any = another(s, NULL, 0);
 
     if (s->as == SCHEMA_CALL)
-        return grammar_repeat(s->m, schema_seq(s, grammar_repeat(s->m, grammar_text(s->m, " "), 0,
-                                                                 -1), any), 0, -1);
+        return grammar_repeat(s->m, schema_seq(s, blanks(s, 0), any), 0, -1);
     return schema_seq(s, grammar_repeat(s->m, any, 0, -1), grammar_text(s->m, "\""));
+}
+
+/* A character that hardly any key has, and the rest. */
+gram schema_key_rare(struct schema *s)
+{
+    const struct code_range *rare = s->as == SCHEMA_CALL ? bare_chars + N_RANGE(bare_chars) - 1
+                                                         : json_chars + N_RANGE(json_chars) - 1;
+    gram g = schema_alt(s, grammar_chars(s->m, rare, 1), escape_but_children(s, NULL, 0));
+
+    return schema_seq(s, g, schema_shared(s, SHARED_KEY_REST));
+}
+
+/* One more character that leads away from all declared keys, and the rest. */
+static gram away(struct schema *s, const struct node *tree, uint32_t child)
+{
+    bool call = s->as == SCHEMA_CALL, rare = false;
+    gram rest = schema_shared(s, SHARED_KEY_REST), g;
+
+    for (uint32_t i = child; i != 0; i = tree[i].next)
+        rare |= tree[i].c >= 0x80 || escape_of(s, tree[i].c) != NULL;
+    if (rare)
+        return schema_seq(s, another(s, tree, child), rest);
+    g = but_children(s, tree, child, call ? bare_chars : json_chars,
+                     (call ? N_RANGE(bare_chars) : N_RANGE(json_chars)) - 1);
+    return schema_alt(s, schema_seq(s, g, rest), schema_shared(s, SHARED_KEY_RARE));
 }
 
 /* A key that went through the tree to this node, from here on. */
 static gram from_node(struct schema *s, const struct node *tree, const gram *piece, uint32_t i)
 {
     const struct node *v = &tree[i];
-    bool               call = s->as == SCHEMA_CALL, blank;
-    gram               rest = schema_shared(s, SHARED_KEY_REST);
-    gram               one = another(s, tree, v, &blank), g = schema_seq(s, one, rest), any;
+    bool               call = s->as == SCHEMA_CALL, blank = false;
+    gram               g = away(s, tree, v->child);
 
     if (!v->key && !call)
         g = schema_alt(s, g, grammar_text(s->m, "\""));
     if (!v->key && call && i != 0 && v->c != ' ')
         g = schema_alt(s, g, grammar_empty(s->m));
-    if (call && i != 0 && !blank) {
-        any = another(s, &(struct node) { .c = 0 }, &(struct node) { .c = 0 }, &blank);
-        any = schema_seq(s, grammar_repeat(s->m, grammar_text(s->m, " "), 1, -1), any);
-        g = schema_alt(s, g, schema_seq(s, any, rest));
-    }
     for (uint32_t k = v->child; k != 0; k = tree[k].next) {
         struct buf text = { 0 };
 
+        blank |= tree[k].c == ' ';
         if (call)
             buf_put(&text, tree[k].text.p, tree[k].text.n);
         else
@@ -198,6 +241,8 @@ static gram from_node(struct schema *s, const struct node *tree, const gram *pie
                                         piece[k]));
         buf_free(&text);
     }
+    if (call && i != 0 && !blank)
+        g = schema_alt(s, g, schema_seq(s, blanks(s, 1), away(s, NULL, 0)));
     return g;
 }
 

@@ -215,7 +215,7 @@ static gram other_member(struct schema *s, const struct members *o, const struct
         return grammar_fail(s->m, E_FULL, "out of memory");
     for (uint32_t i = 0; i < o->n; i++)
         name[i] = o->v[i].key;
-    key = schema_other_key(s, name, o->n);
+    key = schema_rule(s, schema_other_key(s, name, o->n));
     free(name);
     return schema_seq(s, key, schema_seq(s, s->colon, value));
 }

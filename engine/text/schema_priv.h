@@ -4,9 +4,9 @@
  * schema_words.c    keywords: which are known, which are refused, and where in the schema that was
  * schema_case.c     $ref, allOf, anyOf, oneOf away: a place as alternatives, each a list of
  *                   subschemas that hold together; and what those say together of each type
- * schema_object.c   objects       schema_array.c   arrays and counts
- * schema_number.c   numbers       schema_string.c  strings, keys, formats
- * schema_literal.c  the values of enum and const
+ * schema_object.c   objects         schema_array.c   arrays and counts
+ * schema_number.c   numbers         schema_string.c  strings, formats
+ * schema_literal.c  enum, const     schema_key.c     keys
  *
  * Nothing recurses: a value inside another is a rule, whose body is written later. */
 #ifndef TEXT_SCHEMA_PRIV_H
@@ -54,11 +54,9 @@ struct merged {
     const struct json *pattern, *format, *schema;
     struct part        object[SCHEMA_ALL_MAX];
     const struct json *required[SCHEMA_ALL_MAX];     /* with the same index; NULL: none */
-    uint32_t           n_object;
-    int64_t            min_members, max_members;
     struct part        array[SCHEMA_ALL_MAX];
-    uint32_t           n_array;
-    int64_t            min_items, max_items;
+    uint32_t           n_object, n_array;
+    int64_t            min_members, max_members, min_items, max_items;
 };
 
 /* A list of subschemas, from: the index of the one that led to each; itself: it was there first. */
@@ -78,7 +76,7 @@ struct place {                          /* subschemas that hold together, in any
 };
 
 enum shared { SHARED_ANY, SHARED_OBJECT, SHARED_ARRAY, SHARED_STRING, SHARED_NUMBER,
-              SHARED_INTEGER, SHARED_KEY_REST, SHARED_N };
+              SHARED_INTEGER, SHARED_KEY_REST, SHARED_KEY_RARE, SHARED_N };
 
 struct schema {
     struct grammar_make *m;
@@ -88,14 +86,11 @@ struct schema {
     const char          *why;           /* the last alternative that fell away did because of it */
     int32_t              shared[SHARED_N];           /* rules; -1: not made yet */
     int32_t              chars, fewer_chars;         /* rules of schema_times; likewise */
-    gram                 comma, colon;
-    gram                 character;     /* NOTHING: not made yet */
+    gram                 comma, colon, character;    /* the last: NOTHING until it is made */
     struct place        *place;
-    uint32_t             n_place, cap_place;
-    const struct json  **key;
-    uint32_t             n_key, cap_key;
+    const struct json  **key;           /* the lists of all places */
     uint32_t            *slot;          /* places by hash, 0: free, else 1 + its index */
-    uint32_t             n_slot;
+    uint32_t             n_place, cap_place, n_key, cap_key, n_slot;
     struct sized { int64_t min, max; gram g; } *sized;           /* strings by their lengths */
     struct ranged { struct dec lo, hi; bool whole; gram g; } *ranged;    /* numbers */
     uint32_t             n_sized, cap_sized, n_ranged, cap_ranged;
@@ -116,7 +111,7 @@ void *schema_grow(struct schema *s, void *p, uint32_t *cap, uint64_t need, size_
 
 /* schema_words.c */
 int  words_read(struct schema *s, const struct json *schema, struct words *w);
-/* A count; none: it is not there. -1: failed. */
+/* A count, if it is there. -1: failed. */
 int  words_count(struct schema *s, const struct words *w, enum word word, int64_t *v);
 __attribute__((format(printf, 3, 4)))
 gram schema_bad(struct schema *s, const struct json *at, const char *fmt, ...);
@@ -127,16 +122,15 @@ int  cases_of(struct schema *s, const struct list *l, struct cases *out);
 void cases_free(struct cases *c);
 /* 1; 0: nothing fits, s->why says why; -1: failed. */
 int  case_merge(struct schema *s, const struct schema_case *c, struct merged *out);
-
-/* Each for one type of a case. */
+/* One type of a case. */
 gram schema_object(struct schema *s, const struct merged *m);
 gram schema_array(struct schema *s, const struct merged *m);
 gram schema_number(struct schema *s, const struct merged *m);
 gram schema_string(struct schema *s, const struct merged *m);
 gram schema_literals(struct schema *s, const struct merged *m);
 
-/* schema_array.c. unit, min to max times; beyond 256 in blocks that are rules, these two if they
- * are not NULL and not -1. */
+/* schema_array.c. unit, min to max times; where that is many, in blocks. block, fewer: the rules of
+ * those of this unit, -1 until they are made. */
 gram schema_times(struct schema *s, gram unit, int64_t min, int64_t max, int32_t *block,
                   int32_t *fewer);
 
@@ -147,9 +141,10 @@ gram schema_pattern(struct schema *s, const struct json *at, struct slice p);   
 bool schema_is_format(const struct json *name);     /* one that is enforced; NULL is none */
 size_t schema_length(struct slice text);            /* code points */
 
-/* schema_key.c */
-gram schema_key_text(struct schema *s, struct slice key);              /* as it is written */
+/* schema_key.c; the last two are bodies of shared rules. */
+gram schema_key_text(struct schema *s, struct slice key);        /* as it is written */
 gram schema_other_key(struct schema *s, const struct slice *key, uint32_t n);    /* but these */
 gram schema_key_rest(struct schema *s);
+gram schema_key_rare(struct schema *s);
 
 #endif
