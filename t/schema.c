@@ -164,8 +164,13 @@ static const struct row rows[] = {
       "\"minProperties\":1,\"maxProperties\":2}", J,
       { "{\"a\":1}", "{\"b\":2}", "{\"a\":1,\"b\":2}" }, { "{}" } },
     { "{\"type\":\"object\",\"maxProperties\":0}", J, { "{}" }, { "{\"a\":1}" } },
-    { "{\"type\":\"object\",\"minProperties\":2}", J, { "{\"a\":1,\"b\":1}" },
-      { "{}", "{\"a\":1}" } },
+    { "{\"type\":\"object\",\"minProperties\":1}", J, { "{\"a\":1}", "{\"a\":1,\"b\":1}" },
+      { "{}" } },
+    { "{\"type\":\"object\",\"properties\":{\"a\":{\"const\":1}},\"required\":[\"a\"],"
+      "\"additionalProperties\":{\"const\":2},\"minProperties\":1,\"maxProperties\":2}", J,
+      { "{\"a\":1}", "{\"a\":1,\"b\":2}" }, { "{}", "{\"b\":2}", "{\"a\":1,\"b\":2,\"c\":2}" } },
+    { "{\"type\":\"object\",\"required\":[\"a\"],\"maxProperties\":1}", J, { "{\"a\":[]}" },
+      { "{}", "{\"a\":1,\"b\":1}" } },
     { "{\"type\":\"object\",\"properties\":{\"a\":{}},\"required\":[\"a\"],\"minProperties\":1,"
       "\"maxProperties\":1}", J, { "{\"a\":1}" }, { "{}" } },
     { "{\"type\":\"object\",\"properties\":{\"a\":false,\"b\":{\"const\":1}},"
@@ -297,6 +302,9 @@ static const struct refusal refusals[] = {
       "#: 'patternProperties' cannot be enforced, but for one pattern and nothing beside it", J },
     { "{\"patternProperties\":{\"a\":{},\"b\":{}}}",
       "#: 'patternProperties' cannot be enforced, but for one pattern and nothing beside it", J },
+    { "{\"type\":\"object\",\"minProperties\":2}", "#: 'minProperties' cannot be enforced here", J },
+    { "{\"properties\":{\"a\":true},\"additionalProperties\":true,\"maxProperties\":2}",
+      "#: 'maxProperties' cannot be enforced here", J },
     { "{\"properties\":{\"a\":true,\"b\":true},\"minProperties\":2}",
       "#: 'minProperties' cannot be enforced here", J },
     { "{\"properties\":{\"a\":true,\"b\":true},\"maxProperties\":1}",

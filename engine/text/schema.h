@@ -20,8 +20,8 @@
  * White space: at most one space behind ':' and ','.
  *
  * Enforced: type, enum, const, nullable, properties, required, additionalProperties,
- * patternProperties (one, and nothing beside it), minProperties and maxProperties (of members that
- * are all undeclared, or where nothing can break them; at least one), items, prefixItems,
+ * patternProperties (one, and nothing beside it), minProperties (0, 1, or as many as must come),
+ * maxProperties (as many as may come, or where all that are declared must), items, prefixItems,
  * additionalItems, the counts of elements and characters, pattern (not with lengths), the bounds,
  * multipleOf 1, anyOf, oneOf, allOf and $ref, beside other keywords too, into the schema itself. */
 #ifndef TEXT_SCHEMA_H

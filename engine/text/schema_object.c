@@ -220,8 +220,8 @@ static gram other_member(struct schema *s, const struct members *o, const struct
     return schema_seq(s, key, schema_seq(s, s->colon, value));
 }
 
-/* minProperties and maxProperties, where the members at hand obey them anyway, or if one of them
- * comes; 0: they never do. */
+/* 1; 0: minProperties and maxProperties leave nothing; -1: they would have to be counted among
+ * members that may be left out, or of which two may be the same. */
 static int obeys(struct schema *s, const struct merged *m, uint32_t n_required, uint32_t n,
                  bool others)
 {
@@ -233,7 +233,7 @@ static int obeys(struct schema *s, const struct merged *m, uint32_t n_required, 
     }
     if (min > n_required && min > 1)
         return schema_bad(s, m->schema, "'minProperties' cannot be enforced here");
-    if (max != NO_MAX && (n > max || others))
+    if (max != NO_MAX && n > n_required && (n > max || others))
         return schema_bad(s, m->schema, "'maxProperties' cannot be enforced here");
     return 1;
 }
@@ -269,8 +269,8 @@ static gram body(struct schema *s, const struct members *o, const struct merged 
     uint32_t           n, n_required;
     bool               bad, others = has_others(s, m, o, &pattern, &bad);
     int                rc = bad ? -1 : declared(s, o, m, run, &n, &n_required);
+    int64_t            max = m->max_members;
     gram               g = NOTHING;
-    int64_t            min = m->min_members, max = m->max_members;
 
     if (rc <= 0)
         return rc < 0 ? -1 : NOTHING;
@@ -278,28 +278,20 @@ static gram body(struct schema *s, const struct members *o, const struct merged 
         g = other_member(s, o, m, pattern);
     if (g == -1)
         return -1;
-    if (n == 0 && g != NOTHING && (max == NO_MAX || min <= max)) {
-        int32_t block = -1, fewer = -1;
-
-        if (max == 0)
-            return grammar_empty(s->m);
-        run[0] = one(s, g, min > 0);
-        run[0].first = schema_seq(s, g, schema_times(s, schema_seq(s, s->comma, g),
-                                                     min > 0 ? min - 1 : 0,
-                                                     max == NO_MAX ? NO_MAX : max - 1, &block,
-                                                     &fewer));
-        return join(s, run, 1, true);
-    }
     rc = obeys(s, m, n_required, n, g != NOTHING);
     if (rc <= 0)
         return rc < 0 ? -1 : NOTHING;
-    if (g != NOTHING) {
-        run[n] = one(s, g, false);
-        run[n].behind = grammar_repeat(s->m, schema_seq(s, s->comma, g), 0, -1);
-        run[n].first = schema_seq(s, g, run[n].behind);
-        n++;
+    if (g != NOTHING && max != n) {
+        int64_t more = max == NO_MAX ? NO_MAX : max - n;
+        int32_t block = -1, fewer = -1;
+        gram    next = schema_seq(s, s->comma, g);
+
+        run[n].behind = schema_times(s, next, 0, more, &block, &fewer);
+        run[n].first = schema_seq(s, g, schema_times(s, next, 0, more == NO_MAX ? NO_MAX : more - 1,
+                                                     &block, &fewer));
+        run[n++].may_lack = true;
     }
-    return join(s, run, n, min == 0);
+    return join(s, run, n, m->min_members == 0);
 }
 
 gram schema_object(struct schema *s, const struct merged *m)
