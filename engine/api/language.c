@@ -80,7 +80,7 @@ static gram document(struct grammar_make *m, const struct format *f)
 }
 
 /* What stands behind the name of a call. any: of an object of any kind. */
-static gram arguments(struct grammar_make *m, const struct tool *t, gram any, int32_t quote)
+static gram arguments(struct grammar_make *m, const struct tool *t, gram any, struct schema *s)
 {
     const struct json *type = json_get(t->schema, "type");
 
@@ -91,31 +91,47 @@ static gram arguments(struct grammar_make *m, const struct tool *t, gram any, in
     if (type == NULL || type->type != JSON_STRING || !slice_is(type->text, "object"))
         return grammar_fail(m, E_INVALID, "arguments can be held to a schema of \"type\": "
                             "\"object\" only");
-    return schema_gram(m, t->schema, SCHEMA_CALL, quote);
+    return schema_add(s, t->schema);
 }
 
-/* <|tool_call>call:NAME{..}<tool_call|>, or up to the brace. */
-static gram calls(struct grammar_make *m, const struct language *l, const struct channel_ids *ids,
+/* The names that may be called, each with its arguments or the brace that opens them. */
+static gram names(struct grammar_make *m, const struct language *l, struct schema *s, gram any,
                   int32_t *tool)
 {
-    int32_t rule = l->heads ? -1 : grammar_rule(m);
-    gram    any = l->heads ? grammar_text(m, "{") : grammar_call(m, rule), all = -1, one;
+    gram all = -1, one;
 
-    if (!l->heads)
-        grammar_define(m, rule, schema_any_object(m, SCHEMA_CALL, ids->quote));
     for (uint32_t i = 0; i < l->tools->n; i++) {
         const struct tool *t = &l->tools->tool[i];
 
         if (!is_allowed(l, t))
             continue;
         one = grammar_bytes(m, t->name.p, t->name.n);
-        one = grammar_seq(m, one, l->heads ? any : arguments(m, t, any, ids->quote));
+        one = grammar_seq(m, one, l->heads ? any : arguments(m, t, any, s));
         if (one < 0) {
             *tool = (int32_t) i;
             return one;
         }
         all = all < 0 ? one : grammar_alt(m, all, one);
     }
+    return all;
+}
+
+/* <|tool_call>call:NAME{..}<tool_call|>, or up to the brace. */
+static gram calls(struct grammar_make *m, const struct language *l, const struct channel_ids *ids,
+                  int32_t *tool)
+{
+    const struct json anything = { .type = JSON_TRUE };
+    struct schema    *s = schema_open(m, SCHEMA_CALL, ids->quote);
+    gram              any = l->heads ? grammar_text(m, "{") : -1, all;
+
+    if (s == NULL)
+        return grammar_fail(m, E_FULL, "out of memory");
+    if (!l->heads)
+        any = schema_add(s, &anything);
+    all = names(m, l, s, any, tool);
+    schema_close(s);
+    if (all < 0)
+        return -1;
     all = grammar_seq(m, grammar_text(m, "call:"), all);
     all = grammar_seq(m, grammar_token(m, ids->tool_call), all);
     if (!l->heads)
