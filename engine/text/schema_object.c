@@ -121,9 +121,7 @@ static gram member_value(struct schema *s, const struct members *o, const struct
     return schema_value(s, &l);
 }
 
-/* A run of members: something of it comes and nothing came before; what of it comes behind another
- * member, with the comma; whether nothing of it may come. Two runs make one, so that an object with
- * n members that may be left out is written in n log n pieces and has 2 n states. */
+/* A member, or any number of them: as the first that comes, and behind another, with the comma. */
 struct run { gram first, behind; bool may_lack; };
 
 static struct run one(struct schema *s, gram member, bool required)
@@ -133,28 +131,20 @@ static struct run one(struct schema *s, gram member, bool required)
     return (struct run) { member, required ? behind : schema_opt(s, behind), !required };
 }
 
-static gram join(struct schema *s, struct run *run, uint32_t n, bool may_lack)
+/* What comes of the first i members, and i behind it; or, if none of those need be there, i as the
+ * first: each is written twice, however many there are. */
+static gram join(struct schema *s, const struct run *run, uint32_t n, bool may_lack)
 {
-    struct run a, b;
+    bool lack = true;
+    gram g = NOTHING;
 
-    if (n == 0)
-        return grammar_empty(s->m);
-    for (uint32_t to; n > 1; n = to) {
-        to = 0;
-        for (uint32_t i = 0; i < n; i += 2) {
-            a = run[i];
-            if (i + 1 < n) {
-                b = run[i + 1];
-                a.first = schema_seq(s, a.first, b.behind);
-                if (a.may_lack)
-                    a.first = schema_alt(s, a.first, b.first);
-                a.behind = schema_seq(s, a.behind, b.behind);
-                a.may_lack &= b.may_lack;
-            }
-            run[to++] = a;
-        }
+    for (uint32_t i = 0; i < n; i++) {
+        g = schema_seq(s, g, run[i].behind);
+        if (lack)
+            g = schema_alt(s, g, run[i].first);
+        lack &= run[i].may_lack;
     }
-    return may_lack && run[0].may_lack ? schema_opt(s, run[0].first) : run[0].first;
+    return lack && (may_lack || n == 0) ? schema_opt(s, g) : g;
 }
 
 /* Keys that no properties name: are there any? One that patternProperties means is *pattern. */
