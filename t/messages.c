@@ -311,8 +311,36 @@ static void errors(void)
     ok(dialect_of(ASK_COUNT) == d && dialect_of(ASK_MESSAGES) == d, "of both routes");
 }
 
+/* Members at every depth that nobody knows are counted; those of our own answers are known. */
+static void unknown(void)
+{
+#define SAYS(more)  "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"" more
+    static const struct { const char *json; uint32_t n; } rows[] = {
+        { SAYS("}]}"), 0 }, { SAYS("}],\"new\":null}"), 1 }, { SAYS(",\"name\":\"x\"}]}"), 1 },
+        { SAYS("},{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\","
+               "\"thinking\":\"b\",\"signature\":\"s\"},{\"type\":\"text\",\"text\":\"c\","
+               "\"citations\":null},{\"type\":\"tool_use\",\"id\":\"i\",\"name\":\"f\","
+               "\"input\":{\"new\":1}}]},{\"role\":\"user\",\"content\":["
+               "{\"type\":\"tool_result\",\"tool_use_id\":\"i\",\"content\":\"d\","
+               "\"is_error\":false,\"cache_control\":{\"type\":\"ephemeral\"}}]}]}"), 0 },
+        { SAYS("},{\"role\":\"user\",\"content\":["
+               "{\"type\":\"text\",\"text\":\"b\",\"new\":1}]}]}"), 1 },
+        { SAYS("}],\"system\":[{\"type\":\"text\",\"text\":\"b\",\"new\":1,\"newer\":2}]}"), 2 },
+        { SAYS("}],\"tools\":[{\"name\":\"f\",\"input_schema\":{\"new\":1},\"defer\":true}],"
+               "\"tool_choice\":{\"type\":\"auto\",\"mode\":1}}"), 2 },
+        { SAYS("}],\"thinking\":{\"type\":\"adaptive\",\"new\":1}}"), 1 },
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        ok(chat_of(ASK_COUNT, rows[i].json)[0] == '{', "%s", rows[i].json);
+        is_int(n_unknown, rows[i].n, "unknown members");
+    }
+#undef SAYS
+}
+
 int main(void)
 {
+    unknown();
     fields();
     messages();
     tools();

@@ -324,8 +324,37 @@ static void whole(void)
     ok(dialect_of(ASK_RESPONSES) == d && dialect_of(ASK_RESPONSES_COUNT) == d, "of its routes");
 }
 
+/* Members at every depth that nobody knows are counted; those of our own answers are known. */
+static void unknown(void)
+{
+    static const struct { const char *json; uint32_t n; } rows[] = {
+        { "{\"input\":\"x\"}", 0 }, { "{\"input\":\"x\",\"a\":1,\"b\":null}", 2 },
+        { "{\"input\":[{\"type\":\"message\",\"id\":\"m\",\"status\":\"completed\",\"role\":"
+          "\"assistant\",\"content\":[{\"type\":\"output_text\",\"text\":\"a\","
+          "\"annotations\":[],\"logprobs\":[]}]},"
+          "{\"type\":\"reasoning\",\"id\":\"r\",\"summary\":[],\"content\":["
+          "{\"type\":\"reasoning_text\",\"text\":\"b\"}],\"encrypted_content\":null},{\"type\":"
+          "\"function_call\",\"id\":\"f\","
+          "\"status\":\"completed\",\"call_id\":\"c\",\"name\":\"f\","
+          "\"arguments\":\"{}\"},{\"type\":\"function_call_output\",\"call_id\":\"c\",\"output\":"
+          "\"d\"}]}", 0 },
+        { "{\"input\":[{\"role\":\"user\",\"content\":\"a\",\"new\":1}]}", 1 },
+        { "{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_text\",\"text\":\"a\","
+          "\"new\":1,\"typ\":2}]}]}", 2 },
+        { "{\"input\":\"x\",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"defer\":1}],"
+          "\"tool_choice\":{\"type\":\"function\",\"name\":\"f\",\"mode\":1}}", 2 },
+        { "{\"input\":\"x\",\"reasoning\":{\"effort\":\"low\",\"new\":1}}", 1 },
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        ok(chat_of(ASK_RESPONSES, rows[i].json)[0] == '{', "%s", rows[i].json);
+        is_int(n_unknown, rows[i].n, "unknown members");
+    }
+}
+
 int main(void)
 {
+    unknown();
     fields();
     tools();
     history();

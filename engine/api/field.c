@@ -184,3 +184,13 @@ const char *field_type(const struct field *f)
             return rows[i].type;
     return f->set != field_refuse ? f->note : NULL;
 }
+
+bool field_among(struct slice key, const char *names)
+{
+    size_t n;
+
+    for (; (n = strcspn(names, " ")) > 0; names += n + (names[n] == ' '))
+        if (n == key.n && memcmp(names, key.p, n) == 0)
+            return true;
+    return false;
+}

@@ -46,4 +46,7 @@ int field_bad_type(const char *path, const char *want, const struct json *v, str
 int field_set_all(const struct field *table, uint32_t kind, const char *prefix,
                   const struct json *obj, struct ask *a, struct api_err *e);
 
+/* Is it one of these names, with a space between? */
+bool field_among(struct slice key, const char *names);
+
 #endif

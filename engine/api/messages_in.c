@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-/* Blocks: what one element of a content array may be. */
+/* Blocks: what one element of a content array may be. Answers of this API come back as they were,
+ * so what its blocks have is known, citations and signatures too. */
 
 static int block_type(struct tr *t, const struct json *b, const char *path, struct slice *type)
 {
@@ -19,6 +20,8 @@ static int block_type(struct tr *t, const struct json *b, const char *path, stru
     tr_path(full, "%s.cache_control", path);
     if (cache != NULL && cache->type != JSON_OBJECT)
         return tr_bad_type(t, full, "an object", cache);
+    tr_known(t, b, "type cache_control text citations thinking signature id name input caller "
+             "tool_use_id content is_error");
     return tr_need_str(t, b, path, "type", type);
 }
 
@@ -201,6 +204,7 @@ static int put_message(struct tr *t, const struct json *m, uint32_t i)
         return tr_bad_type(t, path, "an object", m);
     if (tr_need_str(t, m, path, "role", &role) != 0)
         return E_INVALID;
+    tr_known(t, m, "role content");
     user = slice_is(role, "user");
 
     if (!user && !slice_is(role, "assistant")) {
@@ -305,6 +309,7 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
     if (strict != NULL && strict->type != JSON_TRUE && strict->type != JSON_FALSE)
         return tr_bad_type(t, at, "true or false", strict);
 
+    tr_known(t, v, "type name description input_schema strict cache_control");
     tr_function(t, name);
     if (text != NULL) {
         buf_str(t->out, ",\"description\":");
@@ -341,6 +346,7 @@ static int put_choice(struct tr *t, const struct tr_field *f, const struct json 
         return tr_bad_type(t, path, "an object", v);
     if (tr_need_str(t, v, path, "type", &type) != 0)
         return E_INVALID;
+    tr_known(t, v, "type name disable_parallel_tool_use");
     while (i < 4 && !slice_is(type, words[i].type))
         i++;
     if (i == 4)
@@ -388,6 +394,7 @@ static int put_thinking(struct tr *t, const struct tr_field *f, const struct jso
         return tr_bad_type(t, path, "an object", v);
     if (tr_need_str(t, v, path, "type", &type) != 0)
         return E_INVALID;
+    tr_known(t, v, "type budget_tokens");
     enabled = slice_is(type, "enabled");
     if (!enabled && !slice_is(type, "disabled") && !slice_is(type, "adaptive"))
         return api_err_400(t->e, "invalid_value", "thinking.type", "'thinking.type' must be "

@@ -26,6 +26,7 @@ static int read_text(struct tr *t, const struct json *v, const char *path, const
             return tr_bad_type(t, at, "an object", p);
         if (tr_need_str(t, p, at, "type", &type) != 0)
             return E_INVALID;
+        tr_known(t, p, "type text annotations logprobs");
         if (!slice_is(type, want)) {
             tr_path(at, "%s[%u].type", path, i - 1);
             return api_err_400(t->e, "unsupported_parameter", at, "'%s': parts of type \"%.*s\" "
@@ -148,10 +149,13 @@ static int on_reasoning(struct tr *t, struct items *s, const struct json *item, 
 
 static const struct {
     const char *type;
+    const char *known;               /* its members */
     int       (*read)(struct tr *t, struct items *s, const struct json *item, const char *path);
 } item_types[] = {
-    { "message", on_message }, { "function_call", on_call },
-    { "function_call_output", on_result }, { "reasoning", on_reasoning },
+    { "message", "type id status role content", on_message },
+    { "function_call", "type id status call_id name arguments", on_call },
+    { "function_call_output", "type id status call_id output", on_result },
+    { "reasoning", "type id status summary content encrypted_content", on_reasoning },
 };
 
 #define N_TYPE (sizeof(item_types) / sizeof(item_types[0]))
@@ -170,8 +174,10 @@ static int on_item(struct tr *t, struct items *s, const struct json *item, uint3
         return E_INVALID;
     while (k < N_TYPE && !slice_is(name, item_types[k].type))
         k++;
-    if (k < N_TYPE)
+    if (k < N_TYPE) {
+        tr_known(t, item, item_types[k].known);
         return item_types[k].read(t, s, item, path);
+    }
 
     tr_path(path, "input[%u].type", i);
     return api_err_400(t->e, "unsupported_parameter", path, "'%s': items of type \"%.*s\" are not "
@@ -255,6 +261,7 @@ static int put_tool(struct tr *t, const struct json *v, uint32_t i)
     if (tr_need_str(t, v, path, "name", &name) != 0)
         return E_INVALID;
 
+    tr_known(t, v, "type name description parameters strict");
     tr_function(t, name);
     for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++) {
         if ((k = tr_get(v, keys[n])) == NULL)
@@ -289,6 +296,7 @@ static int put_choice(struct tr *t, const struct tr_field *f, const struct json 
                            "must be \"function\".");
     if (tr_need_str(t, v, path, "name", &name) != 0)
         return E_INVALID;
+    tr_known(t, v, "type name");
     tr_member(t, "tool_choice");
     tr_function(t, name);
     buf_str(t->out, "}}");

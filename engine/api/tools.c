@@ -1,3 +1,4 @@
+#include "field.h"
 #include "tools.h"
 
 #include "openai_in.h"
@@ -46,15 +47,8 @@ static bool is_name(struct slice s, const char *more)
 
 static void count_unknown(struct entry *en, const struct json *o, const char *known)
 {
-    for (const struct json *j = o->child; j != NULL; j = j->next) {
-        const char *p = known;
-        size_t      n;
-
-        for (; (n = strcspn(p, " ")) > 0; p += n + (p[n] == ' '))
-            if (n == j->key.n && memcmp(p, j->key.p, n) == 0)
-                break;
-        *en->n_unknown += n == 0;
-    }
+    for (const struct json *j = o->child; j != NULL; j = j->next)
+        *en->n_unknown += !field_among(j->key, known);
 }
 
 static int entry_read(struct entry *en, const struct json *v, const char *more)

@@ -1,3 +1,4 @@
+#include "field.h"
 #include "translate.h"
 
 #include <stdarg.h>
@@ -19,6 +20,18 @@ const struct json *tr_get(const struct json *obj, const char *key)
     return v == NULL || v->type == JSON_NULL ? NULL : v;
 }
 
+static void count_unknown(struct tr *t, const struct json *v)
+{
+    t->unknown = t->n_unknown++ == 0 ? v->key : t->unknown;
+}
+
+void tr_known(struct tr *t, const struct json *obj, const char *names)
+{
+    for (const struct json *v = obj->child; v != NULL; v = v->next)
+        if (!field_among(v->key, names))
+            count_unknown(t, v);
+}
+
 int tr_fields(struct tr *t, const struct tr_field *table, const char *prefix,
               const struct json *obj)
 {
@@ -30,7 +43,7 @@ int tr_fields(struct tr *t, const struct tr_field *table, const char *prefix,
         while (f->name != NULL && !slice_is(v->key, f->name))
             f++;
         if (f->name == NULL) {
-            t->unknown = t->n_unknown++ == 0 ? v->key : t->unknown;
+            count_unknown(t, v);
             continue;
         }
         if (v->type == JSON_NULL)

@@ -17,7 +17,7 @@ struct tr {
     struct buf        *echo;         /* members that the answer repeats, each with a ',' before */
     struct api_err    *e;
     uint32_t           n_unknown;    /* fields that no table knows */
-    struct slice       unknown;      /* the first of them, of root */
+    struct slice       unknown;      /* the first of them */
     uint32_t           n_member;     /* of out */
     uint32_t           n_message;    /* of its messages */
 };
@@ -42,6 +42,8 @@ const char *tr_type(const struct tr_field *f);
 /* Every member of obj through its row. 0, or E_INVALID and *t->e. */
 int  tr_fields(struct tr *t, const struct tr_field *table, const char *prefix,
                const struct json *obj);
+/* Members of obj but these, names with a space between, are unknown fields. */
+void tr_known(struct tr *t, const struct json *obj, const char *names);
 __attribute__((format(printf, 2, 3)))
 void tr_path(char *path, const char *fmt, ...);     /* [TR_PATH_BYTES] */
 /* NULL where it is absent or null. */
