@@ -530,6 +530,33 @@ static void many_readings(void)
        && !matcher_take_bytes(m, "a", 1) && !matcher_done(m), "then nothing is taken");
     matcher_close(m);
     automata_free(g);
+
+    g = doubling();
+    is_int(grammar_warm(g, vocab, 0, NULL), 0, "its masks can be found");
+    automata_free(g);
+    g = doubling();
+    mask_cache(g, vocab)->work_max = 1000;
+    is_int(grammar_warm(g, vocab, 0, NULL), E_FULL, "but not if that is too much");
+    automata_free(g);
+}
+
+/* What was not found in time is found when it is met. */
+static void late(void)
+{
+    struct grammar *g = automata_json();
+    struct score    s;
+
+    is_int(grammar_warm(g, vocab, 1, NULL), 0, "no time");
+    ok(g->masks->bytes == 0, "no masks");
+    s = walk(g, 3, 10);
+    ok(s.n_bad == 0 && g->masks->bytes > 0, "they come");
+    automata_free(g);
+
+    g = automata_json();
+    mask_cache(g, vocab)->bytes_max = 40000;
+    is_int(grammar_warm(g, vocab, 0, NULL), 0, "little room");
+    printf("# %zu bytes\n", (size_t) g->masks->bytes);
+    automata_free(g);
 }
 
 /* The same walk with hardly any room for masks. */
@@ -614,7 +641,7 @@ static void no_memory(void)
     ok(v != NULL && k > 5 && n_bad == 0, "vocab_open fails %ld times", k - 2);
     vocab_close(v);
 
-    for (int rc = k = 1; rc != 0 && k < 100; k++) {
+    for (int rc = k = 1; rc != 0 && k < 5000; k++) {
         g = automata_json();
         alloc_left = k;
         rc = grammar_warm(g, vocab, 0, &e);
@@ -622,7 +649,7 @@ static void no_memory(void)
         n_bad += rc != 0 && rc != E_FULL;
         automata_free(g);
     }
-    ok(k > 5 && k < 100 && n_bad == 0, "grammar_warm fails %ld times", k - 2);
+    ok(k > 5 && k < 5000 && n_bad == 0, "grammar_warm fails %ld times", k - 2);
 }
 #endif
 
@@ -636,6 +663,7 @@ int main(void)
     too_deep();
     long_text();
     many_readings();
+    late();
     small_cache();
 #if COUNTS_ALLOC
     no_memory();

@@ -16,7 +16,7 @@
 #define LOOK_MAX (GRAMMAR_LOOK - 2)
 
 /* A state that begins fewer tokens than this is quick enough when it is met. */
-#define WARM_TOKENS 1024
+#define WARM_TOKENS(v) ((v)->all.n / 256)
 
 static void set_bit(uint32_t *mask, int32_t id)
 {
@@ -167,6 +167,15 @@ static void put_token(void *arg, int32_t id)
         set_bit(c->bits, id);
 }
 
+/* Sorted, and no larger than it must be: a grammar has many. False: out of memory. */
+static bool keep_rests(struct rests *r, struct rest *p, uint32_t n, const struct vocab *v)
+{
+    struct rest *q = n > 0 ? realloc(p, n * sizeof(*p)) : p;
+
+    *r = (struct rests) { q != NULL ? q : p, n };
+    return rests_sort(r, v->bytes);
+}
+
 /* NULL: out of memory. */
 static struct mask *mask_make(struct mask_cache *c, uint32_t state, uint32_t room)
 {
@@ -187,12 +196,11 @@ static struct mask *mask_make(struct mask_cache *c, uint32_t state, uint32_t roo
         .alike = c->walk->g->state[state].alike,
         .state = c->walk->width <= SHARED_WIDTH ? NONE : state,
         .room = room, .rise = c->walk->rise, .refused = c->walk->refused,
-        .below = { o.below, o.n_below }, .whole = { o.whole, o.n_whole },
-        .bytes = sizeof(*m) + (o.cap_below + (size_t) o.cap_whole) * sizeof(*o.below),
+        .bytes = sizeof(*m) + (o.n_below + (size_t) o.n_whole) * sizeof(*o.below),
     };
-    done = !o.failed && keep_bits(m, c) && rests_sort(&m->below, v->bytes)
-           && rests_sort(&m->whole, v->bytes);
-    if (!done) {
+    done = keep_rests(&m->below, o.below, o.n_below, v);
+    done &= keep_rests(&m->whole, o.whole, o.n_whole, v);
+    if (!done || o.failed || !keep_bits(m, c)) {
         mask_free(m);
         return NULL;
     }
@@ -239,6 +247,7 @@ struct mask_cache *mask_cache(struct grammar *g, const struct vocab *v)
             return NULL;
         c->n_alike = g->n_alike;
         c->bytes_max = MASK_CACHE_BYTES;
+        c->work_max = MATCHER_WORK_MAX;
         c->of = calloc(g->n_alike + (size_t) 1, sizeof(struct mask *));
         c->walk = walk_open(g);
         if (c->of == NULL || c->walk == NULL) {
@@ -298,22 +307,50 @@ static uint32_t n_tokens(const struct vocab *v, const uint64_t *first)
     return n;
 }
 
-static int warm(struct mask_cache *c, const struct grammar *g, struct facts_room *room,
-                uint8_t *seen, uint64_t deadline_ns, struct err *e)
-{
-    for (uint32_t s = 0; s < g->n_state; s++) {
-        uint64_t first[5] = { 0 };
+/* A state of each alike class, and how long its walk may take. */
+struct cost { uint32_t state, n; };
 
-        if (seen[g->state[s].alike])
-            continue;
-        seen[g->state[s].alike] = 1;
-        facts_first(&c->walk->facts, g, s, room, first);
-        if (n_tokens(c->vocab, first) < WARM_TOKENS)
-            continue;
-        if (is_late(deadline_ns))
-            return err_set(e, E_FULL, "the grammar takes too long");
-        if (mask_get(c, s, MATCHER_DEPTH_MAX) == NULL)
+static int by_cost(const void *a, const void *b)
+{
+    const struct cost *x = a, *y = b;
+
+    if (x->n != y->n)
+        return x->n > y->n ? -1 : 1;
+    return (x->state > y->state) - (x->state < y->state);
+}
+
+/* The classes that are not quick, the longest first. Their number. */
+static uint32_t find_costs(const struct mask_cache *c, const struct grammar *g,
+                           struct facts_room *room, struct cost *cost)
+{
+    uint32_t n = 0;
+
+    memset(cost, 0, g->n_alike * sizeof(*cost));
+    for (uint32_t s = g->n_state; s-- > 0; )
+        cost[g->state[s].alike].state = s;
+    for (uint32_t k = 0; k < g->n_alike; k++) {
+        uint64_t    first[5] = { 0 };
+        struct cost t = cost[k];
+
+        facts_first(&c->walk->facts, g, t.state, room, first);
+        t.n = n_tokens(c->vocab, first);
+        if (t.n > WARM_TOKENS(c->vocab))
+            cost[n++] = t;
+    }
+    qsort(cost, n, sizeof(*cost), by_cost);
+    return n;
+}
+
+static int warm(struct mask_cache *c, const struct cost *cost, uint32_t n, uint64_t deadline_ns,
+                struct err *e)
+{
+    for (uint32_t k = 0; k < n; k++) {
+        if (is_late(deadline_ns) || c->bytes > c->bytes_max / 4 * 3)
+            return 0;
+        if (mask_get(c, cost[k].state, MATCHER_DEPTH_MAX) == NULL)
             return err_set(e, E_FULL, "the grammar needs too much memory");
+        if (c->walk->work > c->work_max)
+            return err_set(e, E_FULL, "the grammar reads one text in too many ways");
     }
     return 0;
 }
@@ -321,18 +358,18 @@ static int warm(struct mask_cache *c, const struct grammar *g, struct facts_room
 int grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns, struct err *e)
 {
     struct mask_cache *c = mask_cache(g, v);
-    uint8_t           *seen = calloc(g->n_alike + (size_t) 1, 1);
+    struct cost       *cost = malloc((g->n_alike + (size_t) 1) * sizeof(*cost));
     struct facts_room  room = { 0 };
     int                rc;
 
-    if (c == NULL || seen == NULL || !facts_room_open(&room, g))
+    if (c == NULL || cost == NULL || !facts_room_open(&room, g))
         rc = err_set(e, E_FULL, "grammar: out of memory");
     else if (c->walk->facts.rise[g->rule[0]] > MATCHER_DEPTH_MAX)
         rc = err_set(e, E_INVALID, "the grammar: every text has rules inside each other more than "
                      "%d deep", MATCHER_DEPTH_MAX);
     else
-        rc = warm(c, g, &room, seen, deadline_ns, e);
+        rc = warm(c, cost, find_costs(c, g, &room, cost), deadline_ns, e);
     facts_room_close(&room);
-    free(seen);
+    free(cost);
     return rc;
 }

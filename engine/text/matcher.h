@@ -26,9 +26,10 @@ struct vocab;
 int  vocab_open(struct vocab **out, const struct tok *tok, int32_t n, struct err *e);
 void vocab_close(struct vocab *v);                       /* NULL is fine */
 
-/* Find the masks of all states where that is slow before anybody waits for them; on a thread that
- * may take its time, before others see g. 0; E_FULL: deadline or memory; E_INVALID: no text of g
- * is so flat that it could ever be taken. */
+/* Find the masks of states where that is slow before anybody waits for them; on a thread that may
+ * take its time, before others see g. What the deadline (of CLOCK_THREAD_CPUTIME_ID; 0: none) and
+ * 3/4 of the masks' room leave is found when it is met, some 5 ms each. 0; E_FULL: memory, or more
+ * than MATCHER_WORK_MAX; E_INVALID: no text of g is so flat that it could ever be taken. */
 int  grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns, struct err *e);
 
 /* What its masks take now, with what it takes to find them. Any thread. */

@@ -166,6 +166,7 @@ struct mask_cache {
     uint64_t            now;
     _Atomic size_t      bytes;
     size_t              bytes_max;
+    uint64_t            work_max;        /* of grammar_warm */
     uint32_t            n_alike;
 };
 
