@@ -809,9 +809,11 @@ ngx_http_infer_gone(ngx_http_infer_ctx_t *ctx)
     ctx->last_out = &ctx->out;
     ngx_http_infer_link_ack(ctx, 0);
 
+    /* the delay of limit_rate is the connection's, not ours to end */
+
     wev = ctx->request->connection->write;
 
-    if (wev->timer_set) {
+    if (wev->timer_set && !wev->delayed) {
         ngx_del_timer(wev);
     }
 }

@@ -167,12 +167,13 @@ subtest 'limit_rate' => sub {
 };
 
 subtest 'HEAD: a GET whose body is dropped' => sub {
-    $t = Infer->new('cl-head', http => $one, server => $pass);
+    $t = Infer->new('cl-head', http => $one,
+                    server => "$pass location /slow { infer_pass p; limit_rate 20k; }");
     $t->engine('a', '--tokens', 500, '--interval-ms', 0, '--bytes', 1000);
     $t->start;
     ok($t->attached(1), 'attached');
     my $c = $t->connect;
-    print $c "HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n" x 2,
+    print $c "HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n", "HEAD /slow HTTP/1.1\r\nHost: x\r\n\r\n",
              "GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     $c->blocking(0);
     my $k = { s => $c, got => '' };

@@ -677,3 +677,13 @@ location /auth/ { auth_basic x; auth_basic_user_file /dev/null; }
 ['"type":"permission_error","param":null,"code":"forbidden"\}\}',
  '^\{"type":"error","error":\{"type":"permission_error",',
  '"type":"authentication_error","param":null,"code":"unauthorized"\}\}']
+
+=== TEST 59: statuses that have no body, and the connection goes on
+--- config
+location / { infer_pass echo; }
+--- pipelined_requests eval
+["GET /status/204", "GET /status/304", "GET /x"]
+--- error_code eval
+[204, 304, 200]
+--- response_body_like eval
+["^\$", "^\$", "^GET /x\n"]
