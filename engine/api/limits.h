@@ -41,7 +41,7 @@
 #define API_FORMAT_CHOICE_MAX  4096          /* strings of choice */
 #define API_FORMAT_CHOICE_BYTES_MAX 4096     /* of one of them */
 #define API_GRAMMAR_MS         100           /* of work, to compile what an answer may be */
-#define API_GRAMMAR_WARM_MS    200           /* and to look for its tokens before anybody waits */
+#define API_GRAMMAR_WARM_MS    500           /* and to look for its tokens before anybody waits */
 #define API_GRAMMAR_CACHE_MAX  (256u << 20)  /* bytes of grammars that nobody may be using */
 #define API_TEXT_HOLD_MAX      4096          /* decoded text of a choice without credit */
 #define API_CACHE_SALT_MAX     128           /* bytes */

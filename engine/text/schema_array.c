@@ -5,8 +5,8 @@
 
 #define BLOCK 256
 
-gram schema_times(struct schema *s, gram unit, int64_t min, int64_t max, int32_t *block,
-                  int32_t *fewer)
+gram schema_times_end(struct schema *s, gram unit, int64_t min, int64_t max, gram end,
+                      int32_t *block, int32_t *fewer)
 {
     int64_t more = max - min;
     gram    g, whole, some;
@@ -14,13 +14,13 @@ gram schema_times(struct schema *s, gram unit, int64_t min, int64_t max, int32_t
     if (unit < 0)
         return unit;
     if (min <= BLOCK && max <= BLOCK)
-        return grammar_repeat(s->m, unit, min, max);
+        return schema_seq(s, grammar_repeat(s->m, unit, min, max), end);
 
     if (*block < 0) {
         *block = grammar_rule(s->m);
         *fewer = grammar_rule(s->m);
         grammar_define(s->m, *block, grammar_repeat(s->m, unit, BLOCK, BLOCK));
-        grammar_define(s->m, *fewer, grammar_repeat(s->m, unit, 1, BLOCK - 1));
+        grammar_define(s->m, *fewer, schema_seq(s, grammar_repeat(s->m, unit, 1, BLOCK - 1), end));
     }
     whole = grammar_call(s->m, *block);
     some = grammar_call(s->m, *fewer);
@@ -28,10 +28,17 @@ gram schema_times(struct schema *s, gram unit, int64_t min, int64_t max, int32_t
         g = grammar_repeat(s->m, unit, 0, -1);
     else
         g = grammar_repeat(s->m, unit, 0, more % BLOCK);
+    g = schema_seq(s, g, end);
     for (int64_t n = max == NO_MAX ? 0 : more / BLOCK; n > 0 && g >= 0; n--)
-        g = schema_opt(s, schema_alt(s, some, schema_seq(s, whole, g)));
+        g = schema_alt(s, end, schema_alt(s, some, schema_seq(s, whole, g)));
     return schema_seq(s, grammar_repeat(s->m, whole, min / BLOCK, min / BLOCK),
                       schema_seq(s, grammar_repeat(s->m, unit, min % BLOCK, min % BLOCK), g));
+}
+
+gram schema_times(struct schema *s, gram unit, int64_t min, int64_t max, int32_t *block,
+                  int32_t *fewer)
+{
+    return schema_times_end(s, unit, min, max, grammar_empty(s->m), block, fewer);
 }
 
 /* What holds for the elements behind the first ones, which have schemas of their own. */

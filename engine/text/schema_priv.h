@@ -95,6 +95,7 @@ struct schema {
     struct ranged { struct dec lo, hi; bool whole; gram g; } *ranged;    /* numbers */
     uint32_t             n_sized, cap_sized, n_ranged, cap_ranged;
     gram                 format[SCHEMA_FORMAT_N];    /* NOTHING: not made yet */
+    int64_t              n_flat;        /* of FLAT_MAX in schema_string.c */
 };
 
 /* schema.c. A piece for a value of which all of the list hold; NOTHING: one of them is false. */
@@ -133,6 +134,10 @@ gram schema_literals(struct schema *s, const struct merged *m);
  * those of this unit, -1 until they are made. */
 gram schema_times(struct schema *s, gram unit, int64_t min, int64_t max, int32_t *block,
                   int32_t *fewer);
+/* And what stands behind them; block and fewer are of this end. A rule that may end anywhere makes
+ * masks slow, so what ends it is better in it. */
+gram schema_times_end(struct schema *s, gram unit, int64_t min, int64_t max, gram end,
+                      int32_t *block, int32_t *fewer);
 
 /* schema_string.c */
 gram schema_quoted(struct schema *s, gram inside);

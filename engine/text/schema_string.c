@@ -6,9 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Characters of all strings of bounded lengths that are counted without blocks: states, but their
+ * masks are found sooner. */
+#define FLAT_MAX 1024
+
+static gram quote(struct schema *s)
+{
+    return s->as == SCHEMA_CALL ? grammar_token(s->m, s->quote) : grammar_text(s->m, "\"");
+}
+
 gram schema_quoted(struct schema *s, gram inside)
 {
-    gram q = s->as == SCHEMA_CALL ? grammar_token(s->m, s->quote) : grammar_text(s->m, "\"");
+    gram q = quote(s);
 
     return schema_seq(s, q, schema_seq(s, inside, q));
 }
@@ -71,7 +80,7 @@ gram schema_any_string(struct schema *s)
 static gram sized(struct schema *s, int64_t min, int64_t max)
 {
     struct sized *p;
-    gram          g;
+    gram          g, q;
 
     for (uint32_t i = 0; i < s->n_sized; i++)
         if (s->sized[i].min == min && s->sized[i].max == max)
@@ -80,8 +89,14 @@ static gram sized(struct schema *s, int64_t min, int64_t max)
     if (p == NULL)
         return -1;
     s->sized = p;
-    g = schema_times(s, character(s), min, max, &s->chars, &s->fewer_chars);
-    g = schema_rule(s, schema_quoted(s, g));
+    q = quote(s);
+    if (max != NO_MAX && s->n_flat + max <= FLAT_MAX) {
+        s->n_flat += max;
+        g = schema_seq(s, grammar_repeat(s->m, character(s), min, max), q);
+    } else {
+        g = schema_times_end(s, character(s), min, max, q, &s->chars, &s->fewer_chars);
+    }
+    g = schema_rule(s, schema_seq(s, q, g));
     s->sized[s->n_sized++] = (struct sized) { min, max, g };
     return g;
 }
