@@ -32,19 +32,15 @@ static int by_number(const void *pa, const void *pb)
     return a < b ? -1 : a > b;
 }
 
+/* Mostly they are in order: a step through literals leaves them as they were. */
 static void sort(uint32_t *p, uint32_t n)
 {
-    if (n > 16) {
-        qsort(p, n, sizeof(*p), by_number);
-        return;
-    }
-    for (uint32_t i = 1; i < n; i++) {
-        uint32_t x = p[i], k = i;
+    uint32_t k = 1;
 
-        for (; k > 0 && p[k - 1] > x; k--)
-            p[k] = p[k - 1];
-        p[k] = x;
-    }
+    while (k < n && p[k - 1] < p[k])
+        k++;
+    if (k < n)
+        qsort(p, n, sizeof(*p), by_number);
 }
 
 static uint32_t see(struct subsets *s, uint32_t at, uint32_t n)
@@ -59,13 +55,13 @@ static uint32_t see(struct subsets *s, uint32_t at, uint32_t n)
 /* Append what follows from these NFA states without a byte to member. */
 static int closure(struct subsets *s, const uint32_t *from, uint32_t n_from)
 {
-    uint32_t begin = s->member.n, n = 0, looked = 0;
+    uint32_t begin = s->member.n, n = 0, i;
 
     s->now++;
-    for (uint32_t i = 0; i < n_from; i++)
+    for (i = 0; i < n_from; i++)
         n = see(s, from[i], n);
-    for (; n > 0; looked++) {
-        uint32_t                at = s->todo[--n];
+    for (i = 0; i < n; i++) {
+        uint32_t                at = s->todo[i];
         const struct nfa_state *f = &s->nfa->state.p[at];
 
         if (f->type == NFA_EPS) {
@@ -80,7 +76,7 @@ static int closure(struct subsets *s, const uint32_t *from, uint32_t n_from)
         s->member.p[s->member.n++] = at;
     }
     sort(s->member.p + begin, s->member.n - begin);
-    return grammar_work(s->m, looked + 1);
+    return grammar_work(s->m, n + 1);
 }
 
 /* The members at the end of member become a state. */
