@@ -7,11 +7,12 @@
 
 #define SPELL_RULES 3
 #define SPELL_STACK 16
+#define SPELL_REPEATS 3                  /* with bounds: each copies what it repeats */
 
 struct spell {
     struct grammar_make *m;
     gram    stack[SPELL_STACK];
-    int     n, defined;
+    int     n, defined, n_repeat;
     int32_t rule[SPELL_RULES];
 };
 
@@ -35,6 +36,8 @@ static gram spell_piece(struct spell *s, uint8_t c)
         return c & 16 ? grammar_token(s->m, c % 4) : grammar_chars(s->m, &r, 1);
     case 3:
         a = spell_pop(s);
+        if (s->n_repeat++ >= SPELL_REPEATS)
+            return grammar_repeat(s->m, a, 0, -1);
         return grammar_repeat(s->m, a, c & 3, (c >> 2 & 3) == 3 ? -1 : (c & 3) + (c >> 2 & 3));
     case 4:
         return grammar_call(s->m, s->rule[c % SPELL_RULES]);

@@ -326,7 +326,7 @@ static void compiled_grammars(void)
     struct score all = { 0 }, texts = { 0 };
     int          n = 0;
 
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < 700; i++) {
         uint8_t         p[40];
         size_t          used;
         struct grammar *g;
