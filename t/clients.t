@@ -70,7 +70,7 @@ subtest 'TLS' => sub {
         is(count($got, qr/^data: \{/m), 3000, "$v: 3 MB, beyond every window");
     }
     $t->kill_engine($e);
-    $e = $t->engine('a', '--tokens', 1000, '--interval-ms', 20, '--die-at', 6);
+    $e = $t->engine('a', '--tokens', 1000, '--interval-ms', 1000, '--die-at', 6);
     ok($linked->(3), 'another engine');
     my ($got, undef, $rc) = timed(@curl, '--http1.1');
     like($got, qr/"i":3.*"code":"engine_lost".*\[DONE\]\n\n\z/s, 'a dead engine: error event');
@@ -188,7 +188,7 @@ subtest 'HEAD: a GET whose body is dropped' => sub {
 
 subtest 'the words of Anthropic' => sub {
     $t = Infer->new('cl-words', http => $one, server => $pass);
-    my $e = $t->engine('a', '--tokens', 1000, '--interval-ms', 20, '--die-at', 6);
+    my $e = $t->engine('a', '--tokens', 1000, '--interval-ms', 1000, '--die-at', 6);
     $t->start;
     my $got = join '', $t->chunks($t->get('/v1/messages'));
     like($got, qr/"i":3.*\n\nevent: error\ndata: \{"type":"error","error":\{"type":"api_error",(?#

@@ -204,7 +204,8 @@ subtest 'max_fails: an engine that failed is left alone, though it is back' => s
 
 subtest 'a sequence gap fails the stream' => sub {
     $t = Infer->new('lc-seq', http => $one, server => $pass);
-    $e = $t->engine('a', '--bad-seq');
+    # the head is on its way before what is wrong comes
+    $e = $t->engine('a', '--bad-seq', '--interval-ms', 1000);
     $t->start;
     like($t->get('/'), qr/"i":1.*"code":"engine_lost"/s, 'error event');
     ok($t->until(sub { $t->stat('slots_free') == $t->stat('slots') }), 'the slot is free again');
