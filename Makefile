@@ -41,15 +41,17 @@ endif
 INC_wire            = wire
 INC_kernels         = kernels
 INC_engine/text     = engine/text engine wire
+INC_engine/grammar  = engine/grammar engine/text engine wire
 INC_engine/backend  = engine/backend kernels wire $(if $(NVCC),$(CUDA_DIR)/include)
 INC_engine/model    = engine/model engine/backend engine kernels wire
 INC_engine/core     = engine/core engine/model engine wire
-INC_engine/api      = engine/api engine/core engine/model engine/text engine wire
+INC_engine/api      = engine/api engine/core engine/model engine/grammar engine/text engine wire
 INC_engine          = $(INC_engine/api)
 INC_t               = t $(INC_engine/api) engine/backend kernels
 INC_bench           = $(INC_t) $(if $(NVCC),$(CUDA_DIR)/include)
 
-DIRS   = wire kernels engine engine/text engine/backend engine/model engine/core engine/api
+DIRS   = wire kernels engine engine/text engine/grammar engine/backend engine/model engine/core \
+         engine/api
 SRCS   = $(filter-out engine/main.c,$(foreach d,$(DIRS),$(wildcard $(d)/*.c)))
 CU     = $(if $(NVCC),$(wildcard kernels/*.cu))
 NO_GPU = $(if $(NVCC),,engine/backend/cuda.c)

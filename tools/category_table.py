@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the tables of engine/text/category.c: for each general category of Unicode its runs of code
+"""Print the tables of engine/grammar/category.c: for each general category of Unicode its runs of code
 points, as the distance from the end of the run before and the length."""
 import itertools
 import unicodedata

@@ -4,8 +4,8 @@
  * state on top: what can be said without looking below it is found once by a walk through all
  * tokens in order of their bytes and kept with the grammar; the few tokens that end the top rule
  * in their middle are tried each time. */
-#ifndef TEXT_MATCHER_H
-#define TEXT_MATCHER_H
+#ifndef GRAMMAR_MATCHER_H
+#define GRAMMAR_MATCHER_H
 
 #include "grammar.h"
 #include "tok.h"

@@ -1,6 +1,6 @@
 /* category.h - the general categories of Unicode 14, as ranges of code points. */
-#ifndef TEXT_CATEGORY_H
-#define TEXT_CATEGORY_H
+#ifndef GRAMMAR_CATEGORY_H
+#define GRAMMAR_CATEGORY_H
 
 #include "charset.h"
 

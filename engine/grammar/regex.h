@@ -8,8 +8,8 @@
  *
  * Refused in words with the place: back references, look-around, \b \B, flags, conditions, atomic
  * groups, possessive counts, a count of a count. */
-#ifndef TEXT_REGEX_H
-#define TEXT_REGEX_H
+#ifndef GRAMMAR_REGEX_H
+#define GRAMMAR_REGEX_H
 
 #include "grammar.h"
 

@@ -24,8 +24,8 @@
  * maxProperties (as many as may come, or where all that are declared must), items, prefixItems,
  * additionalItems, the counts of elements and characters, pattern (not with lengths), the bounds,
  * multipleOf 1, anyOf, oneOf, allOf and $ref, beside other keywords too, into the schema itself. */
-#ifndef TEXT_SCHEMA_H
-#define TEXT_SCHEMA_H
+#ifndef GRAMMAR_SCHEMA_H
+#define GRAMMAR_SCHEMA_H
 
 #include "grammar.h"
 #include "json.h"

@@ -9,8 +9,8 @@
  * schema_literal.c  enum, const     schema_key.c     keys
  *
  * Nothing recurses: a value inside another is a rule, whose body is written later. */
-#ifndef TEXT_SCHEMA_PRIV_H
-#define TEXT_SCHEMA_PRIV_H
+#ifndef GRAMMAR_SCHEMA_PRIV_H
+#define GRAMMAR_SCHEMA_PRIV_H
 
 #include "buf.h"
 #include "chat.h"

@@ -9,8 +9,8 @@
  * grammar_min.c    dead states go, equal ones become one, of all rules together; alike
  *
  * No step recurses: what waits stands on a vec. Failures are kept in m (grammar_fail). */
-#ifndef TEXT_GRAMMAR_PRIV_H
-#define TEXT_GRAMMAR_PRIV_H
+#ifndef GRAMMAR_GRAMMAR_PRIV_H
+#define GRAMMAR_GRAMMAR_PRIV_H
 
 #include "grammar.h"
 

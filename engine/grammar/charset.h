@@ -2,8 +2,8 @@
  *
  * Owns its ranges until charset_close. What goes beyond CHARSET_ADD_MAX, or memory, is remembered
  * (full) and dropped, so that a writer checks once, at its end. */
-#ifndef TEXT_CHARSET_H
-#define TEXT_CHARSET_H
+#ifndef GRAMMAR_CHARSET_H
+#define GRAMMAR_CHARSET_H
 
 #include "buf.h"
 #include "grammar.h"

@@ -7,8 +7,8 @@
  * recursive is copied into its callers if one place alone calls it, or if it is tiny. Left
  * recursion is refused, right and middle recursion are fine. All sizes have limits, nothing
  * recurses on input. Writing and compiling take at most 160 MiB, what comes out at most 32 MiB. */
-#ifndef TEXT_GRAMMAR_H
-#define TEXT_GRAMMAR_H
+#ifndef GRAMMAR_GRAMMAR_H
+#define GRAMMAR_GRAMMAR_H
 
 #include "err.h"
 

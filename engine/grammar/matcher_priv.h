@@ -2,8 +2,8 @@
  *
  * A reading of a text is a stack: the state of the rule that is being read, and frames, each the
  * state where a rule goes on that called another. A top is a reading between two tokens. */
-#ifndef TEXT_MATCHER_PRIV_H
-#define TEXT_MATCHER_PRIV_H
+#ifndef GRAMMAR_MATCHER_PRIV_H
+#define GRAMMAR_MATCHER_PRIV_H
 
 #include "matcher.h"
 

@@ -8,8 +8,8 @@
  *
  * Refused in words, with the line: Lark's syntax, unknown or repeated rules, token references,
  * look-ahead, a count of a count. */
-#ifndef TEXT_EBNF_H
-#define TEXT_EBNF_H
+#ifndef GRAMMAR_EBNF_H
+#define GRAMMAR_EBNF_H
 
 #include "grammar.h"
 

@@ -1,6 +1,6 @@
 /* dec.h - decimals of 20 places on both sides of the point, and ranges of them, exactly. */
-#ifndef TEXT_DEC_H
-#define TEXT_DEC_H
+#ifndef GRAMMAR_DEC_H
+#define GRAMMAR_DEC_H
 
 #include "buf.h"
 

@@ -6,8 +6,8 @@
  * \P{Lu} a general category of category.h. Where Python's and ECMAScript's regular expressions
  * differ, nothing is guessed: [] [^] {,n} and [: are refused.
  */
-#ifndef TEXT_NOTATION_H
-#define TEXT_NOTATION_H
+#ifndef GRAMMAR_NOTATION_H
+#define GRAMMAR_NOTATION_H
 
 #include "charset.h"
 
