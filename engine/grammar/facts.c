@@ -19,7 +19,7 @@ static bool may_end(const struct facts *f, uint32_t s)
  * call a rule that begins with it. */
 struct ways {
     uint32_t *begin, *in;                /* [n_state + 1], of states */
-    uint32_t *todo, n_todo;              /* [n_state] each at most once, as waits says */
+    uint32_t *pend, n_pend;              /* [n_state] each at most once, as waits says */
     uint8_t  *waits;                     /* [n_state] */
 };
 
@@ -27,7 +27,7 @@ static void ways_close(struct ways *w)
 {
     free(w->begin);
     free(w->in);
-    free(w->todo);
+    free(w->pend);
     free(w->waits);
 }
 
@@ -39,9 +39,9 @@ static bool ways_open(struct ways *w, const struct grammar *g)
     w->begin = calloc(n + 1, sizeof(*w->begin));
     w->in = malloc(((size_t) end->edge + end->token + 2 * (size_t) end->call + 1)
                    * sizeof(*w->in));
-    w->todo = malloc((n + 1) * sizeof(*w->todo));
+    w->pend = malloc((n + 1) * sizeof(*w->pend));
     w->waits = calloc(n + 1, 1);
-    if (w->begin == NULL || w->in == NULL || w->todo == NULL || w->waits == NULL)
+    if (w->begin == NULL || w->in == NULL || w->pend == NULL || w->waits == NULL)
         return false;
 
     for (uint32_t k = 0; k < end->edge; k++)
@@ -74,7 +74,7 @@ static bool ways_open(struct ways *w, const struct grammar *g)
 static void wake(struct ways *w, uint32_t s)
 {
     if (!w->waits[s])
-        w->todo[w->n_todo++] = s;
+        w->pend[w->n_pend++] = s;
     w->waits[s] = 1;
 }
 
@@ -121,8 +121,8 @@ static bool find_ends(struct facts *f, const struct grammar *g)
 
     for (uint32_t s = 0; done && s < g->n_state; s++)
         wake(&w, s);
-    while (done && w.n_todo > 0) {
-        uint32_t s = w.todo[--w.n_todo];
+    while (done && w.n_pend > 0) {
+        uint32_t s = w.pend[--w.n_pend];
 
         w.waits[s] = 0;
         if (!examine(f, g, s))
@@ -144,7 +144,7 @@ static void first_here(const struct grammar *g, uint32_t s, uint64_t *first)
         set(first, FACT_TOKEN);
 }
 
-/* The states that stand where this one does, with empty calls between: r->todo. How many. */
+/* The states that stand where this one does, with empty calls between: r->pend. How many. */
 static uint32_t near(const struct facts *f, const struct grammar *g, uint32_t state,
                      struct facts_room *r)
 {
@@ -154,17 +154,17 @@ static uint32_t near(const struct facts *f, const struct grammar *g, uint32_t st
         memset(r->mark, 0, (g->n_state + (size_t) 1) * sizeof(*r->mark));
         r->stamp = 1;
     }
-    r->todo[n++] = state;
+    r->pend[n++] = state;
     r->mark[state] = r->stamp;
     for (uint32_t i = 0; i < n; i++) {
-        const struct grammar_state *a = &g->state[r->todo[i]];
+        const struct grammar_state *a = &g->state[r->pend[i]];
 
         for (uint32_t k = a->call; k < a[1].call; k++) {
             uint32_t to = g->call[k].to;
 
             if (may_end(f, g->rule[g->call[k].rule]) && r->mark[to] != r->stamp) {
                 r->mark[to] = r->stamp;
-                r->todo[n++] = to;
+                r->pend[n++] = to;
             }
         }
     }
@@ -177,9 +177,9 @@ void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
     uint32_t n = near(f, g, state, r);
 
     for (uint32_t i = 0; i < n; i++) {
-        const struct grammar_state *a = &g->state[r->todo[i]];
+        const struct grammar_state *a = &g->state[r->pend[i]];
 
-        first_here(g, r->todo[i], first);
+        first_here(g, r->pend[i], first);
         for (uint32_t k = a->call; k < a[1].call; k++)
             for (int j = 0; j < 5; j++)
                 first[j] |= f->first[g->call[k].rule][j];
@@ -190,14 +190,14 @@ bool facts_room_open(struct facts_room *r, const struct grammar *g)
 {
     r->stamp = 0;
     r->mark = calloc(g->n_state + (size_t) 1, sizeof(*r->mark));
-    r->todo = malloc((g->n_state + (size_t) 1) * sizeof(*r->todo));
-    return r->mark != NULL && r->todo != NULL;
+    r->pend = malloc((g->n_state + (size_t) 1) * sizeof(*r->pend));
+    return r->mark != NULL && r->pend != NULL;
 }
 
 void facts_room_close(struct facts_room *r)
 {
     free(r->mark);
-    free(r->todo);
+    free(r->pend);
 }
 
 /* A rule that this one may begin with and that nobody has come to; NONE. */
@@ -207,7 +207,7 @@ static uint32_t left_call(const struct facts *f, const struct grammar *g, uint32
     uint32_t n = near(f, g, g->rule[rule], r);
 
     for (uint32_t i = 0; i < n; i++) {
-        const struct grammar_state *a = &g->state[r->todo[i]];
+        const struct grammar_state *a = &g->state[r->pend[i]];
 
         for (uint32_t k = a->call; k < a[1].call; k++)
             if (!seen[g->call[k].rule])

@@ -32,46 +32,46 @@ static uint32_t copies(const struct piece *p)
  * as it will in the NFA. What may be visited is bounded by the size of that. */
 static int list_calls(struct grammar_make *m, struct calls *c, struct rule_info *r)
 {
-    VEC(struct visit) todo = { 0 };
-    int rc = vec_room(m, &todo, 1, GRAMMAR_NFA_MAX, "pieces");
+    VEC(struct visit) pend = { 0 };
+    int rc = vec_room(m, &pend, 1, GRAMMAR_NFA_MAX, "pieces");
 
     if (rc == 0)
-        todo.p[todo.n++] = (struct visit) { r->body, 1 };
+        pend.p[pend.n++] = (struct visit) { r->body, 1 };
     r->call = c->call.n;
-    while (rc == 0 && todo.n > 0) {
-        struct visit        v = todo.p[--todo.n];
+    while (rc == 0 && pend.n > 0) {
+        struct visit        v = pend.p[--pend.n];
         const struct piece *p = &m->pieces.p[v.piece];
 
         if ((rc = grammar_work(m, 1)) < 0
-            || (rc = vec_room(m, &todo, 2, GRAMMAR_NFA_MAX, "pieces")) < 0)
+            || (rc = vec_room(m, &pend, 2, GRAMMAR_NFA_MAX, "pieces")) < 0)
             break;
         if (p->type == PIECE_CALL) {
             rc = vec_room(m, &c->call, 1, 2 * GRAMMAR_NFA_MAX, "calls");
             if (rc == 0)
                 c->call.p[c->call.n++] = (struct rule_call) { (uint32_t) p->a + 1, v.times };
         } else if (p->type == PIECE_SEQ || p->type == PIECE_ALT) {
-            todo.p[todo.n++] = (struct visit) { p->b, v.times };
-            todo.p[todo.n++] = (struct visit) { p->a, v.times };
+            pend.p[pend.n++] = (struct visit) { p->b, v.times };
+            pend.p[pend.n++] = (struct visit) { p->a, v.times };
         } else if (p->type == PIECE_REPEAT && p->max != 0) {
-            todo.p[todo.n++] = (struct visit) { p->a, mul_sat(v.times, copies(p)) };
+            pend.p[pend.n++] = (struct visit) { p->a, mul_sat(v.times, copies(p)) };
         }
     }
     r->n_call = c->call.n - r->call;
-    free(todo.p);
+    free(pend.p);
     return rc;
 }
 
 /* All rules that can be reached from 0: their calls, how often each is called, and that all their
  * NFAs together are not too large. */
-static int reach(struct grammar_make *m, struct calls *c, uint32_t *todo)
+static int reach(struct grammar_make *m, struct calls *c, uint32_t *pend)
 {
     uint32_t n = 0;
     uint64_t size = 0;
 
-    todo[n++] = 0;
+    pend[n++] = 0;
     c->rule[0].reached = true;
     while (n > 0) {
-        struct rule_info *r = &c->rule[todo[--n]];
+        struct rule_info *r = &c->rule[pend[--n]];
 
         r->size = m->pieces.p[r->body].size + 2;
         size += r->size;
@@ -89,7 +89,7 @@ static int reach(struct grammar_make *m, struct calls *c, uint32_t *todo)
             to->calls = add_sat(to->calls, k->times);
             if (!to->reached) {
                 to->reached = true;
-                todo[n++] = k->rule;
+                pend[n++] = k->rule;
             }
         }
     }

@@ -17,7 +17,7 @@ struct subsets {
     VEC(uint32_t)        hash;           /* of its members */
     uint32_t            *table, n_table; /* 1 + state by hash; 0: free; a power of two */
     uint32_t            *mark, now;      /* [NFA states] member of the subset being made */
-    uint32_t            *todo;           /* [NFA states] */
+    uint32_t            *pend;           /* [NFA states] */
     uint32_t            *alone;          /* [NFA states] 1 + the DFA state of it and what follows
                                             from it without a byte; 0: not known */
     VEC(struct grammar_edge) edge;       /* the bytes of one state, into the NFA */
@@ -48,7 +48,7 @@ static uint32_t see(struct subsets *s, uint32_t at, uint32_t n)
     if (at == GRAMMAR_NONE || s->mark[at] == s->now)
         return n;
     s->mark[at] = s->now;
-    s->todo[n] = at;
+    s->pend[n] = at;
     return n + 1;
 }
 
@@ -61,7 +61,7 @@ static int closure(struct subsets *s, const uint32_t *from, uint32_t n_from)
     for (i = 0; i < n_from; i++)
         n = see(s, from[i], n);
     for (i = 0; i < n; i++) {
-        uint32_t                at = s->todo[i];
+        uint32_t                at = s->pend[i];
         const struct nfa_state *f = &s->nfa->state.p[at];
 
         if (f->type == NFA_EPS) {
@@ -390,7 +390,7 @@ int grammar_dfa(struct grammar_make *m, const struct nfa *n, struct dfa *out)
     out->rule = grammar_alloc(m, n->n_rule, sizeof(*out->rule));
     if (p != NULL && out->rule != NULL) {
         s.mark = p;
-        s.todo = p + n->state.n;
+        s.pend = p + n->state.n;
         s.alone = p + 2 * (size_t) n->state.n;
         rc = all_rules(&s);
     }

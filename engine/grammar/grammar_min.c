@@ -12,7 +12,7 @@ struct alive {
     uint8_t       *live;                 /* [n_state] an end of its rule can be reached */
     uint32_t      *begin;                /* [n_state + 1] of in */
     struct way_in *in;
-    uint32_t      *todo, n;
+    uint32_t      *pend, n;
     uint32_t      *starts;               /* [n_state] 1 + the rule that begins there; 0: none */
     uint32_t      *wait, *next;          /* [n_rule] 1 + a way in that has to know whether the rule
                                             has a text; [ways] others like it */
@@ -51,7 +51,7 @@ static void is_live(struct alive *a, uint32_t s)
 {
     if (!a->live[s]) {
         a->live[s] = 1;
-        a->todo[a->n++] = s;
+        a->pend[a->n++] = s;
     }
 }
 
@@ -67,7 +67,7 @@ static int find_live(struct alive *a)
         if (d->state.p[s].accept)
             is_live(a, s);
     while (a->n > 0) {
-        uint32_t s = a->todo[--a->n];
+        uint32_t s = a->pend[--a->n];
 
         if (grammar_work(a->m, 1 + a->begin[s + 1] - a->begin[s]) < 0)
             return E_FULL;
@@ -142,7 +142,7 @@ static int cut_to_live(struct grammar_make *m, struct dfa *d)
     a.in = grammar_alloc(m, n_in, sizeof(*a.in));
     if (p != NULL && a.live != NULL && a.in != NULL) {
         a.begin = p;
-        a.todo = p + n + 1;
+        a.pend = p + n + 1;
         a.starts = p + 2 * n + 1;
         a.next = p + 3 * n + 1;
         a.wait = a.next + n_in;
@@ -150,7 +150,7 @@ static int cut_to_live(struct grammar_make *m, struct dfa *d)
         rc = find_live(&a);
     }
     if (rc == 0)
-        cut(&a, a.todo);
+        cut(&a, a.pend);
     if (rc == 0 && d->rule[0] == GRAMMAR_NONE) {
         grammar_fail(m, E_INVALID, "no text matches");
         rc = E_INVALID;

@@ -10,7 +10,7 @@ struct build {
     const struct calls  *calls;
     struct nfa          *nfa;
     uint16_t             rule;
-    VEC(struct span)     todo;
+    VEC(struct span)     pend;
 };
 
 static uint32_t new_state(struct build *b)
@@ -25,9 +25,9 @@ static uint32_t new_state(struct build *b)
 
 static int later(struct build *b, gram piece, uint32_t from, uint32_t to)
 {
-    if (vec_room(b->m, &b->todo, 1, GRAMMAR_NFA_MAX, "steps") < 0)
+    if (vec_room(b->m, &b->pend, 1, GRAMMAR_NFA_MAX, "steps") < 0)
         return E_FULL;
-    b->todo.p[b->todo.n++] = (struct span) { piece, from, to };
+    b->pend.p[b->pend.n++] = (struct span) { piece, from, to };
     return 0;
 }
 
@@ -147,15 +147,15 @@ static int build_rule(struct build *b, uint32_t rule)
     b->nfa->state.p[to].type = NFA_END;
     if (later(b, b->calls->rule[rule].body, from, to) < 0)
         return E_FULL;
-    while (b->todo.n > 0)
-        if (grammar_work(b->m, 1) < 0 || build_one(b, b->todo.p[--b->todo.n]) < 0)
+    while (b->pend.n > 0)
+        if (grammar_work(b->m, 1) < 0 || build_one(b, b->pend.p[--b->pend.n]) < 0)
             return E_FULL;
     return 0;
 }
 
 struct closing {
     uint8_t  *seen;                      /* [n_state] */
-    uint32_t *todo, n;                   /* [n_state] */
+    uint32_t *pend, n;                   /* [n_state] */
     uint32_t *wait, *next;               /* [n_rule] 1 + a call that has to know whether the rule
                                             can be empty; [n_state] the others like it */
 };
@@ -165,7 +165,7 @@ static void see(struct closing *k, uint32_t at)
     if (at == GRAMMAR_NONE || k->seen[at])
         return;
     k->seen[at] = 1;
-    k->todo[k->n++] = at;
+    k->pend[k->n++] = at;
 }
 
 /* What can be reached from the starts without a byte. A call waits until its rule turns out to be
@@ -175,7 +175,7 @@ static int find_nullable(struct grammar_make *m, struct nfa *n, struct closing *
     for (uint32_t r = 0; r < n->n_rule; r++)
         see(k, n->start[r]);
     while (k->n > 0) {
-        uint32_t                at = k->todo[--k->n];
+        uint32_t                at = k->pend[--k->n];
         const struct nfa_state *s = &n->state.p[at];
 
         if (grammar_work(m, 1) < 0)
@@ -206,7 +206,7 @@ static int left_calls(struct grammar_make *m, const struct nfa *n, struct closin
         left->rule[r].call = left->call.n;
         see(k, n->start[r]);
         while (k->n > 0) {
-            const struct nfa_state *s = &n->state.p[k->todo[--k->n]];
+            const struct nfa_state *s = &n->state.p[k->pend[--k->n]];
 
             if (grammar_work(m, 1) < 0)
                 return E_FULL;
@@ -256,7 +256,7 @@ static int examine(struct grammar_make *m, struct nfa *n)
     int            rc = E_FULL;
 
     if (p != NULL && seen != NULL) {
-        k.todo = p;
+        k.pend = p;
         k.next = p + n->state.n;
         k.wait = p + 2 * (size_t) n->state.n;
         k.seen = seen;
@@ -286,7 +286,7 @@ int grammar_nfa(struct grammar_make *m, const struct calls *c, struct nfa *out)
         if (c->rule[r].reached && !c->rule[r].copied)
             rc = build_rule(&b, r);
     }
-    free(b.todo.p);
+    free(b.pend.p);
     return rc == 0 ? examine(m, out) : rc;
 }
 

@@ -56,7 +56,7 @@ struct facts {
 bool facts_open(struct facts *f, const struct grammar *g);      /* false: out of memory */
 void facts_close(struct facts *f);
 
-struct facts_room { uint32_t *mark, *todo, stamp; };
+struct facts_room { uint32_t *mark, *pend, stamp; };
 bool facts_room_open(struct facts_room *r, const struct grammar *g);    /* close it also if false */
 void facts_room_close(struct facts_room *r);
 /* Add what a state can begin with to first. */
@@ -77,7 +77,7 @@ void facts_first(const struct facts *f, const struct grammar *g, uint32_t state,
 struct item  { uint32_t state, frame; };
 struct frame { uint32_t state, below, depth, same; };    /* same: next of its hash */
 struct part  { uint32_t bottom, of, item, n; };          /* of: the frame that it began with */
-struct seen  { uint32_t stamp, todo; };
+struct seen  { uint32_t stamp, pend; };
 struct level {
     uint32_t part, n_part, n_item, n_frame;
     uint32_t step;                       /* edges taken in the bottom's rule, or fewer */
@@ -102,9 +102,9 @@ struct walk {
     uint32_t     n_item, n_part, n_frame;
     uint32_t     n_kept;                 /* frames that a new start leaves */
     uint32_t     n_clear;                /* times that all of it was made empty */
-    struct item  todo[WALK_TODO_MAX];
-    uint32_t     n_todo, stamp;
-    struct seen  seen[2 * WALK_TODO_MAX];        /* where todo has what, if of this stamp */
+    struct item  pend[WALK_TODO_MAX];
+    uint32_t     n_pend, stamp;
+    struct seen  seen[2 * WALK_TODO_MAX];        /* where pend has what, if of this stamp */
     uint32_t     depth_max;
     uint64_t     work;                   /* readings looked at, ever */
     uint32_t     rise, width;            /* most frames and readings of a part so far */

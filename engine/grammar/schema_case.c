@@ -97,11 +97,11 @@ static int push(struct schema *s, struct cases *to, const struct schema_case *c)
 
 /* c once for each of these alternatives, so that the first is on top. */
 static int split(struct schema *s, const struct schema_case *c, const struct words *w,
-                 enum word word, struct cases *todo)
+                 enum word word, struct cases *pend)
 {
     const struct json *list = list_of(s, w, word);
     struct schema_case one, was;
-    uint32_t           base = todo->n;
+    uint32_t           base = pend->n;
     int                rc = 0;
 
     if (list == NULL)
@@ -109,19 +109,19 @@ static int split(struct schema *s, const struct schema_case *c, const struct wor
     for (const struct json *j = list->child; j != NULL; j = j->next) {
         one = *c;
         rc = case_add(s, &one, j, c->done);
-        if (rc < 0 || (rc > 0 && push(s, todo, &one) < 0))
+        if (rc < 0 || (rc > 0 && push(s, pend, &one) < 0))
             return -1;
     }
-    for (uint32_t i = base, k = todo->n; i + 1 < k; i++) {
-        was = todo->v[i];
-        todo->v[i] = todo->v[--k];
-        todo->v[k] = was;
+    for (uint32_t i = base, k = pend->n; i + 1 < k; i++) {
+        was = pend->v[i];
+        pend->v[i] = pend->v[--k];
+        pend->v[k] = was;
     }
     return 0;
 }
 
 /* 1: c is done; 0: it is no more, or many; -1: failed. */
-static int expand(struct schema *s, struct schema_case *c, struct cases *todo)
+static int expand(struct schema *s, struct schema_case *c, struct cases *pend)
 {
     struct words w;
     int          rc;
@@ -136,11 +136,11 @@ static int expand(struct schema *s, struct schema_case *c, struct cases *todo)
         }
         if (c->step < 1 && w.word[W_ANY_OF] != NULL) {
             c->step = 1;
-            return split(s, c, &w, W_ANY_OF, todo);
+            return split(s, c, &w, W_ANY_OF, pend);
         }
         if (c->step < 2 && w.word[W_ONE_OF] != NULL) {
             c->step = 2;
-            return split(s, c, &w, W_ONE_OF, todo);
+            return split(s, c, &w, W_ONE_OF, pend);
         }
     }
     return 1;
@@ -148,7 +148,7 @@ static int expand(struct schema *s, struct schema_case *c, struct cases *todo)
 
 int cases_of(struct schema *s, const struct list *l, struct cases *out)
 {
-    struct cases       todo = { 0 };
+    struct cases       pend = { 0 };
     struct schema_case c = { .n = 0 };
     int                rc = 1;
 
@@ -156,14 +156,14 @@ int cases_of(struct schema *s, const struct list *l, struct cases *out)
     for (uint32_t i = 0; i < l->n && rc > 0; i++)
         rc = case_add(s, &c, l->v[i], UINT32_MAX);
     if (rc > 0)
-        rc = push(s, &todo, &c);
-    while (rc >= 0 && todo.n > 0) {
-        c = todo.v[--todo.n];
-        rc = expand(s, &c, &todo);
+        rc = push(s, &pend, &c);
+    while (rc >= 0 && pend.n > 0) {
+        c = pend.v[--pend.n];
+        rc = expand(s, &c, &pend);
         if (rc > 0)
             rc = push(s, out, &c);
     }
-    free(todo.v);
+    free(pend.v);
     return rc < 0 ? -1 : 0;
 }
 

@@ -201,7 +201,7 @@ static const uint32_t *row_of(struct walk *w, uint32_t s)
 
 static void todo_clear(struct walk *w)
 {
-    w->n_todo = 0;
+    w->n_pend = 0;
     if (++w->stamp == 0) {
         memset(w->seen, 0, sizeof(w->seen));
         w->stamp = 1;
@@ -216,15 +216,15 @@ static void todo_put(struct walk *w, uint32_t state, uint32_t frame)
         struct seen *k = &w->seen[i & (2 * WALK_TODO_MAX - 1)];
 
         if (k->stamp != w->stamp) {
-            if (w->n_todo >= WALK_TODO_MAX / 4)
+            if (w->n_pend >= WALK_TODO_MAX / 4)
                 w->width = MATCHER_STACK_MAX;
-            if (w->n_todo == WALK_TODO_MAX)
+            if (w->n_pend == WALK_TODO_MAX)
                 return;
-            *k = (struct seen) { w->stamp, w->n_todo };
-            w->todo[w->n_todo++] = (struct item) { state, frame };
+            *k = (struct seen) { w->stamp, w->n_pend };
+            w->pend[w->n_pend++] = (struct item) { state, frame };
             return;
         }
-        if (w->todo[k->todo].state == state && w->todo[k->todo].frame == frame)
+        if (w->pend[k->pend].state == state && w->pend[k->pend].frame == frame)
             return;
     }
 }
@@ -285,14 +285,14 @@ static void part_step(struct walk *w, const struct part *q, uint32_t sym)
     uint32_t first = w->n_item;
 
     todo_begin(w, q);
-    for (uint32_t i = 0; i < w->n_todo; i++) {
-        uint32_t to = edge_to(w->g, w->todo[i].state, sym);
+    for (uint32_t i = 0; i < w->n_pend; i++) {
+        uint32_t to = edge_to(w->g, w->pend[i].state, sym);
 
         if (to != NONE)
-            item_put(w, first, to, w->todo[i].frame);
-        todo_enter(w, w->todo[i], q->bottom, sym);
+            item_put(w, first, to, w->pend[i].frame);
+        todo_enter(w, w->pend[i], q->bottom, sym);
     }
-    w->work += w->n_todo;
+    w->work += w->n_pend;
 }
 
 static bool part_ends(const struct walk *w, const struct part *q)
@@ -386,13 +386,13 @@ void walk_tokens(struct walk *w, void (*put)(void *arg, int32_t id), void *arg)
     walk_back(w, &w->level[0]);
     for (uint32_t k = 0; k < w->level[0].n_part; k++) {
         todo_begin(w, &w->part[k]);
-        for (uint32_t i = 0; i < w->n_todo; i++) {
-            uint32_t s = w->todo[i].state;
+        for (uint32_t i = 0; i < w->n_pend; i++) {
+            uint32_t s = w->pend[i].state;
 
             for (uint32_t j = g->state[s].token; j < g->state[s + 1].token; j++)
-                if (fits(w, g->token[j].to, w->frame[w->todo[i].frame].depth))
+                if (fits(w, g->token[j].to, w->frame[w->pend[i].frame].depth))
                     put(arg, g->token[j].id);
-            todo_enter(w, w->todo[i], w->part[k].bottom, FACT_TOKEN);
+            todo_enter(w, w->pend[i], w->part[k].bottom, FACT_TOKEN);
         }
     }
 }
