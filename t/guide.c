@@ -142,6 +142,13 @@ static bool letters(const struct choice *c)
     return why.n >= 3;
 }
 
+/* No text at all is whole too. */
+static bool or_nothing(const struct choice *c)
+{
+    why = (struct slice) { c->said.content.p, c->said.content.n };
+    return (why.n == 0 || slice_is(why, "ab")) && strcmp(c->finish, "stop") == 0;
+}
+
 /* Drawing */
 
 static int32_t draw(const uint32_t *mask)
@@ -245,6 +252,10 @@ static const struct row rows[] = {
     { ASK_CHAT, THINK "\"guided_choice\":[\"yes\",\"no\",\" yes, no \"]", PLAIN, yes_or_no, SOME },
     { ASK_CHAT, "\"regex\":\"abc+\"", PLAIN, letters, NEVER },
     { ASK_TEXT, "\"regex\":\"abc+\"", "a", letters, NEVER },
+    { ASK_CHAT, "\"regex\":\"(ab)?\"", PLAIN, or_nothing, NEVER },
+    { ASK_CHAT, THINK "\"regex\":\"(ab)?\"", PLAIN, or_nothing, SOME },
+    { ASK_CHAT, THINK "\"regex\":\"(ab)?\"", OPEN, or_nothing, MAY },
+    { ASK_TEXT, "\"regex\":\"a{0}\"", "a", or_nothing, NEVER },
     { ASK_TEXT, "\"ebnf\":\"root ::= \\\"ab\\\" [c]+\"", "a", letters, NEVER },
 };
 

@@ -221,7 +221,7 @@ void guide_walk_close(struct guide_walk *w)
 bool guide_walk_whole(const struct guide_walk *w)
 {
     return w->matcher == NULL || w->state == TALKS || w->state == LOOSE
-           || (w->state == HELD && matcher_done(w->matcher));
+           || ((w->state == FIRST || w->state == HELD) && matcher_done(w->matcher));
 }
 
 static void take(struct guide_walk *w, int32_t id)
