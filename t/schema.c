@@ -237,6 +237,12 @@ static const struct row rows[] = {
     { "{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#\"}}]}", J,
       { "null", "[[null],null]" }, { "1" } },
 
+    { "{\"anyOf\":[{\"type\":\"boolean\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#/anyOf/0\"}}"
+      "]}", J,
+      { "true", "[false]" }, { "[[]]", "[1]" } },
+    { "{\"prefixItems\":[{\"$ref\":\"#/$defs/a~1b~0%20%7E1%c3%A9%~2\"}],\"type\":\"array\",\"minItems\":1,"
+      "\"$defs\":{\"a/b~ /\xc3\xa9%~2\":{\"const\":1}}}", J, { "[1]" }, { "[2]", "[]" } },
+
     /* calls */
     { "true", C, { "{}", "{a:1}", "{a b:null,\xc3\xa9:[" MARK "x" MARK ",{}]}" },
       { "[]", "1", MARK MARK, "{ a:1}", "{a :1}", "{a: 1}", "{:1}", "{a:x}", "{\"a\":\"x\"}" } },
@@ -344,6 +350,20 @@ static const struct refusal refusals[] = {
     { "{\"$ref\":\"#/$defs/x\"}", "#: '$ref' leads to nothing in this schema: #/$defs/x", J },
     { "{\"$ref\":\"https://example.com/s\"}",
       "#: '$ref' leads to nothing in this schema: https://example.com/s", J },
+    { "{\"$ref\":\"#/$defs/a\",\"$defs\":{\"aa\":{}}}",
+      "#: '$ref' leads to nothing in this schema: #/$defs/a", J },
+    { "{\"$ref\":\"#/$defs/a~\",\"$defs\":{\"a\":{},\"a~0\":{}}}",
+      "#: '$ref' leads to nothing in this schema: #/$defs/a~", J },
+    { "{\"$ref\":\"#/anyOf/1\",\"anyOf\":[{}]}",
+      "#: '$ref' leads to nothing in this schema: #/anyOf/1", J },
+    { "{\"$ref\":\"#/anyOf/00\",\"anyOf\":[{}]}",
+      "#: '$ref' leads to nothing in this schema: #/anyOf/00", J },
+    { "{\"$ref\":\"#/anyOf/\",\"anyOf\":[{}]}",
+      "#: '$ref' leads to nothing in this schema: #/anyOf/", J },
+    { "{\"$ref\":\"#/anyOf/4294967296\",\"anyOf\":[{}]}",
+      "#: '$ref' leads to nothing in this schema: #/anyOf/4294967296", J },
+    { "{\"$ref\":\"#/required/0\",\"required\":[\"a\"]}",
+      "#/required/0: a schema is an object or a boolean, not a string", J },
     { "{\"$ref\":5}", "#: '$ref' must be a string", J },
     { "{\"$ref\":\"#\"}", "#: it refers to itself and to nothing else", J },
     { "{\"anyOf\":[{\"type\":\"string\"},{\"$ref\":\"#\"}]}",

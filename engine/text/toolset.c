@@ -1,5 +1,6 @@
 #include "toolset.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -92,6 +93,66 @@ static void add(struct schema_place *at, const struct json *schema, bool *full)
         at->alt[at->n++] = schema;
 }
 
+/* The next character of a URI's fragment, where %XX stands for one. */
+static char unescape(const char **p, const char *end)
+{
+    int c = (unsigned char) *(*p)++;
+
+    if (c == '%' && end - *p >= 2 && isxdigit((unsigned char) (*p)[0])
+        && isxdigit((unsigned char) (*p)[1])) {
+        char hex[3] = { (*p)[0], (*p)[1], 0 };
+
+        c = (int) strtol(hex, NULL, 16);
+        *p += 2;
+    }
+    return (char) c;
+}
+
+/* step, where ~0 and ~1 stand for ~ and /, is this key. */
+static bool is_key(struct slice step, struct slice key)
+{
+    const char *p = step.p, *end = p + step.n;
+    size_t      n = 0;
+
+    while (p < end && n < key.n) {
+        char        c = unescape(&p, end);
+        const char *q = p;
+        char        more = c == '~' && p < end ? unescape(&q, end) : 0;
+
+        if (more == '0' || more == '1') {
+            c = more == '0' ? '~' : '/';
+            p = q;
+        }
+        if (c != key.p[n++])
+            return false;
+    }
+    return p == end && n == key.n;
+}
+
+/* One step of a JSON pointer: a key, or the number of an element. */
+static const struct json *step_into(const struct json *parent, struct slice step)
+{
+    const struct json *j = parent->child;
+    uint32_t           n = 0;
+
+    if (parent->type == JSON_OBJECT) {
+        while (j != NULL && !is_key(step, j->key))
+            j = j->next;
+        return j;
+    }
+    if (parent->type != JSON_ARRAY || step.n == 0 || step.n > 9
+        || (step.n > 1 && step.p[0] == '0'))
+        return NULL;
+    for (size_t i = 0; i < step.n; i++) {
+        if (step.p[i] < '0' || step.p[i] > '9')
+            return NULL;
+        n = n * 10 + (uint32_t) (step.p[i] - '0');
+    }
+    while (j != NULL && n-- > 0)
+        j = j->next;
+    return j;
+}
+
 const struct json *schema_follow(const struct json *root, struct slice ref)
 {
     const char *p = ref.p, *end = ref.p + ref.n;
@@ -99,15 +160,13 @@ const struct json *schema_follow(const struct json *root, struct slice ref)
     if (ref.n == 0 || *p++ != '#')
         return NULL;
     while (root != NULL && p < end) {
-        const char  *slash = memchr(p + 1, '/', (size_t) (end - p - 1));
-        struct slice key = { p + 1, (size_t) ((slash != NULL ? slash : end) - p - 1) };
+        const char *slash = memchr(p + 1, '/', (size_t) (end - p - 1));
+        const char *next = slash != NULL ? slash : end;
 
-        if (*p != '/' || root->type != JSON_OBJECT)
+        if (*p != '/')
             return NULL;
-        for (root = root->child; root != NULL; root = root->next)
-            if (root->key.n == key.n && memcmp(root->key.p, key.p, key.n) == 0)
-                break;
-        p = slash != NULL ? slash : end;
+        root = step_into(root, (struct slice) { p + 1, (size_t) (next - p - 1) });
+        p = next;
     }
     return root;
 }

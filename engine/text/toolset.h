@@ -33,7 +33,8 @@ struct schema_place {
     int32_t            n;               /* 0: nothing is known of it */
 };
 
-/* What "#/$defs/Name" in a schema leads to; NULL: nowhere. It may lead back. */
+/* What "#/$defs/Name", a JSON pointer as a URI writes it, leads to in a schema; NULL: nowhere. It
+ * may lead back. */
 const struct json *schema_follow(const struct json *root, struct slice ref);
 
 /* The arguments of tool i; -1: nothing is known. */
