@@ -240,8 +240,9 @@ static const struct row rows[] = {
     { "{\"anyOf\":[{\"type\":\"boolean\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#/anyOf/0\"}}"
       "]}", J,
       { "true", "[false]" }, { "[[]]", "[1]" } },
-    { "{\"prefixItems\":[{\"$ref\":\"#/$defs/a~1b~0%20%7E1%c3%A9%~2\"}],\"type\":\"array\",\"minItems\":1,"
-      "\"$defs\":{\"a/b~ /\xc3\xa9%~2\":{\"const\":1}}}", J, { "[1]" }, { "[2]", "[]" } },
+    { "{\"$defs\":{\"a/b~ /\xc3\xa9%~2\":{\"const\":1}},\"type\":\"array\",\"minItems\":1,"
+      "\"prefixItems\":[{\"$ref\":\"#/$defs/a~1b~0%20%7E1%c3%a9%~2\"}]}", J,
+      { "[1]" }, { "[2]", "[]" } },
 
     /* calls */
     { "true", C, { "{}", "{a:1}", "{a b:null,\xc3\xa9:[" MARK "x" MARK ",{}]}" },
