@@ -3,10 +3,11 @@
  * usage: build/bench/api DIR [ROUNDS]
  * Prints CSV: medians, for one thread. DIR has the tokenizer. The request is a chat of about 2,000
  * tokens with 20 tools; the answers are as long as a context allows and leave token by token. */
-#include "calls.h"
 #include "chat.h"
 #include "choice.h"
 #include "dialect.h"
+#include "guide.h"
+#include "work.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +19,9 @@
 #define ANSWER_TOK 4000
 #define PAGE       16
 
-static struct tok        *tok;
-static struct channel_ids ids;
+static struct tok       *tok;
+static struct model_conf mc;
+static struct api        api = { .mc = &mc };        /* as far as a guide looks into it */
 
 static double now_us(void)
 {
@@ -78,7 +80,7 @@ static int read_request(const struct buf *body, struct cost *c)
     const struct json *root;
     struct buf         text = { 0 };
     struct ids         prompt = { 0 };
-    struct calls      *calls = NULL;
+    struct guide      *guide = NULL;
     struct api_err     e;
     struct err         err;
     double             t[5];
@@ -95,13 +97,13 @@ static int read_request(const struct buf *body, struct cost *c)
     if (tok_encode_around(tok, text.p, text.n, &plain, &prompt, &err) != 0)
         return -1;
     t[3] = now_us();
-    if (calls_open(&calls, &ask, tok, &ids, tok_n_vocab(tok), false, &e) != 0)
+    if (guide_open(&guide, &api, ASK_CHAT, &ask, &e) != 0)
         return -1;
     t[4] = now_us();
     *c = (struct cost) { t[1] - t[0], t[2] - t[1], t[3] - t[2], t[4] - t[3] };
     n = (int) prompt.n;
 
-    calls_close(calls);
+    guide_close(guide);
     ids_free(&prompt);
     spans_free(&plain);
     buf_free(&text);
@@ -171,7 +173,7 @@ static int answer(const char *what, const char *begin, const char *again, int ro
     static struct ask  ask;
     const struct json *root;
     struct json_doc   *doc = NULL;
-    struct calls      *calls = NULL;
+    struct guide      *guide = NULL;
     struct ids         raw = { 0 };
     struct buf         out = { 0 };
     struct api_err     e;
@@ -179,7 +181,7 @@ static int answer(const char *what, const char *begin, const char *again, int ro
 
     if (json_parse(&doc, &root, tools, strlen(tools), &lim, NULL) != 0
         || ask_read(&ask, ASK_CHAT, root, &e) != 0
-        || calls_open(&calls, &ask, tok, &ids, tok_n_vocab(tok), false, &e) != 0
+        || guide_open(&guide, &api, ASK_CHAT, &ask, &e) != 0
         || tok_encode(tok, begin, strlen(begin), true, &raw, NULL) != 0)
         return -1;
     while (raw.n < ANSWER_TOK)
@@ -187,13 +189,13 @@ static int answer(const char *what, const char *begin, const char *again, int ro
             return -1;
 
     for (int i = 0; v != NULL && i < rounds; i++) {
-        struct choice c = { .tok = tok, .chat = true, .keep_reasoning = true, .calls = calls };
+        struct choice c = { .tok = tok, .chat = true, .keep_reasoning = true, .guide = guide };
         double        t0;
 
         if (req_alloc(&c.req, 1, (int32_t) raw.n, PAGE) != 0)
             return -1;
-        c.req.tok[0] = ids.bos;
-        choice_open(&c, &ids);
+        c.req.tok[0] = api.ids.bos;
+        choice_open(&c, &api.ids);
         memcpy(c.req.tok + 1, raw.p, raw.n * sizeof(*raw.p));
         n_bytes = 0;
         t0 = now_us();
@@ -208,7 +210,7 @@ static int answer(const char *what, const char *begin, const char *again, int ro
     if (v != NULL)
         printf("token,%s,%zu,%zu,%.3f\n", what, raw.n, n_bytes, median(v, rounds));
     free(v);
-    calls_close(calls);
+    guide_close(guide);
     json_free(doc);
     ids_free(&raw);
     buf_free(&out);
@@ -225,7 +227,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: api DIR [ROUNDS] %s\n", e.msg);
         return 1;
     }
-    channel_ids_find(tok, &ids);
+    mc.vocab = tok_n_vocab(tok);
+    api.tok = tok;
+    channel_ids_find(tok, &api.ids);
 
     printf("what,part,tokens,bytes,us\n");
     rc = request(rounds);

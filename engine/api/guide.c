@@ -117,8 +117,8 @@ static int compile(struct guide *g, const struct language *l, const struct buf *
 
     rc = language_compile(&made, l, &a->ids, in_ms(API_GRAMMAR_MS), &tool, &err);
     /* What is not found in time is found when an answer comes to it. */
-    if (rc == 0 && grammar_warm(made, a->vocab, in_ms(API_GRAMMAR_WARM_MS), &err) == E_INVALID)
-        rc = E_INVALID;
+    if (rc == 0)
+        rc = grammar_warm(made, a->vocab, in_ms(API_GRAMMAR_WARM_MS), &err);
     if (rc == 0 && (begin = matcher_open(made, a->vocab)) == NULL)
         rc = err_set(&err, E_FULL, "out of memory");
     grammars_count(a->grammars, rc == 0, api_now_ns() - start);

@@ -247,7 +247,7 @@ struct mask_cache *mask_cache(struct grammar *g, const struct vocab *v)
             return NULL;
         c->n_alike = g->n_alike;
         c->bytes_max = MASK_CACHE_BYTES;
-        c->work_max = MATCHER_WORK_MAX;
+        c->work_max = MASKS_WORK_MAX;
         c->of = calloc(g->n_alike + (size_t) 1, sizeof(struct mask *));
         c->walk = walk_open(g);
         if (c->of == NULL || c->walk == NULL) {

@@ -15,10 +15,11 @@
                                             not taken */
 #define MASK_CACHE_BYTES  (8u << 20)     /* of one grammar; the oldest go */
 
-/* Readings that masks may look at: so many ahead (some 0.5 s), and more for each token that came.
- * Only grammars that read one text in very many ways come near. */
-#define MATCHER_WORK_MAX   (32u << 20)
-#define MATCHER_WORK_TOKEN (64u << 10)
+/* Readings that the masks of an answer may look at: so many ahead (some 60 ms), and more for each
+ * token that came. Only grammars that read one text in very many ways come near. */
+#define MATCHER_WORK_MAX   (4u << 20)
+#define MATCHER_WORK_TOKEN (4u << 10)
+#define MASKS_WORK_MAX     (32u << 20)   /* and those of all states that grammar_warm finds */
 
 /* The tokens of a vocabulary, sorted by their bytes. Special ones have none. Read-only. */
 struct vocab;
@@ -29,7 +30,7 @@ void vocab_close(struct vocab *v);                       /* NULL is fine */
 /* Find the masks of states where that is slow before anybody waits for them; on a thread that may
  * take its time, before others see g. What the deadline (of CLOCK_THREAD_CPUTIME_ID; 0: none) and
  * 3/4 of the masks' room leave is found when it is met, some 5 ms each. 0; E_FULL: memory, or more
- * than MATCHER_WORK_MAX; E_INVALID: no text of g is so flat that it could ever be taken. */
+ * than MASKS_WORK_MAX; E_INVALID: no text of g is so flat that it could ever be taken. */
 int  grammar_warm(struct grammar *g, const struct vocab *v, uint64_t deadline_ns, struct err *e);
 
 /* What its masks take now, with what it takes to find them. Any thread. */
