@@ -391,7 +391,7 @@ static bool feed(struct toolcall *t, const char *p, size_t n, size_t step, struc
 
 static bool is_json(const struct buf *b)
 {
-    const struct json_limits lim = { 1 << 20, TOOLCALL_DEPTH_MAX, 1 << 20 };
+    const struct json_limits lim = { 1 << 20, 64, 1 << 20 };
     struct json_doc   *doc = NULL;
     const struct json *root = NULL;
     bool               good;

@@ -15,7 +15,8 @@
  * - enum and const are written compactly, as they stand in the schema.
  * - Formats (date, time, date-time, duration, email, hostname, ipv4, ipv6, uri, uuid) are shapes
  *   with an end; beside pattern, enum or const they only describe, as unknown ones do.
- * - Values nest as deep as the matcher goes (MATCHER_DEPTH_MAX), which toolcall.h follows.
+ * - Values nest as deep as the matcher goes (MATCHER_DEPTH_MAX). In a call the parser reads
+ *   brackets beyond its TOOLCALL_DEPTH_MAX as text.
  * White space: at most one space behind ':' and ','.
  *
  * Enforced: type, enum, const, nullable, properties, required, additionalProperties,

@@ -11,7 +11,7 @@
 #include "said.h"
 #include "toolset.h"
 
-#define TOOLCALL_DEPTH_MAX 256          /* open objects and arrays; deeper brackets are data */
+#define TOOLCALL_DEPTH_MAX 32           /* open objects and arrays; deeper brackets are data */
 #define TOOLCALL_NAME_MAX  64           /* bytes */
 #define TOOLCALL_HEAD_MAX  128          /* bytes up to the '{'; more is no call */
 #define TOOLCALL_HOLD_MAX  (64u << 10)  /* bytes of a key, which is cut there, or of a value that
