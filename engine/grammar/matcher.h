@@ -15,10 +15,11 @@
                                             not taken */
 #define MASK_CACHE_BYTES  (8u << 20)     /* of one grammar; the oldest go */
 
-/* Readings that the masks of an answer may look at: so many ahead (some 60 ms), and more for each
- * token that came. Only grammars that read one text in very many ways come near. */
-#define MATCHER_WORK_MAX   (4u << 20)
-#define MATCHER_WORK_TOKEN (4u << 10)
+/* Readings that the masks of an answer may look at: so many ahead, and more for each token that
+ * came. Long strings of bounded length take half of it with a large vocabulary, where no mask was
+ * found before; only grammars that read one text in very many ways take more. */
+#define MATCHER_WORK_MAX   (8u << 20)
+#define MATCHER_WORK_TOKEN (8u << 10)
 #define MASKS_WORK_MAX     (32u << 20)   /* and those of all states that grammar_warm finds */
 
 /* The tokens of a vocabulary, sorted by their bytes. Special ones have none. Read-only. */
