@@ -48,8 +48,9 @@ def closed(s):
     same((prompt, out, ended, n_ttft), (40 * 50, 40 * 20, 40, 40), "as the server counted them")
     ok(r["mean_ttft_ms"] >= 1e3 * ttft / 40 - 1, "nobody's first token is older than the server's: "
        f"{r['mean_ttft_ms']:.1f} and {1e3 * ttft / 40:.1f} ms")
-    ok(1e3 * e2e / 40 - 1 <= r["mean_e2el_ms"] < 10 * 1e3 * e2e / 40 + 1000,
-       f"E2EL {r['mean_e2el_ms']:.1f} ms, the server's {1e3 * e2e / 40:.1f}")
+    ok(1e3 * e2e / 40 - 1 <= r["mean_e2el_ms"] <= 1e3 * 8 * r["duration"] / 40 + 1,
+       f"E2EL {r['mean_e2el_ms']:.1f} ms: not below the server's {1e3 * e2e / 40:.1f}, and eight after"
+       f" each other fit into {r['duration']:.2f} s")
     want = r["mean_e2el_ms"] - r["mean_ttft_ms"]
     ok(abs(19 * r["mean_tpot_ms"] - want) < 0.01 * want, "TPOT is (E2EL - TTFT) / 19")
     ok(0.94 * r["mean_tpot_ms"] <= r["mean_itl_ms"] <= 19.1 * r["mean_tpot_ms"], "an event for a"

@@ -1,6 +1,7 @@
 """The official openai client against nginx + inferd + the demo checkpoint."""
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
 from env import BUILD, Stack, done, ok, same
@@ -57,9 +58,16 @@ with Stack() as s:
     ok("<|" not in (think.choices[0].message.content or ""), "no marker leaks with thinking on")
     print("#", think.choices[0].message)
 
-    fast = client.chat.completions.create(model="demo", messages=ask, max_tokens=500,
-                                          extra_body={"ignore_eos": True})
+    rate = 0
+    for _ in range(10):                     # the best: others may be on this machine
+        t0 = time.time()
+        fast = client.chat.completions.create(model="demo", messages=ask, max_tokens=500,
+                                              extra_body={"ignore_eos": True})
+        rate = max(rate, 500 / (time.time() - t0))
+        if rate >= 100:
+            break
     same(fast.usage.completion_tokens, 500, "500 tokens")
+    ok("asan" in BUILD or rate >= 100, f"one stream: {rate:.0f} tokens/s, at least 100")
     with open(f"/proc/{s.engine.pid}/status") as f:
         rss = int(next(line for line in f if line.startswith("VmRSS")).split()[1]) / 1024
     ok("asan" in BUILD or rss < 150, f"inferd's memory: {rss:.0f} MB, under 150")

@@ -185,7 +185,7 @@ static void hostile(void)
     json_write(j, &w);
     ok(w.n == b.n && memcmp(w.p, b.p, b.n) == 0, "and written back");
     json_free(d);
-    ok(clock() - t0 < 60 * CLOCKS_PER_SEC, "in bounded time");
+    ok(clock() - t0 < 10 * CLOCKS_PER_SEC, "in bounded time");
     buf_free(&b);
     buf_free(&w);
 }

@@ -125,7 +125,8 @@ static void full_engine(void)
     qsort(us, STEPS, sizeof(*us), by_value);
     printf("# a step is planned in %.1f us, 99 %% in %.1f us\n", us[STEPS / 2],
            us[STEPS * 99 / 100]);
-    ok(us[0] < 1000, "a step is planned in %.1f us, far below a millisecond", us[0]);
+    if (COUNTS_ALLOC)
+        ok(us[STEPS / 10] < 50, "a step is planned in less than 50 us: %.1f", us[STEPS / 10]);
 
     tear_down(&en);
     for (int i = 0; i < N; i++)
