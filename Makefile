@@ -54,7 +54,7 @@ DIRS   = wire kernels engine engine/text engine/grammar engine/backend engine/mo
          engine/api
 SRCS   = $(filter-out engine/main.c,$(foreach d,$(DIRS),$(wildcard $(d)/*.c)))
 CU     = $(if $(NVCC),$(wildcard kernels/*.cu))
-NO_GPU = $(if $(NVCC),,engine/backend/cuda.c)
+NO_GPU = $(if $(NVCC),,$(addprefix engine/backend/,cuda.c cuda_graph.c cuda_load.c cuda_open.c))
 OBJS   = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(NO_GPU),$(SRCS))) \
          $(CU:%.cu=$(BUILD)/obj/%.cu.o)
 LIB    = $(BUILD)/libinferd.a

@@ -1,0 +1,104 @@
+/* cuda_priv.h - the backend of one NVIDIA GPU, as its files share it.
+ *
+ * cuda.c has the ops, what goes up at the beginning of a step and comes down at its end;
+ * cuda_open.c finds the GPU, reserves and closes; cuda_load.c brings weights; cuda_graph.c has the
+ * steps that are one launch. The kernels are in kernels/ (cuda.h). Ops only queue work: a failure
+ * is found after the launch or at the step's end, and latched. */
+#ifndef BACKEND_CUDA_PRIV_H
+#define BACKEND_CUDA_PRIV_H
+
+#include "backend_cuda.h"
+#include "cuda.h"
+
+#include <cuda_runtime.h>
+
+#define APART_MAX    8192
+#define GRAPH_MAX    64                    /* steps that are kept */
+#define LOAD_THREADS 8                     /* four reach what PCIe 5 can take */
+#define LANES        LINEAR_MAX            /* products side by side: lane 0 is the stream itself */
+#define TOP          ((size_t) (1 + SAMPLE_TOP_MAX))
+
+/* Where the caller wants it. */
+struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top; };
+
+/* A step whose launches were captured: the same again is one launch. */
+struct graph {
+    struct step_key key;
+    cudaGraphExec_t exec;                  /* NULL: not yet */
+    uint32_t        n_seen;
+    uint64_t        used;                  /* count of steps at its last use */
+};
+
+enum step_mode { EAGER, CAPTURE, REPLAY };
+
+struct cuda {
+    struct backend        be;              /* first: the two share an address */
+    struct backend_limits lim;
+    cudaStream_t          stream;
+    size_t                smem_max;        /* shared memory that a block may ask for */
+    char                 *mem;             /* everything is in here, one after the other, */
+    uint64_t              mem_bytes, mem_used, free_before;
+    void                 *part[APART_MAX]; /* or, if lim.apart, in allocations of its own */
+    int                   n_part;
+
+    struct pump          *pump;            /* while weights come in */
+    char                 *load;            /* its buffers, pinned */
+    cudaEvent_t           sent[2 * LOAD_THREADS];      /* all from this buffer is there */
+
+    /* What goes up: host and device agree on offsets, one copy takes all that is new. The buffers
+     * are free again at the step's end, when the stream is idle. */
+    char                 *up, *up_dev;
+    size_t                up_max, up_used, up_sent;
+
+    /* What comes down: of each sampled row its id, what was wrong and, if asked, logprobs. */
+    int32_t              *down, *down_dev; /* [2 + 2 * TOP, step_tok_max] */
+    struct result        *result;          /* [step_tok_max] */
+    int32_t               n_result;
+    bool                  lp;              /* logprobs among them */
+
+    uint64_t              begin_ns;
+    cudaEvent_t           first, last;     /* of a step */
+
+    struct graph          graph[GRAPH_MAX], *now;       /* now: of this step, unless EAGER */
+    enum step_mode        mode;
+    uint64_t              n_step;
+
+    struct lane { cudaStream_t stream; cudaEvent_t done; struct gemm_lt *lt; } lane[LANES];
+    cudaEvent_t           fork;
+    bool                  routing;         /* in lane 1, since the last moe_route */
+    struct hopper         hopper;
+    void                 *attn, *moe;
+    void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of SAMPLE_CUDA_SCRATCH */
+};
+
+static inline struct cuda *cuda_of(struct backend *be)
+{
+    return (struct cuda *) be;
+}
+
+static inline void latch(struct cuda *c, const char *op, cudaError_t rc)
+{
+    if (rc != cudaSuccess && c->be.err.code == 0)
+        err_set(&c->be.err, E_GPU, "GPU: %s: %s", op, cudaGetErrorString(rc));
+}
+
+extern const struct backend_ops cuda_ops;
+
+/* What is new of the inputs, to the device. */
+void cuda_up_send(struct cuda *c);
+
+void *cuda_alloc(struct backend *be, size_t bytes);
+void  cuda_memory(struct backend *be, struct be_memory *m);
+void  cuda_close(struct backend *be);
+
+const void *cuda_weight(struct backend *be, const struct be_file *from, size_t bytes);
+uint64_t    cuda_loading(struct backend *be);
+void        cuda_load_end(struct cuda *c);
+
+/* A step of this key: c->mode says what becomes of its ops. */
+void cuda_graph_begin(struct cuda *c, const struct step_key *key);
+/* The step's graph, captured now or before, is launched; c->mode is EAGER. */
+void cuda_graph_end(struct cuda *c);
+void cuda_graph_close(struct cuda *c);
+
+#endif
