@@ -365,7 +365,7 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
     struct kv_map map = attn_map(past, n_tok, c->alone), on_dev = map;
     int32_t n_seq = c->alone ? n_tok : 1, n_page = n_seq * map.page_max;
     size_t width = (size_t) (h->n_kv * h->dim), n_cs = (size_t) (n_tok * 2 * h->n_rot);
-    struct kv_layer kv = { NULL, NULL, PAGE_TOK, h->n_kv, h->dim };
+    struct kv_layer kv = { NULL, NULL, PAGE_TOK, h->n_kv, h->dim, h->dim };
     struct attn_layer *l = &c->host, *d = &c->dev;
 
     c->n_q = (size_t) (n_tok * HEADS * h->dim);

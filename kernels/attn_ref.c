@@ -33,6 +33,21 @@ static float softmax(float *s, int32_t n)
     return 1.0f / vec_sum(&sum);
 }
 
+/* q.k, of which v has the dims that do not turn where K is not whole (norm.h). */
+VEC_INLINE float score(const struct kv_layer *kv, const float *q, const float *k, const float *v)
+{
+    int32_t half = kv->head_dim / 2, n_rot = kv->k_dim / 2;
+    vec_f s = {0};
+
+    if (kv->k_dim == kv->head_dim)
+        return vec_dot(q, k, kv->head_dim);
+    for (int32_t i = 0; i < 2; i++, q += half, v += half) {
+        vec_dot_add(&s, q, k + i * n_rot, n_rot);
+        vec_dot_add(&s, q + n_rot, v + n_rot, half - n_rot);
+    }
+    return vec_sum(&s);
+}
+
 static void attn_item(const struct attn *a, int64_t tok, int32_t h_kv, float *scratch)
 {
     const struct kv_layer *kv = &a->kv;
@@ -45,11 +60,12 @@ static void attn_item(const struct attn *a, int64_t tok, int32_t h_kv, float *sc
     float *y = (float *) a->y + (tok * a->n_head + (int64_t) h_kv * group) * dim;
 
     for (int32_t j = 0; j < n; j++) {
-        const float *k = (const float *) kv->k + kv_slot(kv, &a->map, seq, first + j)
-                         + (size_t) (h_kv * dim);
+        size_t slot = kv_slot(kv, &a->map, seq, first + j) + (size_t) h_kv;
+        const float *k = (const float *) kv->k + slot * (size_t) kv->k_dim;
+        const float *v = (const float *) kv->v + slot * (size_t) dim;
 
         for (int32_t g = 0; g < group; g++)
-            scratch[g * stride + j] = vec_dot(q + (int64_t) g * dim, k, dim);
+            scratch[g * stride + j] = score(kv, q + (int64_t) g * dim, k, v);
     }
 
     for (int32_t g = 0; g < group; g++) {
@@ -61,8 +77,8 @@ static void attn_item(const struct attn *a, int64_t tok, int32_t h_kv, float *sc
 
     memset(y, 0, (size_t) (group * dim) * sizeof(float));
     for (int32_t j = 0; j < n; j++) {
-        const float *v = (const float *) kv->v + kv_slot(kv, &a->map, seq, first + j)
-                         + (size_t) (h_kv * dim);
+        size_t slot = kv_slot(kv, &a->map, seq, first + j) + (size_t) h_kv;
+        const float *v = (const float *) kv->v + slot * (size_t) dim;
 
         for (int32_t g = 0; g < group; g++) {
             float p = scratch[g * stride + j], *out = y + (int64_t) g * dim;

@@ -88,10 +88,12 @@ struct norm_rope {
     int32_t      n_tok, n_head, head_dim, n_rot;
 };
 
-/* The KV pages of one layer. */
+/* The KV pages of one layer. k_dim is head_dim: K whole. Less: 2 * n_rot, and k has the turned dims
+ * only, i < n_rot in place i and head_dim/2 + i in n_rot + i. The others are v's, since k and v are
+ * one projection, and the weight that K had there is in that of the queries. */
 struct kv_layer {
-    void   *k, *v;                /* [n_page, page_tok, n_kv, head_dim]; fp32, on a GPU bf16 */
-    int32_t page_tok, n_kv, head_dim;
+    void   *k, *v;                /* [n_page, page_tok, n_kv, k_dim] and head_dim; on a GPU bf16 */
+    int32_t page_tok, n_kv, head_dim, k_dim;
 };
 
 /* Where the step's tokens live in a pool. */
@@ -101,7 +103,7 @@ struct kv_map {
     int32_t        page_max, n_tok;
 };
 
-/* pages <- rope(norm(k)), norm(v). v may be k: the raw projection. */
+/* pages <- rope(norm(k)), norm(v). v may be k, and is where K is not whole: the raw projection. */
 struct kv_store {
     struct kv_layer kv;
     struct kv_map   map;
@@ -132,15 +134,14 @@ void norm_rope_ref(const struct norm_rope *a, int64_t lo, int64_t hi);
 void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi);
 void kv_copy_ref(const struct kv_copy *a, int64_t lo, int64_t hi);
 
-/* First element of a token's slot in kv_layer.k and .v. */
+/* The first head of a token in kv_layer.k and .v. */
 static inline size_t kv_slot(const struct kv_layer *kv, const struct kv_map *m, int32_t seq,
                              int32_t pos)
 {
     size_t page = (size_t) m->page[(size_t) seq * (size_t) m->page_max
                                    + (size_t) (pos / kv->page_tok)];
 
-    return (page * (size_t) kv->page_tok + (size_t) (pos % kv->page_tok))
-           * (size_t) (kv->n_kv * kv->head_dim);
+    return (page * (size_t) kv->page_tok + (size_t) (pos % kv->page_tok)) * (size_t) kv->n_kv;
 }
 
 #endif

@@ -32,20 +32,26 @@ VEC_INLINE float vec_sum(const vec_f *v)
     return a[0];
 }
 
-VEC_INLINE float vec_dot(const float *a, const float *b, int32_t n)
+VEC_INLINE void vec_dot_add(vec_f *s, const float *a, const float *b, int32_t n)
 {
-    vec_f s = {0};
     int32_t i = 0;
 
     for (; i + VEC_N <= n; i += VEC_N)
-        s += *(const vec_fu *) (a + i) * *(const vec_fu *) (b + i);
+        *s += *(const vec_fu *) (a + i) * *(const vec_fu *) (b + i);
     if (i < n) {
         vec_f x = {0}, y = {0};
 
         memcpy(&x, a + i, (size_t) (n - i) * sizeof(float));
         memcpy(&y, b + i, (size_t) (n - i) * sizeof(float));
-        s += x * y;
+        *s += x * y;
     }
+}
+
+VEC_INLINE float vec_dot(const float *a, const float *b, int32_t n)
+{
+    vec_f s = {0};
+
+    vec_dot_add(&s, a, b, n);
     return vec_sum(&s);
 }
 

@@ -462,7 +462,7 @@ static void kv_new(struct kv_layer kv[2], int32_t n_page, int32_t n_kv, int32_t 
     for (int i = 0; i < 2; i++) {
         kv[i].page_tok = PAGE_TOK;
         kv[i].n_kv = n_kv;
-        kv[i].head_dim = dim;
+        kv[i].head_dim = kv[i].k_dim = dim;
     }
     free(v);
     free(h);

@@ -355,13 +355,6 @@ static int alloc_f32(struct fwd *f, float **p, int64_t rows, int64_t width, stru
     return alloc(f, (void **) p, rows, width, sizeof(float), e);
 }
 
-/* Pairs of a head that turn. */
-static int32_t n_rot(const struct model_conf *c, bool full)
-{
-    return full ? (int32_t) (c->rope_partial_full * (float) c->head_full / 2)
-                : c->head_sliding / 2;
-}
-
 static int open_type(struct fwd *f, bool full, struct err *e)
 {
     const struct model_conf *c = f->c;
@@ -374,7 +367,7 @@ static int open_type(struct fwd *f, bool full, struct err *e)
     t->window = full ? 0 : c->window;
     if (t->head_dim > HEAD_MAX)
         return err_set(e, E_INVALID, "head_dim %d, at most %d", (int) t->head_dim, HEAD_MAX);
-    t->n_rot = n_rot(c, full);
+    t->n_rot = model_n_rot(c, full);
 
     if ((rc = alloc_f32(f, &t->inv_freq, t->n_rot, 1, e)) < 0
         || (rc = alloc_f32(f, &t->cs, f->lim.step_tok_max, 2 * t->n_rot, e)) < 0)
@@ -399,8 +392,7 @@ static int open_kv(struct fwd *f, struct err *e)
     for (int32_t il = 0; il < f->c->n_layer; il++) {
         bool full = f->c->is_full[il];
         int32_t donor = model_kv_layer(f->c, il);
-        int32_t width = f->type[full].n_kv * f->type[full].head_dim;
-        int64_t slots = (int64_t) f->lim.kv.page_tok
+        int64_t heads = (int64_t) f->lim.kv.page_tok * f->type[full].n_kv
                         * (full ? f->lim.kv.n_page_full : f->lim.kv.n_page_sliding);
         struct kv_layer *kv = &f->kv[il];
 
@@ -409,9 +401,9 @@ static int open_kv(struct fwd *f, struct err *e)
             continue;
         }
         *kv = (struct kv_layer) { NULL, NULL, f->lim.kv.page_tok, f->type[full].n_kv,
-                                  f->type[full].head_dim };
-        if ((rc = alloc(f, &kv->k, slots, width, elem, e)) < 0
-            || (rc = alloc(f, &kv->v, slots, width, elem, e)) < 0)
+                                  f->type[full].head_dim, model_k_dim(f->c, full, elem) };
+        if ((rc = alloc(f, &kv->k, heads, kv->k_dim, elem, e)) < 0
+            || (rc = alloc(f, &kv->v, heads, kv->head_dim, elem, e)) < 0)
             return rc;
     }
     return 0;
@@ -463,7 +455,8 @@ uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *
         n += (uint64_t) row[i].rows * (uint64_t) row[i].width
              * (row[i].is_act ? act_bytes : sizeof(float));
     for (int full = 0; full < 2; full++)
-        n += (uint64_t) n_rot(c, full) * (2 * (uint64_t) lim->step_tok_max + 1) * sizeof(float);
+        n += (uint64_t) model_n_rot(c, full) * (2 * (uint64_t) lim->step_tok_max + 1)
+             * sizeof(float);
     return n;
 }
 

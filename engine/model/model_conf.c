@@ -482,3 +482,18 @@ int32_t model_kv_layer(const struct model_conf *c, int32_t il)
         ;
     return i;
 }
+
+int32_t model_n_rot(const struct model_conf *c, bool full)
+{
+    return full ? (int32_t) (c->rope_partial_full * (float) c->head_full / 2)
+                : c->head_sliding / 2;
+}
+
+/* n_rot a multiple of 8: then 16 bytes of bf16, which is what kernels fetch, are all K's or V's. */
+int32_t model_k_dim(const struct model_conf *c, bool full, size_t elem_bytes)
+{
+    int32_t dim = full ? c->head_full : c->head_sliding, turned = 2 * model_n_rot(c, full);
+
+    return full && c->k_eq_v && elem_bytes != 2 && turned > 0 && turned % 16 == 0 && turned < dim
+           ? turned : dim;
+}

@@ -493,6 +493,25 @@ static int read_all(struct loading *l, const char *dir)
     return load_all(l);
 }
 
+/* Where the cache has V for K (norm.h), the queries carry the weight of the keys too. */
+static void fold_k_norm(struct loading *l)
+{
+    const struct model_conf *c = l->c;
+    int32_t n_rot = model_n_rot(c, true), half = c->head_full / 2;
+
+    for (int32_t il = 0; il < c->n_layer; il++) {
+        const float *k = l->w->layer[model_kv_layer(c, il)].k_norm;
+        float *q = l->w->vec + (l->w->layer[il].q_norm - l->w->vec);
+
+        if (!c->is_full[il] || model_k_dim(c, true, be_act_bytes(l->be)) == c->head_full)
+            continue;
+        for (int32_t i = n_rot; i < half; i++) {
+            q[i] *= k[i];
+            q[half + i] *= k[half + i];
+        }
+    }
+}
+
 static void move_vec(struct loading *l, const struct row *r, void *base, const float *to)
 {
     const float **p = (const float **) (void *) ((char *) base + r->off);
@@ -543,6 +562,8 @@ int weights_load(struct weights *w, struct backend *be, const char *dir,
         be->err = *e;                      /* so that loading() ends what is under way */
     while ((left = be->ops->loading(be)) > 0)
         report(&l, left);
+    if (rc == 0)
+        fold_k_norm(&l);
     if (rc == 0)
         rc = move_vecs(&l);
     if (rc == 0)

@@ -11,7 +11,8 @@
 struct layer_w {
     const float *attn_norm, *post_attn_norm;                           /* [hidden] */
     const float *ffn_norm, *post_ffn_norm;                             /* [hidden] */
-    const float *q_norm, *k_norm;                                      /* [head_dim] */
+    const float *q_norm, *k_norm;         /* [head_dim]; q_norm is times k_norm where the cache has
+                                             no K (model_k_dim) */
     struct mat   wq, wk, wv, wo;          /* wk: none in KV-shared layers; wv: nor with k_eq_v */
     struct mat   gate, up, down;
     const float *scalar;                                               /* [1] the host reads it */
