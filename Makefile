@@ -60,8 +60,8 @@ OBJS   = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(NO_GPU),$(SRCS))) \
 LIB    = $(BUILD)/libinferd.a
 FUZZERS = $(patsubst t/fuzz/%.c,build/fuzz/%,$(wildcard t/fuzz/*.c))
 TESTS  = $(patsubst t/%.c,$(BUILD)/t/%,$(wildcard t/*.c))
-BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(filter-out $(if $(NVCC),,bench/kernels.c), \
-         $(wildcard bench/*.c)))
+BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(filter-out $(if $(NVCC),,bench/kernels.c) \
+         bench/kernels_%.c,$(wildcard bench/*.c)))
 
 # libFuzzer is clang's, which may lack the kernels' _Float16; no fuzzer runs one.
 ifeq ($(SAN),fuzz)
@@ -95,7 +95,8 @@ $(BUILD)/t/%: t/%.c $(LIB)
 
 $(BUILD)/bench/%: bench/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(addprefix -I,$(INC_bench)) -o $@ $< $(LIB) $(LDLIBS)
+	$(CC) $(CFLAGS) $(addprefix -I,$(INC_bench)) -o $@ $(filter %.c,$^) $(LIB) $(LDLIBS)
+$(BUILD)/bench/kernels: $(wildcard bench/kernels_*.c) bench/kernels.h
 
 tests: $(TESTS)
 bench: $(BENCH)

@@ -1,0 +1,178 @@
+/* kernels_stream.c - what moves the stream of a step's tokens between the products: embedding,
+ * angles, joins, the rows that the head wants. At few tokens a launch alone takes longer than its
+ * bytes. */
+#include "kernels.h"
+
+static char shape[32];
+
+static struct row row_of(const char *name, int32_t n_tok, double bytes, double limit)
+{
+    snprintf(shape, sizeof(shape), "%d tokens", n_tok);
+    return (struct row) { .name = name, .shape = shape, .bytes = bytes, .limit = limit };
+}
+
+static void launch_embed(const void *p)
+{
+    embed_cuda(p, stream);
+}
+
+static void launch_rope(const void *p)
+{
+    rope_table_cuda(p, stream);
+}
+
+static void launch_join(const void *p)
+{
+    join_cuda(p, stream);
+}
+
+static void launch_gather(const void *p)
+{
+    gather_cuda(p, stream);
+}
+
+/* Each of these runs a launcher and its twin on the same numbers, and reports. */
+static void run(struct row *r, launch_fn *launch, const void *arg)
+{
+    launch(arg);
+    check(cudaStreamSynchronize(stream));
+    r->us = time_us(launch, arg);
+}
+
+static int32_t *below(int32_t n, int32_t end)
+{
+    int32_t *v = malloc((size_t) n * sizeof(*v));
+
+    if (v == NULL)
+        check(cudaErrorMemoryAllocation);
+    for (int32_t i = 0; i < n; i++)
+        v[i] = (int32_t) (next() % (uint32_t) end);
+    return v;
+}
+
+static void bench_embed(const struct weights *w, int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * HIDDEN;
+    int32_t *id = below(n_tok, (int32_t) w->host.rows);
+    struct embed host = { numbers(n, 1), id, w->host, 53, n_tok }, d = host;
+    struct row r = row_of("embed", n_tok, 6.0 * (double) n, 0);
+
+    d.y = dev(n * sizeof(float));
+    d.id = dev_copy(id, (size_t) n_tok * sizeof(*id));
+    d.w = w->dev;
+    run(&r, launch_embed, &d);
+    embed_ref(&host, 0, n_tok);
+    r.deviation = deviation_floats(d.y, host.y, n);
+    report(&r);
+    cudaFree(d.y);
+    cudaFree((void *) (uintptr_t) d.id);
+    free(host.y);
+    free(id);
+}
+
+static void bench_rope(int32_t n_rot, int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * 2 * (size_t) n_rot;
+    int32_t *pos = below(n_tok, 131072);
+    float *freq = numbers((size_t) n_rot, 1);
+    struct rope_table host = { numbers(n, 1), pos, freq, n_tok, n_rot }, d = host;
+    struct row r = row_of(n_rot == 64 ? "rope table global" : "rope table sliding", n_tok,
+                          4.0 * (double) n, 1e-6);
+
+    d.cs = dev(n * sizeof(float));
+    d.pos = dev_copy(pos, (size_t) n_tok * sizeof(*pos));
+    d.inv_freq = dev_floats(freq, (size_t) n_rot);
+    run(&r, launch_rope, &d);
+    rope_table_ref(&host, 0, n_tok);
+    r.deviation = deviation_floats(d.cs, host.cs, n);
+    report(&r);
+    cudaFree(d.cs);
+    cudaFree((void *) (uintptr_t) d.pos);
+    cudaFree((void *) (uintptr_t) d.inv_freq);
+    free(host.cs);
+    free(freq);
+    free(pos);
+}
+
+/* Behind attention (one branch, three outputs) or behind the MLP (two branches, one output). */
+static void bench_join(bool mlp, int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * HIDDEN;
+    float *w = numbers(HIDDEN, 1), *dw = dev_floats(w, HIDDEN), *x = numbers(n, 4);
+    float *t[2] = { numbers(n, 4), numbers(n, 1) };
+    struct join host = { .y = numbers(n, 1), .x = x, .t = { t[0], mlp ? t[1] : NULL },
+                         .tw = { w, w }, .w = w, .scale = 0.5f, .eps = 1e-6f, .n_row = n_tok,
+                         .dim = HIDDEN }, d = host;
+    struct row r = row_of(mlp ? "join mlp" : "join attention", n_tok, 18.0 * (double) n, 4e-3);
+
+    for (int i = 0; i < (mlp ? 1 : 3); i++) {
+        host.out[i] = (struct join_out) { numbers(n, 1), w, 1 };
+        d.out[i] = (struct join_out) { dev(n * 2), dw, 1 };
+    }
+    d.y = dev(n * sizeof(float));
+    d.x = dev_floats(x, n);
+    for (int i = 0; i < (mlp ? 2 : 1); i++)
+        d.t[i] = dev_floats(t[i], n);
+    d.w = d.tw[0] = d.tw[1] = dw;
+
+    run(&r, launch_join, &d);
+    join_ref(&host, 0, n_tok);
+    r.deviation = deviation_floats(d.y, host.y, n);
+    for (int i = 0; i < (mlp ? 1 : 3); i++) {
+        r.deviation = fmax(r.deviation, deviation_halves(d.out[i].y, host.out[i].y, n));
+        cudaFree(d.out[i].y);
+        free(host.out[i].y);
+    }
+    report(&r);
+    cudaFree(d.y);
+    cudaFree((void *) (uintptr_t) d.x);
+    cudaFree(d.t[0]);
+    cudaFree(d.t[1]);
+    cudaFree(dw);
+    free(host.y);
+    free(x);
+    free(t[0]);
+    free(t[1]);
+    free(w);
+}
+
+static void bench_gather(int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * HIDDEN;
+    int32_t *idx = below(n_tok, n_tok);
+    float *x = numbers(n, 1);
+    struct gather host = { numbers(n, 1), x, idx, n_tok, HIDDEN }, d = host;
+    struct row r = row_of("gather", n_tok, 8.0 * (double) n, 0);
+
+    d.y = dev(n * sizeof(float));
+    d.x = dev_floats(x, n);
+    d.idx = dev_copy(idx, (size_t) n_tok * sizeof(*idx));
+    run(&r, launch_gather, &d);
+    gather_ref(&host, 0, n_tok);
+    r.deviation = deviation_floats(d.y, host.y, n);
+    report(&r);
+    cudaFree(d.y);
+    cudaFree((void *) (uintptr_t) d.x);
+    cudaFree((void *) (uintptr_t) d.idx);
+    free(host.y);
+    free(x);
+    free(idx);
+}
+
+void bench_stream(void)
+{
+    static const int32_t n_tok[] = { 1, 64, 8192 };
+    struct weights embed = weights_new(VOCAB / 8, HIDDEN, 4);
+
+    for (size_t i = 0; i < sizeof(n_tok) / sizeof(n_tok[0]); i++) {
+        if (only != 0 && only != n_tok[i])
+            continue;
+        bench_embed(&embed, n_tok[i]);
+        bench_rope(128, n_tok[i]);
+        bench_rope(64, n_tok[i]);
+        bench_join(false, n_tok[i]);
+        bench_join(true, n_tok[i]);
+        if (n_tok[i] <= SAMPLE_ROW_MAX)
+            bench_gather(n_tok[i]);
+    }
+}
