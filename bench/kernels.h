@@ -59,5 +59,6 @@ void bench_experts(void);
 void bench_attention(void);
 void bench_linear(void);
 void bench_stream(void);
+void bench_samples(void);
 
 #endif

@@ -86,13 +86,16 @@ void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size
 
 /* A row of sample_row whose pointers are the device's. bad: 0, or why there is no token. */
 enum { SAMPLE_OK, SAMPLE_NOT_FINITE, SAMPLE_ALL_BANNED };
-/* rows lie on the device; softcap in place first, then logits may be copied, then the draw.
- * scratch: [n_row, vocab] of SAMPLE_CUDA_SCRATCH bytes. */
-#define SAMPLE_CUDA_SCRATCH 12
-void   sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t vocab, int32_t *bad,
+/* rows lie on the device, up to SAMPLE_ROW_MAX, all of one vocab; softcap in place first, then
+ * logits may be copied, then the draw. Without top_k and top_p, or where the ids that they leave
+ * (with the ties and close neighbours of the last) are at most 2048: bound by latency for few rows,
+ * by reading the logits a few times for many; else some milliseconds.
+ * scratch: sample_cuda_scratch() bytes, the same for both. */
+size_t sample_cuda_scratch(int32_t n_row, int32_t vocab);
+void   sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t vocab, void *scratch,
                        gpu_stream s);
-void   sample_draw_cuda(const struct sample_row *rows, int32_t n_row, int32_t *bad, void *scratch,
-                        gpu_stream s);
+void   sample_draw_cuda(const struct sample_row *rows, int32_t n_row, int32_t vocab, int32_t *bad,
+                        void *scratch, gpu_stream s);
 
 #ifdef __cplusplus
 }

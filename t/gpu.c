@@ -754,6 +754,60 @@ static void test_sample(int32_t vocab, float spread, bool steered)
     free(words);
 }
 
+/* Rows whose cuts lie on both sides of what the kernels sort, among logits that are far apart (0),
+ * of few values (1), all equal (2) or next to each other (3); every second row without its best. */
+static void test_cuts(int32_t vocab, int kind)
+{
+    enum { CUTS = 16, ROWS = 2 * CUTS };
+    const struct { int32_t top_k; float top_p, min_p; } cut[CUTS] = {
+        { 1, 1, 0 }, { 63, 1, 0 }, { 64, 0.95f, 0 }, { 65, 1, 0 }, { 64, 1e-9f, 0 },
+        { 64, 0.5f, 0.05f }, { 2047, 1, 0 }, { 2048, 0.9f, 0.01f }, { 2049, 1, 0 },
+        { vocab - 1, 0.9f, 0 }, { vocab, 1, 0 }, { INT32_MAX, 0.95f, 0 }, { 0, 1e-9f, 0 },
+        { 0, 0.9f, 0.02f }, { 0, 1, 0.02f }, { 0, 1, 0 } };
+    size_t n = (size_t) vocab * ROWS;
+    struct two x = two_new(n);
+    float *v = malloc(n * sizeof(float));
+    struct sample_row row[2][ROWS];
+    int32_t tok[2][ROWS], best, same = 0;
+
+    for (size_t i = 0; i < n; i++)
+        v[i] = kind == 0 ? 12 * uniform() : kind == 1 ? (float) below(2000) / 64 - 9
+               : kind == 2 ? -3 : 5 + (float) below(4096) * 0x1p-20f;
+    two_set(&x, v);
+    for (int r = 0; r < ROWS; r++) {
+        size_t at = (size_t) r * (size_t) vocab;
+        uint64_t seed = next();
+
+        best = 0;
+        for (int32_t i = 1; i < vocab; i++)
+            best = v[at + (size_t) i] > v[at + (size_t) best] ? i : best;
+        for (int i = 0; i < 2; i++) {
+            row[i][r] = (struct sample_row) {
+                .logits = x.p[i] + at, .tok = &tok[i][r], .ban = { be_input(be[i], &best, 1) },
+                .n_ban = { r % 2 }, .none = -1, .vocab = vocab, .pos = r, .seed = seed,
+                .temperature = r % 4 < 2 ? 1 : 0.7f, .top_k = cut[r / 2].top_k,
+                .top_p = cut[r / 2].top_p, .min_p = cut[r / 2].min_p };
+            tok[i][r] = -1;
+            if (i == 0)                    /* the twin reads the caller's memory */
+                row[i][r].ban[0] = memcpy(malloc(sizeof(best)), &best, sizeof(best));
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        op_sample(be[i], row[i], ROWS);
+    done();
+    for (int r = 0; r < ROWS; r++) {
+        free((void *) row[0][r].ban[0]);
+        same += tok[0][r] == tok[1][r];
+        if (tok[0][r] != tok[1][r])
+            printf("# top_k %d top_p %g min_p %g: %d, not %d\n", row[0][r].top_k,
+                   (double) row[0][r].top_p, (double) row[0][r].min_p, tok[1][r], tok[0][r]);
+    }
+    /* as above; sums of equals are exact */
+    ok(same >= ROWS - (kind == 2 ? 0 : 1), "sample: %d ids, logits of kind %d: %d of %d draws are"
+       " the twin's", vocab, kind, same, ROWS);
+    free(v);
+}
+
 /* A number that is none ends its own row only. */
 static void test_bad(void)
 {
@@ -828,6 +882,10 @@ static void test_all(void)
         test_sample(512, 8, steered);
         test_sample(VOCAB, 12, steered);
         test_sample(VOCAB, 1, steered);    /* full of ties */
+    }
+    for (int kind = 0; kind < 4; kind++) {
+        test_cuts(512, kind);
+        test_cuts(VOCAB, kind);
     }
     test_bad();
 }

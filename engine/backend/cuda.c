@@ -301,13 +301,13 @@ static void cuda_sample(struct backend *be, const struct sample_row *rows, int32
     if (!begin(c))
         return;
 
-    sample_cap_cuda(dev, n_row, rows[0].vocab, bad, c->stream);
+    sample_cap_cuda(dev, n_row, rows[0].vocab, c->draw, c->stream);
     for (int32_t i = 0; i < n_row; i++)                /* rare: score and its like */
         if (rows[i].logits_out != NULL)
             latch(c, "logits", cudaMemcpyAsync(rows[i].logits_out, rows[i].logits,
                                                (size_t) rows[i].vocab * sizeof(float),
                                                cudaMemcpyDeviceToHost, c->stream));
-    sample_draw_cuda(dev, n_row, bad, c->draw, c->stream);
+    sample_draw_cuda(dev, n_row, rows[0].vocab, bad, c->draw, c->stream);
     latch(c, "sample", cudaGetLastError());
 }
 

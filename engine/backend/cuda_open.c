@@ -139,7 +139,7 @@ static struct sizes sizes_of(const struct backend_limits *lim)
     return (struct sizes) {
         .attn = attn_scratch_bytes(lim),
         .moe = m.n_expert > 0 ? moe_cuda_scratch(&m) : 0,
-        .draw = SAMPLE_ROW_MAX * (size_t) lim->vocab * SAMPLE_CUDA_SCRATCH,
+        .draw = sample_cuda_scratch(SAMPLE_ROW_MAX, lim->vocab),
         .down = (2 + 2 * TOP) * tok * sizeof(int32_t),
         /* ids, positions, rows, outputs; two page tables; copies; what bends rows; rows to sample;
          * rounding */

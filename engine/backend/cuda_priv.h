@@ -68,7 +68,7 @@ struct cuda {
     bool                  routing;         /* in lane 1, since the last moe_route */
     struct hopper         hopper;
     void                 *attn, *moe;
-    void                 *draw;            /* [SAMPLE_ROW_MAX, vocab] of SAMPLE_CUDA_SCRATCH */
+    void                 *draw;            /* of SAMPLE_ROW_MAX rows */
 };
 
 static inline struct cuda *cuda_of(struct backend *be)

@@ -17,6 +17,7 @@ import time
 import urllib.request
 
 BUILD = os.environ.get("TEST_BUILD", "build")
+SERVE = os.environ.get("TEST_SERVE", "").split()        # e.g. "--backend cuda"
 LIMIT = 120
 ENDLESS = 60000                             # tokens: minutes of work, longer than any test looks
 _n = 0
@@ -147,7 +148,7 @@ class Stack:
         self.engine = subprocess.Popen(
             [f"{BUILD}/inferd", "serve", self.model, "--served-model-name", "demo",
              "--uds", self.sock, "--max-num-seqs", "64", "--kv-cache-memory-bytes", "96m",
-             *self.serve_args], stdout=log, stderr=log)
+             *self.serve_args, *SERVE], stdout=log, stderr=log)
 
     def start_nginx(self):
         self.nginx = subprocess.Popen([os.environ.get("TEST_NGINX_BINARY", "nginx"), "-p", self.dir,
