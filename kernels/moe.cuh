@@ -20,14 +20,6 @@ struct moe_work {
     int32_t          tile_tok;     /* of so many tokens */
 };
 
-/* gelu(g) * u, with the tanh. Far from 0 the quotient is g or 0. */
-__device__ static inline float moe_geglu(float g, float u)
-{
-    float e = __expf(g * (g * g * 0.044715f + 1.0f) * -1.5957691216f);
-
-    return __fdividef(g, e + 1.0f) * u;
-}
-
 #define EXPERT_MAX  1024
 #define GROUP_DEPTH 16             /* pairs that a thread has in flight */
 

@@ -202,8 +202,8 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
             for (int i = 0; i < PUT_TOK / 4; i++) {
                 int o = j * PUT_TOK / 2 + 2 * i;
 
-                v[i] = up ? pack_bf16(moe_geglu(c[0][o], c[1][o]),
-                                      moe_geglu(c[0][o + 1], c[1][o + 1]))
+                v[i] = up ? pack_bf16(gelu_mul(c[0][o], c[1][o]),
+                                      gelu_mul(c[0][o + 1], c[1][o + 1]))
                           : pack_bf16(c[m][o], c[m][o + 1]);
             }
             turn(put, v);
