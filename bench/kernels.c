@@ -1,5 +1,5 @@
 /* kernels.c - the GPU's launchers at the shapes of Gemma 4 26B-A4B: each is compared with its twin,
- * then timed with a cold L2, the median of ROUNDS.
+ * then timed, of up to CHAIN_TOK tokens in a chain, of more alone with a cold L2.
  *
  * usage: build/bench/kernels [--once] [NAME [TOKENS]]
  * Prints CSV. bytes: read once and written once; floor_pct: of the larger of bytes over 4.39 TB/s
@@ -13,6 +13,7 @@
 #define READ_SPEED 4.39e12
 #define MATH_SPEED 790e12
 #define FLUSH      (256u << 20)            /* bytes written between rounds: more than any L2 */
+#define CHAIN      16                      /* launches of a chain, at least */
 
 struct backend *twin;
 struct hopper   hopper, base;
@@ -82,7 +83,7 @@ void *dev_copy(const void *p, size_t bytes)
 {
     void *d = dev(bytes);
 
-    check(cudaMemcpy(d, p, bytes, cudaMemcpyHostToDevice));
+    check(cudaMemcpy(d, p, bytes, cudaMemcpyDefault));
     return d;
 }
 
@@ -159,6 +160,22 @@ static int by_size(const void *a, const void *b)
     return (*(const float *) a > *(const float *) b) - (*(const float *) a < *(const float *) b);
 }
 
+static double median_us(float ms[ROUNDS])
+{
+    qsort(ms, ROUNDS, sizeof(ms[0]), by_size);
+    return (double) ms[ROUNDS / 2] * 1e3;
+}
+
+static float ms_between(cudaEvent_t from, cudaEvent_t to)
+{
+    float ms;
+
+    check(cudaEventSynchronize(to));
+    check(cudaGetLastError());
+    check(cudaEventElapsedTime(&ms, from, to));
+    return ms;
+}
+
 double time_us(launch_fn *launch, const void *arg)
 {
     cudaEvent_t from, to;
@@ -173,14 +190,47 @@ double time_us(launch_fn *launch, const void *arg)
         check(cudaEventRecord(from, stream));
         launch(arg);
         check(cudaEventRecord(to, stream));
-        check(cudaEventSynchronize(to));
-        check(cudaGetLastError());
-        check(cudaEventElapsedTime(&ms[i], from, to));
+        ms[i] = ms_between(from, to);
     }
     cudaEventDestroy(from);
     cudaEventDestroy(to);
-    qsort(ms, ROUNDS, sizeof(ms[0]), by_size);
-    return ms[ROUNDS / 2] * 1e3;
+    return median_us(ms);
+}
+
+int chain_copies(double bytes)
+{
+    return bytes > FLUSH ? 1 : bytes < FLUSH / 64 ? 64 : (int) (FLUSH / bytes) + 1;
+}
+
+double chain_us(launch_fn *launch, const void *arg, size_t size, int n)
+{
+    int n_launch = (CHAIN + n - 1) / n * n;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    cudaEvent_t from, to;
+    float ms[ROUNDS];
+
+    if (once)
+        return NAN;
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < n_launch; i++)
+        launch((const char *) arg + (size_t) (i % n) * size);
+    check(cudaStreamEndCapture(stream, &graph));
+    check(cudaGraphInstantiate(&exec, graph, 0));
+    check(cudaGraphLaunch(exec, stream));
+    check(cudaEventCreate(&from));
+    check(cudaEventCreate(&to));
+    for (int i = 0; i < ROUNDS; i++) {
+        check(cudaEventRecord(from, stream));
+        check(cudaGraphLaunch(exec, stream));
+        check(cudaEventRecord(to, stream));
+        ms[i] = ms_between(from, to);
+    }
+    cudaEventDestroy(from);
+    cudaEventDestroy(to);
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(graph);
+    return median_us(ms) / n_launch;
 }
 
 void report(const struct row *r)

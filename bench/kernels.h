@@ -33,7 +33,7 @@ float   *numbers(size_t n, float scale);
 
 /* Memory of the device, the caller frees it; dev's is NaN. */
 void *dev(size_t bytes);
-void *dev_copy(const void *p, size_t bytes);
+void *dev_copy(const void *p, size_t bytes);          /* of the host or the device */
 void *dev_floats(const float *v, size_t n);
 void *dev_halves(const float *v, size_t n);            /* as bf16: the upper halves */
 
@@ -46,13 +46,18 @@ struct weights weights_new(int64_t rows, int32_t cols, uint64_t seed);
 double deviation_floats(const float *got, const float *want, size_t n);
 double deviation_halves(const void *got, const float *want, size_t n);         /* bf16 */
 
-/* One row of the table. us: with a cold L2, the median of ROUNDS; bytes: read once and written
- * once. */
-#define ROUNDS 15
+/* One row of the table. bytes: read once and written once. */
 struct row { const char *name, *shape; double us, bytes, flops, deviation, limit; };
 typedef void launch_fn(const void *arg);
 
+/* Medians of ROUNDS: a launch alone, with a cold L2; and one in a chain, as a step of few tokens
+ * has it: a graph of launches, one after the other, by turns with these n arguments of size bytes.
+ * What all of them read should not fit the L2: chain_copies() says how many are enough. */
+#define ROUNDS    15
+#define CHAIN_TOK 64                       /* up to so many tokens rows are of a chain */
 double time_us(launch_fn *launch, const void *arg);
+double chain_us(launch_fn *launch, const void *arg, size_t size, int n);
+int    chain_copies(double bytes);
 void   report(const struct row *r);
 
 void bench_experts(void);

@@ -1,6 +1,6 @@
 /* kernels_stream.c - what moves the stream of a step's tokens between the products: embedding,
- * angles, joins, the rows that the head wants. At few tokens a launch alone takes longer than its
- * bytes. */
+ * angles, joins, the rows that the head wants. Bytes of few tokens are as nothing: a launch takes
+ * longer. */
 #include "kernels.h"
 
 static char shape[32];
@@ -31,12 +31,12 @@ static void launch_gather(const void *p)
     gather_cuda(p, stream);
 }
 
-/* Each of these runs a launcher and its twin on the same numbers, and reports. */
-static void run(struct row *r, launch_fn *launch, const void *arg)
+/* In a chain all find in the L2 what the one before has left there, as in a step. */
+static void run(struct row *r, launch_fn *launch, const void *arg, int32_t n_tok)
 {
     launch(arg);
     check(cudaStreamSynchronize(stream));
-    r->us = time_us(launch, arg);
+    r->us = n_tok > CHAIN_TOK ? time_us(launch, arg) : chain_us(launch, arg, 0, 1);
 }
 
 static int32_t *below(int32_t n, int32_t end)
@@ -60,7 +60,7 @@ static void bench_embed(const struct weights *w, int32_t n_tok)
     d.y = dev(n * sizeof(float));
     d.id = dev_copy(id, (size_t) n_tok * sizeof(*id));
     d.w = w->dev;
-    run(&r, launch_embed, &d);
+    run(&r, launch_embed, &d, n_tok);
     embed_ref(&host, 0, n_tok);
     r.deviation = deviation_floats(d.y, host.y, n);
     report(&r);
@@ -82,7 +82,7 @@ static void bench_rope(int32_t n_rot, int32_t n_tok)
     d.cs = dev(n * sizeof(float));
     d.pos = dev_copy(pos, (size_t) n_tok * sizeof(*pos));
     d.inv_freq = dev_floats(freq, (size_t) n_rot);
-    run(&r, launch_rope, &d);
+    run(&r, launch_rope, &d, n_tok);
     rope_table_ref(&host, 0, n_tok);
     r.deviation = deviation_floats(d.cs, host.cs, n);
     report(&r);
@@ -115,7 +115,7 @@ static void bench_join(bool mlp, int32_t n_tok)
         d.t[i] = dev_floats(t[i], n);
     d.w = d.tw[0] = d.tw[1] = dw;
 
-    run(&r, launch_join, &d);
+    run(&r, launch_join, &d, n_tok);
     join_ref(&host, 0, n_tok);
     r.deviation = deviation_floats(d.y, host.y, n);
     for (int i = 0; i < (mlp ? 1 : 3); i++) {
@@ -147,7 +147,7 @@ static void bench_gather(int32_t n_tok)
     d.y = dev(n * sizeof(float));
     d.x = dev_floats(x, n);
     d.idx = dev_copy(idx, (size_t) n_tok * sizeof(*idx));
-    run(&r, launch_gather, &d);
+    run(&r, launch_gather, &d, n_tok);
     gather_ref(&host, 0, n_tok);
     r.deviation = deviation_floats(d.y, host.y, n);
     report(&r);
