@@ -1,11 +1,12 @@
 /* kernels.c - the GPU's launchers at the shapes of Gemma 4 26B-A4B: each is compared with its twin,
  * then timed, of up to CHAIN_TOK tokens in a chain, of more alone with a cold L2.
  *
- * usage: build/bench/kernels [--once] [NAME [TOKENS]]
+ * usage: build/bench/kernels [--once | --tune] [NAME [TOKENS]]
  * Prints CSV. bytes: read once and written once; floor_pct: of the larger of bytes over 4.39 TB/s
  * and operations over 790 TFLOP/s, an H200's measured speeds. deviation: the largest from the
  * twin, relative to the twin's largest number. The exit code is 1 if one is over its limit.
- * --once: everything is launched once and not timed, for a profiler. */
+ * --once: everything is launched once and not timed, for a profiler. --tune prints
+ * kernels/gemm_table.inc instead (kernels_tune.c). */
 #include "kernels.h"
 
 #include <stdarg.h>
@@ -273,13 +274,18 @@ static void start(void)
 
 int main(int argc, char **argv)
 {
+    bool tune = argc > 1 && strcmp(argv[1], "--tune") == 0;
+
     once = argc > 1 && strcmp(argv[1], "--once") == 0;
     argc -= once;
     argv += once;
     only = argc > 2 ? atoi(argv[2]) : 0;
     start();
-    printf("kernel,shape,us,GB_s,TFLOP_s,floor_pct,deviation\n");
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+    if (tune)
+        tune_all();
+    else
+        printf("kernel,shape,us,GB_s,TFLOP_s,floor_pct,deviation\n");
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]) && !tune; i++)
         if (argc == 1 || strcmp(argv[1], table[i].name) == 0)
             table[i].run();
     be_close(twin);

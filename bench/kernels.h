@@ -5,6 +5,7 @@
 
 #include "backend.h"
 #include "cuda.h"
+#include "gemm_lt.h"
 
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -65,5 +66,6 @@ void bench_attention(void);
 void bench_linear(void);
 void bench_stream(void);
 void bench_samples(void);
+void tune_all(void);
 
 #endif

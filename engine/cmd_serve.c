@@ -166,6 +166,8 @@ static int bring_up(struct server *s, struct err *e)
              s->en.plan.sessions, s->en.plan.session_len,
              (double) s->en.plan.kv_bytes / (1024.0 * 1024.0));
     show_memory(s, "when ready");
+    if (model_note(s->en.model) != NULL)
+        log_info("%s", model_note(s->en.model));
     return 0;
 }
 

@@ -41,13 +41,6 @@ void gemm_tile_cuda(const struct gemm *g, gpu_stream s);
 /* Any shape, slowly. */
 void gemm_plain_cuda(const struct gemm *g, gpu_stream s);
 
-/* The same through cuBLASLt: for large matrices. Opaque; one per stream. */
-struct gemm_lt;
-struct gemm_lt *gemm_lt_open(void);                      /* NULL: failed */
-void gemm_lt_close(struct gemm_lt *lt);
-/* false: the library has no way to do it, nothing was launched. */
-int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, gpu_stream s);
-
 /* head_dim a multiple of 16, at most 512; at most 16 query heads a kv head. ctx is the largest
  * position of the step + 1. Bound by the reading of K and V for few tokens, by the matrix units for
  * many. part: attn_cuda_scratch() bytes. */

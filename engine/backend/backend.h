@@ -76,6 +76,7 @@ struct backend {
     const struct backend_ops *ops;
     struct err                err;     /* the first failure; E_GPU, sticky */
     struct be_times           times;
+    const char               *note;    /* to be said at the start, NULL: nothing */
     bool                      sealed;  /* ready: no be_alloc any more */
     bool                      device;  /* memory of its own; matrices, acts (norm.h) and KV pages
                                           are bf16 there */

@@ -1,6 +1,7 @@
 /* cuda.c - the ops of a GPU, what goes up at the beginning of a step and comes down at its end
  * (cuda_priv.h). */
 #include "cuda_priv.h"
+#include "gemm_lt.h"
 
 #include <assert.h>
 #include <string.h>

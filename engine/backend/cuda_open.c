@@ -2,11 +2,12 @@
  * and given back. */
 #include "cuda_priv.h"
 #include "cuda_fit.h"
+#include "gemm_lt.h"
 
 #include <stdlib.h>
 
 #define ALIGN        256                   /* of every allocation */
-#define LT_BYTES     (LANES * (32u << 20)) /* cuBLASLt's work space, which gemm_lt_open allocates */
+#define LT_BYTES     (LANES * GEMM_LT_WORK)            /* which gemm_lt_open allocates */
 
 static void *alloc_apart(struct cuda *c, size_t bytes)
 {
@@ -240,6 +241,7 @@ static int open_buffers(struct cuda *c, struct err *e)
         if ((c->lane[k].lt = gemm_lt_open()) == NULL)
             return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be"
                            " opened: install it or name its folder in LD_LIBRARY_PATH");
+    c->be.note = gemm_lt_note(c->lane[0].lt);
     if (c->up_dev == NULL || c->down_dev == NULL || c->attn == NULL || c->moe == NULL
         || c->draw == NULL)
         return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"

@@ -113,6 +113,11 @@ void model_memory(const struct model *m, struct model_memory *mem)
     *mem = (struct model_memory) { b.planned, b.used, b.free_before, b.free_now };
 }
 
+const char *model_note(const struct model *m)
+{
+    return m->be->note;
+}
+
 static runner_fn step;
 
 int model_open(struct model **out, const char *dir, const struct model_conf *c,

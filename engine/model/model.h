@@ -102,6 +102,9 @@ struct model_memory { uint64_t planned, used, free_before, free_now; };
 
 void model_memory(const struct model *m, struct model_memory *mem);
 
+/* What the log says at the start of how the model is computed here; NULL: nothing. */
+const char *model_note(const struct model *m);
+
 typedef void model_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
 /* Load the weights strictly and reserve everything. progress may be NULL. */
