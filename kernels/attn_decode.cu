@@ -13,7 +13,8 @@
 #define PART_MAX  258                      /* of a step of up to FEW_TOK tokens */
 #define FEW_TOK   8
 #define PART_LANES ((PART_MAX + 31) / 32)
-#define MERGE_THREADS 128
+#define MERGE_COLS  128                    /* of a block that adds parts up: 4 a lane */
+#define MERGE_WARPS 8
 #define BLOCKS    4096                     /* of a launch, at most if that can be */
 
 struct args {
@@ -346,14 +347,19 @@ static __global__ void __launch_bounds__(THREADS, blocks) attn_kernel(struct arg
     write_part<rows, n_tiles>(o, &st, &g, &b);
 }
 
-/* One block a token and head: the parts, in their order; two columns a thread. */
-static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(struct args g)
+/* A block adds up MERGE_COLS columns of a token's head: warp w the parts w, w + warps, ..., then
+ * come the warps' sums in their order. */
+static __global__ void __launch_bounds__(MERGE_WARPS * 32) merge_kernel(struct args g)
 {
     __shared__ float weight[PART_MAX];
-    int dim = g.a.attn.kv.head_dim, lane = threadIdx.x % 32;
+    __shared__ float4 sum[MERGE_WARPS][32];
+    int dim = g.a.attn.kv.head_dim, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int n = parts_of(g.a.attn.map.pos[blockIdx.x], g.a.attn.window, g.len).n;
+    int warps = blockDim.x / 32, c = blockIdx.z * MERGE_COLS + lane * 4;
     int64_t head = (int64_t) blockIdx.x * g.a.attn.n_head + blockIdx.y;
+    const float *acc = g.acc + head * g.z * dim + c;
     float max[PART_LANES], top = -INFINITY, all = 0;
+    float4 y = {};
 
     next_may_start();
     wait_for_others();
@@ -370,25 +376,34 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(struct args
 
         if (lane + 32 * i < n) {
             all += w * g.sum[head * g.z + lane + 32 * i];
-            if (threadIdx.x < 32)
+            if (warp == 0)
                 weight[lane + 32 * i] = w;
         }
     }
     all = 1 / warp_sum(all);
     __syncthreads();
-    for (int c = threadIdx.x * 2; c < dim; c += MERGE_THREADS * 2) {
-        const float *acc = g.acc + head * g.z * dim + c;
-        float2 y = make_float2(0, 0);
 
-        #pragma unroll 8
-        for (int i = 0; i < n; i++) {
-            float2 u = *(const float2 *) (acc + (int64_t) i * dim);
+    #pragma unroll 8
+    for (int i = warp; i < n && c < dim; i += warps) {
+        float4 u = *(const float4 *) (acc + (int64_t) i * dim);
 
-            y.x += u.x * weight[i];
-            y.y += u.y * weight[i];
-        }
-        *(uint32_t *) ((bf16 *) g.a.attn.y + head * dim + c) = pack_bf16(y.x * all, y.y * all);
+        y.x += u.x * weight[i];
+        y.y += u.y * weight[i];
+        y.z += u.z * weight[i];
+        y.w += u.w * weight[i];
     }
+    sum[warp][lane] = y;
+    __syncthreads();
+    if (warp > 0 || c >= dim)
+        return;
+    for (int w = 1; w < warps; w++) {
+        y.x += sum[w][lane].x;
+        y.y += sum[w][lane].y;
+        y.z += sum[w][lane].z;
+        y.w += sum[w][lane].w;
+    }
+    *(uint2 *) ((bf16 *) g.a.attn.y + head * dim + c) = make_uint2(
+        pack_bf16(y.x * all, y.y * all), pack_bf16(y.z * all, y.w * all));
 }
 
 /* As many parts as give every SM its work, and no more: each is written and read once more. */
@@ -407,6 +422,14 @@ static void choose_parts(struct args *g, int keys)
     g->z = n / g->len + 2;
 }
 
+/* Four parts for each warp, so that few of them do not wait for many warps. */
+static unsigned merge_warps(int parts)
+{
+    int n = (parts + 3) / 4;
+
+    return (unsigned) (n < MERGE_WARPS ? n : MERGE_WARPS);
+}
+
 template <int keys, int rows, int dim_max, bool exact, int blocks>
 static void launch(struct args *g, gpu_stream s)
 {
@@ -414,6 +437,7 @@ static void launch(struct args *g, gpu_stream s)
     const struct attn *a = &g->a.attn;
     size_t bytes = smem_bytes(keys, rows, a->kv.head_dim);
     unsigned n_tok = (unsigned) a->map.n_tok;
+    unsigned cols = (unsigned) ceil_div(a->kv.head_dim, MERGE_COLS);
     int64_t parts;
 
     choose_parts(g, keys);
@@ -426,7 +450,8 @@ static void launch(struct args *g, gpu_stream s)
     allowed = bytes > allowed ? bytes : allowed;
     launch_early(attn_kernel<keys, rows, dim_max, exact, blocks>,
                  dim3(n_tok, (unsigned) a->kv.n_kv, (unsigned) g->z), THREADS, bytes, s, *g);
-    launch_early(merge_kernel, dim3(n_tok, (unsigned) a->n_head), MERGE_THREADS, 0, s, *g);
+    launch_early(merge_kernel, dim3(n_tok, (unsigned) a->n_head, cols), 32 * merge_warps(g->z), 0,
+                 s, *g);
 }
 
 /* Alone a block is faster with more registers, in a crowd more blocks are. */

@@ -65,7 +65,7 @@ void hopper_open(struct hopper *h);
 
 /* a->n_tok at most MOE_CUDA_TOK, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. Bound by
  * the reading of the weights up to about 128 tokens an expert. */
-#define MOE_CUDA_TOK 2048
+#define MOE_CUDA_TOK 8192
 #define MOE_SKINNY_TOK 256                /* up to so many tokens the weights bind */
 size_t moe_cuda_scratch(const struct moe *a);            /* of a->n_tok tokens */
 /* Of any number of tokens. Those of up to MOE_CUDA_TOK are grouped by expert too, parts of more by

@@ -106,7 +106,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS) tile_kernel(struct moe_wo
 /* Any row length: one warp an output, for shapes whose rows are not whole 16 bytes. */
 static __global__ void plain_kernel(struct moe_work w, struct product p)
 {
-    int o = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, pair = blockIdx.y;
+    int o = blockIdx.y * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, pair = blockIdx.x;
     const bf16 *row = p.w + ((int64_t) w.m.idx[pair] * p.rows + o) * p.cols;
     int64_t x = (int64_t) (pair / p.div) * p.cols;
     float sum = 0;
@@ -123,7 +123,7 @@ static __global__ void plain_kernel(struct moe_work w, struct product p)
 static void product(const struct moe_work *w, const struct product *p, gpu_stream s)
 {
     if (p->cols % 8 != 0) {
-        dim3 grid((unsigned) ceil_div(p->rows, 8), (unsigned) (w->m.n_tok * w->m.top_k));
+        dim3 grid((unsigned) (w->m.n_tok * w->m.top_k), (unsigned) ceil_div(p->rows, 8));
 
         plain_kernel<<<grid, 256, 0, s>>>(*w, *p);
     } else {

@@ -3,6 +3,7 @@
  * reference and follow from what is rounded to bf16 where. Without a GPU there is nothing to do. */
 #include "tap.h"
 #include "backend_cuda.h"
+#include "cuda.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -892,6 +893,10 @@ static void test_all(void)
     test_moe(3, 128, 8, 256, 64);
     test_moe(64, 128, 8, 256, 64);
     test_moe(2048, 128, 8, 64, 32);
+    test_moe(MOE_CUDA_TOK, 32, 8, 64, 32);
+    test_moe(MOE_CUDA_TOK, 8, 8, 64, 20);          /* rows of no whole 16 bytes */
+    test_moe(MOE_CUDA_TOK + 33, 32, 2, 64, 24);    /* in two parts */
+    test_moe(MOE_CUDA_TOK + 900, 32, 2, 64, 24);
     test_moe(5, 8, 2, 64, 20);
     test_moe(1, 128, 8, 2816, 704);
     test_moe(33, 128, 8, 2816, 704);
@@ -919,7 +924,8 @@ int main(int argc, char **argv)
         .n_thread = 8, .vocab = VOCAB, .attn_scratch = attn_scratch(16, 1, 16384),
         .moe = { .n_expert = 300, .top_k = 8, .hidden = 2816, .ffn = 704 },
         .steer_words = 32 * (VOCAB / 16 + 2048),
-        .step_tok_max = TOK, .seq_max = SEQ, .page_max = PAGES, .hidden = 8192, .n_head = 16,
+        .step_tok_max = MOE_CUDA_TOK + TOK,
+        .seq_max = SEQ, .page_max = PAGES, .hidden = 8192, .n_head = 16,
         .n_kv = { 8, 2 }, .head_dim = { 256, 512 },
         .apart = true };
     struct err e = { 0 };
