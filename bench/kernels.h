@@ -29,7 +29,8 @@ void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same numbers in each run. */
 uint32_t next(void);
 float    uniform(void);                    /* -1 .. 1 */
-/* n numbers that bf16 can hold, within scale, which is a power of 2. The caller frees them. */
+/* n numbers that bf16 can hold, within scale, which is a power of 2; many begin again after a prime
+ * number of them. The caller frees them. */
 float   *numbers(size_t n, float scale);
 
 /* Memory of the device, the caller frees it; dev's is NaN. */

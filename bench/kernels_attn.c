@@ -4,14 +4,15 @@
 
 enum { PAGE_TOK = 16, PROBES = 4 };
 
-struct attn_shape { const char *name; int32_t n_kv, dim, window, n_rot; };
+struct attn_shape { const char *name; int32_t n_kv, dim, k_dim, window, n_rot; };
 
-/* host and dev: the same layer; its tokens all in one array. n: floats in q, in k and v. */
+/* host and dev: the same layer; its tokens all in one array. n: numbers in q, in raw k or v, in the
+ * pages. */
 struct attn_case {
     struct attn_layer host, dev;
     void             *scratch;
     bool              fast, alone;
-    size_t            n_q, n_k, n_page;
+    size_t            n_q, n_k, k_page, v_page;
 };
 
 static void launch_attn(const void *p)
@@ -56,19 +57,23 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
 {
     struct kv_map map = attn_map(past, n_tok, c->alone), on_dev = map;
     int32_t n_seq = c->alone ? n_tok : 1, n_page = n_seq * map.page_max;
-    size_t width = (size_t) (h->n_kv * h->dim), n_cs = (size_t) (n_tok * 2 * h->n_rot);
-    struct kv_layer kv = { NULL, NULL, PAGE_TOK, h->n_kv, h->dim, h->dim };
+    size_t heads = (size_t) n_page * (size_t) (PAGE_TOK * h->n_kv);
+    size_t n_cs = (size_t) (n_tok * 2 * h->n_rot);
+    struct kv_layer kv = { NULL, NULL, PAGE_TOK, h->n_kv, h->dim, h->k_dim };
     struct attn_layer *l = &c->host, *d = &c->dev;
+    float *raw;
 
     c->n_q = (size_t) (n_tok * HEADS * h->dim);
-    c->n_k = (size_t) n_tok * width;
-    c->n_page = (size_t) n_page * PAGE_TOK * width;
-    kv.k = numbers(c->n_page, 1);
-    kv.v = numbers(c->n_page, 1);
+    c->n_k = (size_t) (n_tok * h->n_kv * h->dim);
+    c->k_page = heads * (size_t) h->k_dim;
+    c->v_page = heads * (size_t) h->dim;
+    kv.k = numbers(c->k_page, 1);
+    kv.v = numbers(c->v_page, 1);
+    raw = numbers(c->n_k, 4);
     l->rope = (struct norm_rope) { numbers(c->n_q, 4), numbers((size_t) h->dim, 0.5f),
                                    numbers(n_cs, 1), 1e-6f, n_tok, HEADS, h->dim, h->n_rot };
-    l->store = (struct kv_store) { kv, map, numbers(c->n_k, 4), numbers(c->n_k, 4), l->rope.w,
-                                   l->rope.cs, 1e-6f, h->n_rot };
+    l->store = (struct kv_store) { kv, map, raw, h->k_dim < h->dim ? raw : numbers(c->n_k, 4),
+                                   l->rope.w, l->rope.cs, 1e-6f, h->n_rot };
     l->attn = (struct attn) { malloc(c->n_q * sizeof(float)), l->rope.q, kv, map, HEADS, h->window,
                               n_seq, c->alone ? n_tok : 0,
                               past + (c->alone ? 1 : n_tok) };
@@ -77,11 +82,11 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
     on_dev.pos = dev_copy(map.pos, (size_t) n_tok * 4);
     on_dev.seq = dev_copy(map.seq, (size_t) n_tok * 4);
     on_dev.page = dev_copy(map.page, (size_t) n_page * 4);
-    d->store.kv.k = dev_halves(kv.k, c->n_page);
-    d->store.kv.v = dev_halves(kv.v, c->n_page);
+    d->store.kv.k = dev_halves(kv.k, c->k_page);
+    d->store.kv.v = dev_halves(kv.v, c->v_page);
     d->store.map = d->attn.map = on_dev;
     d->store.k = dev_floats(l->store.k, c->n_k);
-    d->store.v = dev_floats(l->store.v, c->n_k);
+    d->store.v = l->store.v == raw ? d->store.k : dev_floats(l->store.v, c->n_k);
     d->store.w = d->rope.w = dev_floats(l->rope.w, (size_t) h->dim);
     d->store.cs = d->rope.cs = dev_floats(l->rope.cs, n_cs);
     d->rope.q = dev_floats(l->rope.q, c->n_q);
@@ -95,12 +100,14 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
 static void attn_free(const struct attn_case *c)
 {
     const struct attn_layer *l = &c->host, *d = &c->dev;
-    const void *host[] = { l->rope.q, l->rope.w, l->rope.cs, l->store.k, l->store.v,
-                           l->store.kv.k, l->store.kv.v, l->store.map.pos, l->store.map.seq,
-                           l->store.map.page, l->attn.y };
-    const void *gpu[] = { d->rope.q, d->rope.w, d->rope.cs, d->store.k, d->store.v,
-                          d->store.kv.k, d->store.kv.v, d->store.map.pos, d->store.map.seq,
-                          d->store.map.page, d->attn.y, c->scratch };
+    bool one = l->store.v == l->store.k;
+    const void *host[] = { l->rope.q, l->rope.w, l->rope.cs, l->store.k,
+                           one ? NULL : l->store.v, l->store.kv.k, l->store.kv.v,
+                           l->store.map.pos, l->store.map.seq, l->store.map.page, l->attn.y };
+    const void *gpu[] = { d->rope.q, d->rope.w, d->rope.cs, d->store.k,
+                          one ? NULL : d->store.v, d->store.kv.k, d->store.kv.v,
+                          d->store.map.pos, d->store.map.seq, d->store.map.page, d->attn.y,
+                          c->scratch };
 
     for (size_t i = 0; i < sizeof(host) / sizeof(host[0]); i++)
         free((void *) (uintptr_t) host[i]);
@@ -134,6 +141,15 @@ static double attn_deviation(const struct attn_case *c)
     return d;
 }
 
+/* q is read and y written, raw keys and values read and stored, `old` keys of the pages read. */
+static double attn_bytes(const struct attn_case *c, const struct attn_shape *h, int64_t old)
+{
+    double raw = c->host.store.k == c->host.store.v ? 4 : 8, heads = (double) c->n_k / h->dim;
+    double key = 2.0 * (h->k_dim + h->dim);
+
+    return 6.0 * (double) c->n_q + (raw * h->dim + key) * heads + key * (double) (old * h->n_kv);
+}
+
 static void bench_attn(const struct attn_shape *h, int32_t past, int32_t n_tok, bool fast)
 {
     struct attn_case c = { .fast = fast };
@@ -149,8 +165,7 @@ static void bench_attn(const struct attn_shape *h, int32_t past, int32_t n_tok, 
     for (int32_t i = 0; i < n_tok; i++)
         r.flops += 4.0 * HEADS * h->dim
                    * (h->window > 0 && past + i >= h->window ? h->window : past + i + 1);
-    r.bytes = 6.0 * (double) c.n_q + 12.0 * (double) c.n_k
-              + 4.0 * (double) ((seen - n_tok) * h->n_kv * h->dim);
+    r.bytes = attn_bytes(&c, h, seen - n_tok);
     snprintf(name, sizeof(name), "%s%s", h->name, fast ? "" : " (base path)");
     snprintf(shape, sizeof(shape), "%d tokens behind %d", n_tok, past);
     report(&r);
@@ -169,8 +184,8 @@ static double decode_us(const struct attn_case *c, double bytes)
 
         all[k] = *c;
         if (k > 0) {
-            kv->k = dev_copy(kv->k, c->n_page * 2);
-            kv->v = dev_copy(kv->v, c->n_page * 2);
+            kv->k = dev_copy(kv->k, c->k_page * 2);
+            kv->v = dev_copy(kv->v, c->v_page * 2);
         }
         all[k].dev.attn.kv = *kv;
     }
@@ -194,7 +209,7 @@ static void bench_decode(const struct attn_shape *h, int32_t past, int32_t n_seq
     check(cudaStreamSynchronize(stream));
     r.deviation = attn_deviation(&c);
     r.flops = 4.0 * HEADS * h->dim * (double) (seen * n_seq);
-    r.bytes = 6.0 * (double) c.n_q + 4.0 * (double) (seen * n_seq * h->n_kv * h->dim);
+    r.bytes = attn_bytes(&c, h, (seen - 1) * n_seq);
     r.us = decode_us(&c, r.bytes);
     snprintf(name, sizeof(name), "%s, decode", h->name);
     snprintf(shape, sizeof(shape), "%d of 1 token behind %d", n_seq, past);
@@ -204,19 +219,23 @@ static void bench_decode(const struct attn_shape *h, int32_t past, int32_t n_seq
 
 void bench_attention(void)
 {
-    static const struct attn_shape shape[] = { { "attention sliding", 8, 256, 1024, 128 },
-                                               { "attention global", 2, 512, 0, 64 } };
-    static const int32_t one[][2] = { { 1024, 1 }, { 8192, 1 }, { 1024, 8 }, { 1024, 64 } };
+    static const struct attn_shape shape[] = {
+        { "attention sliding", 8, 256, 256, 1024, 128 },
+        { "attention global", 2, 512, 128, 0, 64 },
+        { "attention global (whole K)", 2, 512, 512, 0, 64 },
+    };
+    static const int32_t one[][2] = { { 1024, 1 }, { 8192, 1 }, { 1024, 8 }, { 1024, 64 },
+                                      { 8192, 64 }, { 131071, 1 } };
     static const int32_t many[][2] = { { 0, 128 }, { 0, 512 }, { 0, 2048 }, { 0, 8192 },
                                        { 4096, 128 }, { 4096, 512 }, { 4096, 2048 },
                                        { 6144, 128 }, { 6144, 512 }, { 6144, 2048 } };
-    const int n_many = sizeof(many) / sizeof(many[0]);
+    const int n_many = sizeof(many) / sizeof(many[0]), n_one = sizeof(one) / sizeof(one[0]);
 
-    for (int s = 0; s < 2; s++)
-        for (int i = 0; i < 4; i++)
+    for (int s = 0; s < 3; s++)
+        for (int i = 0; i < (shape[s].window > 0 ? 4 : n_one); i++)  /* no window sees more */
             if (only == 0 || only == one[i][1])
                 bench_decode(&shape[s], one[i][0], one[i][1]);
-    for (int s = 0; s < 2; s++)
+    for (int s = 0; s < 3; s++)
         for (int i = 0; i < n_many; i++)
             for (int fast = hopper.n_sm > 0; fast >= 0; fast--)
                 if (only == 0 || only == many[i][1])

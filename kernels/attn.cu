@@ -71,8 +71,15 @@ __device__ static bool find_block(const struct args *g, struct block *b)
     return true;
 }
 
-/* 32 keys (or values) from k0 on, one row a warp at a time; zeros where none is visible. */
-__device__ static void load_keys(bf16 *to, int stride, const void *pages, const struct args *g,
+/* Rows of dim numbers in shared memory: those of one column meet no bank twice. */
+__host__ __device__ static inline int stride_of(int dim)
+{
+    return dim + 8;
+}
+
+/* 32 keys or values of dim numbers from k0 on, one row a warp at a time; zeros where none is
+ * visible. */
+__device__ static void load_keys(bf16 *to, int dim, const void *pages, const struct args *g,
                                  const struct block *b, int k0)
 {
     const struct kv_layer *kv = &g->a.kv;
@@ -86,17 +93,17 @@ __device__ static void load_keys(bf16 *to, int stride, const void *pages, const 
 
         if (in)
             p += (((int64_t) table[key / kv->page_tok] * kv->page_tok + key % kv->page_tok)
-                  * kv->n_kv + b->h_kv) * kv->head_dim;
-        for (int c = lane * 8; c < kv->head_dim; c += 256)
-            copy_async(to + i * stride + c, p + c, in);
+                  * kv->n_kv + b->h_kv) * dim;
+        for (int c = lane * 8; c < dim; c += 256)
+            copy_async(to + i * stride_of(dim) + c, p + c, in);
     }
 }
 
 /* The queries of the block's rows as bf16; row r is head r % group of token r / group. */
 template <int rows>
-__device__ static void load_q(bf16 *to, int stride, const struct args *g, const struct block *b)
+__device__ static void load_q(bf16 *to, const struct args *g, const struct block *b)
 {
-    int dim = g->a.kv.head_dim;
+    int dim = g->a.kv.head_dim, stride = stride_of(dim);
 
     for (int i = threadIdx.x * 4; i < rows * dim; i += blockDim.x * 4) {
         int r = i / dim, t = r / g->group;
@@ -110,25 +117,39 @@ __device__ static void load_q(bf16 *to, int stride, const struct args *g, const 
     }
 }
 
-/* s[16 x 8] of this warp: its 16 rows, its 8 keys. */
-__device__ static void scores(float *c, const bf16 *q, const bf16 *k, int stride, int dim)
+/* Dims i .. i+7 of a key: where k is not whole, v has those that do not turn. */
+template <bool whole>
+__device__ static inline const bf16 *key_dims(const bf16 *k, const bf16 *v, int key, int i,
+                                              const struct kv_layer *kv)
 {
-    int lane = threadIdx.x % 32;
-    const bf16 *qp = q + lane % 16 * stride + lane / 16 * 8;
-    const bf16 *kp = k + lane % 8 * stride + lane / 8 * 8;
+    int half = kv->head_dim / 2, n_rot = kv->k_dim / 2, in_half = i < half ? i : i - half;
+
+    if (whole)
+        return k + key * stride_of(kv->head_dim) + i;
+    return in_half < n_rot ? k + key * stride_of(kv->k_dim) + (i < half ? i : n_rot + in_half)
+           : v + key * stride_of(kv->head_dim) + i;
+}
+
+/* s[16 x 8] of this warp: its 16 rows, its 8 keys. */
+template <bool whole>
+__device__ static void scores(float *c, const bf16 *q, const bf16 *k, const bf16 *v,
+                              const struct kv_layer *kv)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, key = warp % 4 * 8 + lane % 8;
+    int dim = kv->head_dim, d = 0;
+    const bf16 *qp = q + (warp / 4 * 16 + lane % 16) * stride_of(dim) + lane / 16 * 8;
     uint32_t a[4], b[4];
-    int d = 0;
 
     #pragma unroll 4
     for (; d + 32 <= dim; d += 32) {
-        ldmatrix_x4(b, kp + d);
+        ldmatrix_x4(b, key_dims<whole>(k, v, key, d + lane / 8 * 8, kv));
         ldmatrix_x4(a, qp + d);
         mma_16x8x16(c, a[0], a[1], a[2], a[3], b[0], b[1]);
         ldmatrix_x4(a, qp + d + 16);
         mma_16x8x16(c, a[0], a[1], a[2], a[3], b[2], b[3]);
     }
     if (d < dim) {                         /* 16 left: the upper half of b is not used */
-        ldmatrix_x4(b, k + lane % 8 * stride + lane / 8 % 2 * 8 + d);
+        ldmatrix_x4(b, key_dims<whole>(k, v, key, d + lane / 8 % 2 * 8, kv));
         ldmatrix_x4(a, qp + d);
         mma_16x8x16(c, a[0], a[1], a[2], a[3], b[0], b[1]);
     }
@@ -245,16 +266,26 @@ __device__ static void write_rows(float o[m_tiles][n_tiles][4], const float *inv
     }
 }
 
-/* rows: 16 or 64, of a block of rows * 8 threads. dim_max: registers for so many columns. */
-template <int rows, int dim_max>
+/* bf16 numbers of q, k and v in shared memory. */
+__host__ __device__ static inline int tile_size(int rows, const struct kv_layer *kv)
+{
+    int n_v = kv->k_dim == kv->head_dim ? 1 : 2;
+
+    return (rows + n_v * KEYS) * stride_of(kv->head_dim) + KEYS * stride_of(kv->k_dim);
+}
+
+/* rows: 16 or 64, of a block of rows * 8 threads. dim_max: registers for so many columns. whole: K
+ * and V take turns, each on its way while the other is used. Else both are used at once, and there
+ * are two places for V. */
+template <int rows, int dim_max, bool whole>
 static __global__ void __launch_bounds__(rows * 8) attn_kernel(struct args g)
 {
     extern __shared__ __align__(16) char smem[];
     const int m_tiles = rows / 16, n_tiles = (dim_max / 8 + m_tiles * 4 - 1) / (m_tiles * 4);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, r = threadIdx.x / 8;
-    int dim = g.a.kv.head_dim, stride = dim + 8;
-    bf16 *q = (bf16 *) smem, *k = q + rows * stride, *v = k + KEYS * stride;
-    bf16 *p = v + KEYS * stride;
+    int dim = g.a.kv.head_dim, k_dim = whole ? dim : g.a.kv.k_dim, stride = stride_of(dim);
+    bf16 *q = (bf16 *) smem, *k = q + rows * stride, *v = k + KEYS * stride_of(k_dim);
+    bf16 *next_v = whole ? v : v + KEYS * stride, *p = q + tile_size(rows, &g.a.kv);
     float *s = (float *) (p + rows * P_STRIDE), *shrink = s + rows * S_STRIDE;
     float o[m_tiles][n_tiles][4] = {};
     struct row_state st = { -INFINITY, 0 };
@@ -262,34 +293,44 @@ static __global__ void __launch_bounds__(rows * 8) attn_kernel(struct args g)
 
     if (!find_block(&g, &b))
         return;
-    load_q<rows>(q, stride, &g, &b);
-    load_keys(k, stride, g.a.kv.k, &g, &b, b.first / KEYS * KEYS);
+    load_q<rows>(q, &g, &b);
+    load_keys(k, k_dim, g.a.kv.k, &g, &b, b.first / KEYS * KEYS);
     copy_commit();
-    load_keys(v, stride, g.a.kv.v, &g, &b, b.first / KEYS * KEYS);
+    load_keys(v, dim, g.a.kv.v, &g, &b, b.first / KEYS * KEYS);
     copy_commit();
 
     for (int k0 = b.first / KEYS * KEYS; k0 < b.end; k0 += KEYS) {
         float c[4] = {0, 0, 0, 0}, *sp;
 
-        copy_wait<1>();
+        copy_wait<whole ? 1 : 0>();
         __syncthreads();                   /* the keys are here */
-        scores(c, q + warp / 4 * 16 * stride, k + warp % 4 * 8 * stride, stride, dim);
+        scores<whole>(c, q, k, v, &g.a.kv);
         sp = s + (warp / 4 * 16 + lane / 4) * S_STRIDE + warp % 4 * 8 + lane % 4 * 2;
         *(float2 *) sp = make_float2(c[0], c[1]);
         *(float2 *) (sp + 8 * S_STRIDE) = make_float2(c[2], c[3]);
         __syncthreads();                   /* nobody needs them any more */
         if (k0 + KEYS < b.end)
-            load_keys(k, stride, g.a.kv.k, &g, &b, k0 + KEYS);
+            load_keys(k, k_dim, g.a.kv.k, &g, &b, k0 + KEYS);
+        if (!whole && k0 + KEYS < b.end)
+            load_keys(next_v, dim, g.a.kv.v, &g, &b, k0 + KEYS);
         copy_commit();
 
         softmax_tile(&st, s, p, shrink, &g, &b, k0);
-        copy_wait<1>();
+        if (whole)
+            copy_wait<1>();
         __syncthreads();                   /* p and the values are here */
         values<m_tiles, n_tiles>(o, p, v, shrink, stride, dim);
         __syncthreads();
-        if (k0 + KEYS < b.end)
-            load_keys(v, stride, g.a.kv.v, &g, &b, k0 + KEYS);
-        copy_commit();
+        if (whole) {
+            if (k0 + KEYS < b.end)
+                load_keys(v, dim, g.a.kv.v, &g, &b, k0 + KEYS);
+            copy_commit();
+        } else {
+            bf16 *used = v;
+
+            v = next_v;
+            next_v = used;
+        }
     }
 
     if (g.z > 0 && threadIdx.x % 8 == 0 && r / g.group < b.n_tok && r / g.group < g.span) {
@@ -333,34 +374,35 @@ size_t attn_cuda_scratch(int32_t n_head, int32_t head_dim)
            * sizeof(float);
 }
 
-static size_t smem_bytes(int rows, int dim)
+static size_t smem_bytes(int rows, const struct kv_layer *kv)
 {
-    return (size_t) (rows + 2 * KEYS) * (size_t) (dim + 8) * 2 + (size_t) rows * P_STRIDE * 2
-           + (size_t) rows * (S_STRIDE + 1) * 4;
+    return (size_t) tile_size(rows, kv) * 2 + (size_t) rows * (P_STRIDE * 2 + (S_STRIDE + 1) * 4);
 }
 
-template <int rows, int dim_max> static void launch(struct args *g, gpu_stream s)
+template <int rows, int dim_max, bool whole> static void launch(struct args *g, gpu_stream s)
 {
     static size_t allowed;                 /* one thread launches */
-    size_t bytes = smem_bytes(rows, g->a.kv.head_dim);
+    size_t bytes = smem_bytes(rows, &g->a.kv);
     dim3 grid((unsigned) g->a.map.n_tok, (unsigned) g->a.kv.n_kv, (unsigned) (g->z > 0 ? g->z : 1));
 
     g->span = rows / g->group;
     if (bytes > allowed)
-        cudaFuncSetAttribute(attn_kernel<rows, dim_max>,
+        cudaFuncSetAttribute(attn_kernel<rows, dim_max, whole>,
                              cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
     allowed = bytes > allowed ? bytes : allowed;
-    attn_kernel<rows, dim_max><<<grid, rows * 8, bytes, s>>>(*g);
+    attn_kernel<rows, dim_max, whole><<<grid, rows * 8, bytes, s>>>(*g);
 }
 
 template <int rows> static void launch_dim(struct args *g, gpu_stream s)
 {
-    if (g->a.kv.head_dim <= 64)
-        launch<rows, 64>(g, s);
+    if (g->a.kv.k_dim < g->a.kv.head_dim)
+        launch<rows, 512, false>(g, s);
+    else if (g->a.kv.head_dim <= 64)
+        launch<rows, 64, true>(g, s);
     else if (g->a.kv.head_dim <= 256)
-        launch<rows, 256>(g, s);
+        launch<rows, 256, true>(g, s);
     else
-        launch<rows, 512>(g, s);
+        launch<rows, 512, true>(g, s);
 }
 
 /* Parts that no tile of the step exceeds. Only while their length is the least does a shorter
@@ -382,7 +424,7 @@ void attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s)
     g.a = *a;
     g.group = a->n_head / a->kv.n_kv;
     if (a->map.n_tok > ATTN_SPLIT_TOK) {
-        if (a->map.n_tok >= 8 * a->n_seq && smem_bytes(64, a->kv.head_dim) <= smem_max)
+        if (a->map.n_tok >= 8 * a->n_seq && smem_bytes(64, &a->kv) <= smem_max)
             launch_dim<64>(&g, s);
         else
             launch_dim<16>(&g, s);

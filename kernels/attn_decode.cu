@@ -2,7 +2,10 @@
  * v, and the context in parts, each a block, whose results merge_kernel adds up.
  *
  * Old keys wait for no other kernel, so they are on their way before this one may read q. Bound by
- * the reading of K and V. */
+ * the reading of K and V.
+ *
+ * Whole K and V take turns: each is on its way while the other is used. Where K has the turned dims
+ * only (norm.h), the scores need V as well: a stage is both, and there are two. */
 #include "cuda.h"
 #include "dev.cuh"
 
@@ -37,6 +40,22 @@ __device__ static inline struct parts parts_of(int pos, int window, int len)
 /* What a block looks at: keys first .. end-1 of a sequence. */
 struct span { int seq, pos, h_kv, first, end; };
 
+/* false: the context has not so many parts. */
+__device__ static inline bool find_span(struct span *b, const struct args *g)
+{
+    const struct kv_map *m = &g->a.attn.map;
+    int pos = m->pos[blockIdx.x], lo, hi;
+    struct parts part = parts_of(pos, g->a.attn.window, g->len);
+
+    if ((int) blockIdx.z >= part.n)
+        return false;
+    lo = (part.base + (int) blockIdx.z) * g->len;
+    hi = lo + g->len;
+    *b = { m->seq[blockIdx.x], pos, (int) blockIdx.y, part.first > lo ? part.first : lo,
+           pos + 1 < hi ? pos + 1 : hi };
+    return true;
+}
+
 /* Where in shared memory a row's element i lies. Rows are dense; pieces of 16 bytes change places
  * with the row, so that those who read one column of many rows meet no bank twice. */
 __device__ static inline int place(int row, int i, int dim)
@@ -62,8 +81,8 @@ __device__ static inline int find_slots(const struct args *g, const struct span 
 
 /* Keys or values from k0 on to shared memory; not the newest one, if nobody has stored it yet. */
 template <int keys>
-__device__ static void load(bf16 *to, const void *pages, const struct args *g,
-                            const struct span *b, int dim, int k0, int slot, bool newest)
+__device__ static void load(bf16 *to, int dim, const void *pages, const struct args *g,
+                            const struct span *b, int k0, int slot, bool newest)
 {
     const int rows = keys / WARPS;
     const struct kv_layer *kv = &g->a.attn.kv;
@@ -82,11 +101,25 @@ __device__ static void load(bf16 *to, const void *pages, const struct args *g,
     }
 }
 
+/* Keys and their values, as one group of copies or as two. */
+template <int keys, bool whole>
+__device__ static void load_stage(bf16 *k, int k_dim, int dim, const struct args *g,
+                                  const struct span *b, int k0, bool newest)
+{
+    int slot = find_slots<keys>(g, b, k0);
+
+    load<keys>(k, k_dim, g->a.attn.kv.k, g, b, k0, slot, newest);
+    if (whole)
+        copy_commit();
+    load<keys>(k + keys * k_dim, dim, g->a.attn.kv.v, g, b, k0, slot, newest);
+    copy_commit();
+}
+
 /* One warp: y = turn(w * x / rms(x)) as bf16, to a row in shared memory and to a page. Lane l has
- * the pairs (i, i + dim/2), i = l, l + 32, ... */
+ * the pairs (i, i + dim/2), i = l, l + 32, ...; those below `kept` are written. */
 template <int pairs>
 __device__ static void bring_head(bf16 *to, int row, bf16 *page, const float *x, const float *w,
-                                  const float *cs, const struct norm_rope *r, int dim)
+                                  const float *cs, const struct norm_rope *r, int dim, int kept)
 {
     int lane = threadIdx.x % 32, half = dim / 2;
     float lo[pairs], hi[pairs], sum = 0, inv;
@@ -105,7 +138,7 @@ __device__ static void bring_head(bf16 *to, int row, bf16 *page, const float *x,
         int i = lane + 32 * j;
         float u, v;
 
-        if (i >= half)
+        if (i >= kept)
             break;
         u = lo[j] * inv * (w != NULL ? w[i] : 1);
         v = hi[j] * inv * (w != NULL ? w[i + half] : 1);
@@ -116,12 +149,12 @@ __device__ static void bring_head(bf16 *to, int row, bf16 *page, const float *x,
             u = turned;
         }
         if (to != NULL) {
-            to[place(row, i, dim)] = __float2bfloat16(u);
-            to[place(row, i + half, dim)] = __float2bfloat16(v);
+            to[place(row, i, 2 * kept)] = __float2bfloat16(u);
+            to[place(row, i + kept, 2 * kept)] = __float2bfloat16(v);
         }
         if (page != NULL) {
             page[i] = __float2bfloat16(u);
-            page[i + half] = __float2bfloat16(v);
+            page[i + kept] = __float2bfloat16(v);
         }
     }
 }
@@ -129,7 +162,7 @@ __device__ static void bring_head(bf16 *to, int row, bf16 *page, const float *x,
 /* The heads of q to shared memory; the newest k and v to their page, and to this row of k and v
  * here if these are not NULL. */
 template <int pairs>
-__device__ static void bring_heads(bf16 *q, bf16 *k, bf16 *v, int row, int dim,
+__device__ static void bring_heads(bf16 *q, bf16 *k, bf16 *v, int row, int k_dim, int dim,
                                    const struct args *g, const struct span *b)
 {
     const struct norm_rope *r = &g->a.rope;
@@ -141,41 +174,81 @@ __device__ static void bring_heads(bf16 *q, bf16 *k, bf16 *v, int row, int dim,
     int64_t head = (int64_t) t * kv->n_kv + b->h_kv, slot;
 
     slot = g->a.attn.map.page[(int64_t) b->seq * g->a.attn.map.page_max + b->pos / kv->page_tok];
-    slot = ((slot * kv->page_tok + b->pos % kv->page_tok) * kv->n_kv + b->h_kv) * dim;
+    slot = (slot * kv->page_tok + b->pos % kv->page_tok) * kv->n_kv + b->h_kv;
     for (int i = threadIdx.x / 32; i < n; i += WARPS) {
         if (i < g->group)
-            bring_head<pairs>(q, i, NULL, r->q + (head * g->group + i) * dim, r->w, cs,
-                              r, dim);
+            bring_head<pairs>(q, i, NULL, r->q + (head * g->group + i) * dim, r->w, cs, r, dim,
+                              dim / 2);
         else if (i == g->group)
-            bring_head<pairs>(k, row, (bf16 *) kv->k + slot, st->k + head * dim, st->w, cs, r,
-                              dim);
+            bring_head<pairs>(k, row, (bf16 *) kv->k + slot * k_dim, st->k + head * dim, st->w, cs,
+                              r, dim, k_dim / 2);
         else
-            bring_head<pairs>(v, row, (bf16 *) kv->v + slot, st->v + head * dim, NULL, NULL, r,
-                              dim);
+            bring_head<pairs>(v, row, (bf16 *) kv->v + slot * dim, st->v + head * dim, NULL, NULL,
+                              r, dim, dim / 2);
     }
 }
 
-/* s = q k: a warp has 8 keys at a time. With 8 rows the other half of the products says the same;
- * rows without a head are not numbers that anybody looks at. */
-template <int keys, int rows>
-__device__ static void scores(float *s, const bf16 *q, const bf16 *k, int dim)
+/* Dims i .. i+7 of a key: where k is not whole, v has those that do not turn. */
+template <bool whole>
+__device__ static inline const bf16 *key_dims(const bf16 *k, const bf16 *v, int key, int i,
+                                              int k_dim, int dim)
+{
+    int half = dim / 2, n_rot = k_dim / 2, in_half = i < half ? i : i - half;
+
+    if (whole)
+        return k + place(key, i, dim);
+    return in_half < n_rot ? k + place(key, i < half ? i : n_rot + in_half, k_dim)
+           : v + place(key, i, dim);
+}
+
+/* Keys and values are the left sides of products, which have 16 rows; the queries are the right
+ * ones, with 8 columns: so nothing is computed twice. A warp has the scores of 16 keys, of whose
+ * dims every SPLITS-th 16: s is so many sums. Rows without a head are not numbers that anybody
+ * looks at. */
+#define SPLITS(keys) (WARPS * 16 / (keys))
+
+/* This warp's dims of the queries. */
+template <int keys, int rows, int chunks>
+__device__ static void load_q(uint32_t f[chunks][rows / 8][2], const bf16 *q, int dim)
+{
+    int lane = threadIdx.x % 32, split = threadIdx.x / 32 / (keys / 16) % SPLITS(keys);
+
+    #pragma unroll
+    for (int i = 0; i < chunks; i++) {
+        int d = (i * SPLITS(keys) + split) * 16;
+
+        #pragma unroll
+        for (int r = 0; r < rows / 8; r++)
+            if (d < dim)
+                ldmatrix_x2(f[i][r], q + place(r * 8 + lane % 8, d + lane / 8 % 2 * 8, dim));
+    }
+}
+
+/* s = k q */
+template <int keys, int rows, int chunks, bool whole>
+__device__ static void scores(float *s, const uint32_t f[chunks][rows / 8][2], const bf16 *k,
+                              const bf16 *v, int k_dim, int dim)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int split = warp / (keys / 16) % SPLITS(keys), n = warp % (keys / 16) * 16;
+    float c[rows / 8][4] = {};
+    uint32_t a[4];
 
-    for (int n = warp * 8; n < keys; n += WARPS * 8) {
-        float c[4] = {0, 0, 0, 0}, *sp = s + lane / 4 * (keys + 4) + n + lane % 4 * 2;
-        uint32_t a[4], b[2];
+    #pragma unroll
+    for (int i = 0; i < chunks; i++) {
+        int d = (i * SPLITS(keys) + split) * 16;
 
-        #pragma unroll 4
-        for (int d = 0; d < dim; d += 16) {
-            ldmatrix_x4(a, q + place(lane % rows, d + lane / 16 * 8, dim));
-            ldmatrix_x2(b, k + place(n + lane % 8, d + lane / 8 % 2 * 8, dim));
-            mma_16x8x16(c, a[0], a[1], a[2], a[3], b[0], b[1]);
+        if (d < dim) {
+            ldmatrix_x4(a, key_dims<whole>(k, v, n + lane % 16, d + lane / 16 * 8, k_dim, dim));
+            #pragma unroll
+            for (int r = 0; r < rows / 8; r++)
+                mma_16x8x16(c[r], a[0], a[1], a[2], a[3], f[i][r][0], f[i][r][1]);
         }
-        *(float2 *) sp = make_float2(c[0], c[1]);
-        if (rows > 8)
-            *(float2 *) (sp + 8 * (keys + 4)) = make_float2(c[2], c[3]);
     }
+    #pragma unroll
+    for (int i = 0; i < rows / 2; i++)
+        s[(split * rows + i / 4 * 8 + lane % 4 * 2 + i % 2) * (keys + 4) + n + lane / 4
+          + i / 2 % 2 * 8] = c[i / 4][i % 4];
 }
 
 struct row_state { float max, sum; };
@@ -193,7 +266,10 @@ __device__ static void softmax(struct row_state *st, const float *s, bf16 *p, fl
     for (int i = 0; i < each; i++) {
         int key = k0 + j + i;
 
-        v[i] = key >= b->first && key < b->end ? s[r * (keys + 4) + j + i] : -INFINITY;
+        v[i] = s[r * (keys + 4) + j + i];
+        for (int k = 1; k < SPLITS(keys); k++)
+            v[i] += s[(k * rows + r) * (keys + 4) + j + i];
+        v[i] = key >= b->first && key < b->end ? v[i] : -INFINITY;
         max = fmaxf(max, v[i]);
     }
     for (int o = 1; o < n; o *= 2)
@@ -213,40 +289,42 @@ __device__ static void softmax(struct row_state *st, const float *s, bf16 *p, fl
         shrink[r] = scale;
 }
 
-/* o += p v: a warp has dim / 8 of the columns, 8 at a time. */
-template <int keys, int rows, int n_tiles>
-__device__ static void values(float o[n_tiles][4], const bf16 *p, const bf16 *v,
+/* o += v p: a warp has dim / 8 of the columns, 16 at a time. */
+template <int keys, int rows, int m_tiles>
+__device__ static void values(float o[m_tiles][rows / 8][4], const bf16 *p, const bf16 *v,
                               const float *shrink, int dim)
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    float up = shrink[lane / 4], low = shrink[lane / 4 + rows - 8];
-    uint32_t a[keys / 16][4], b[4];
+    uint32_t a[4], b[rows / 8][keys / 16][2];
 
     #pragma unroll
-    for (int k = 0; k < keys / 16; k++)
-        ldmatrix_x4(a[k], p + lane % rows * (keys + 8) + k * 16 + lane / 16 * 8);
+    for (int r = 0; r < rows / 8; r++)
+        #pragma unroll
+        for (int k = 0; k < keys / 16; k += 2)
+            ldmatrix_x4(b[r][k], p + (r * 8 + lane % 8) * (keys + 8) + k * 16 + lane / 8 * 8);
     #pragma unroll
-    for (int n = 0; n < n_tiles; n++) {
-        int col = (warp + n * WARPS) * 8;
+    for (int m = 0; m < m_tiles; m++) {
+        int col = (warp + m * WARPS) * 16;
 
         if (col >= dim)
             break;
-        o[n][0] *= up;
-        o[n][1] *= up;
-        o[n][2] *= low;
-        o[n][3] *= low;
         #pragma unroll
-        for (int k = 0; k < keys / 16; k += 2) {
-            ldmatrix_x4_trans(b, v + place(k * 16 + lane, col, dim));
-            mma_16x8x16(o[n], a[k][0], a[k][1], a[k][2], a[k][3], b[0], b[1]);
-            mma_16x8x16(o[n], a[k + 1][0], a[k + 1][1], a[k + 1][2], a[k + 1][3], b[2], b[3]);
+        for (int i = 0; i < rows / 2; i++)
+            o[m][i / 4][i % 4] *= shrink[i / 4 * 8 + lane % 4 * 2 + i % 2];
+        #pragma unroll
+        for (int k = 0; k < keys / 16; k++) {
+            ldmatrix_x4_trans(a, v + place(k * 16 + lane / 16 * 8 + lane % 8,
+                                           col + lane / 8 % 2 * 8, dim));
+            #pragma unroll
+            for (int r = 0; r < rows / 8; r++)
+                mma_16x8x16(o[m][r], a[0], a[1], a[2], a[3], b[r][k][0], b[r][k][1]);
         }
     }
 }
 
 /* A part's rows to its place in the scratch. */
-template <int rows, int n_tiles>
-__device__ static void write_part(const float o[n_tiles][4], const struct row_state *st,
+template <int rows, int m_tiles>
+__device__ static void write_part(const float o[m_tiles][rows / 8][4], const struct row_state *st,
                                   const struct args *g, const struct span *b)
 {
     const int n = THREADS / rows;
@@ -260,91 +338,99 @@ __device__ static void write_part(const float o[n_tiles][4], const struct row_st
         g->sum[i] = st->sum;
     }
     #pragma unroll
-    for (int half = 0; half < rows / 8; half++) {
-        int r = half * 8 + lane / 4;
+    for (int i = 0; i < rows / 2; i++) {
+        int r = i / 4 * 8 + lane % 4 * 2 + i % 2, col = warp * 16 + i / 2 % 2 * 8 + lane / 4;
         float *to = g->acc + ((head + r) * g->z + blockIdx.z) * dim;
 
-        if (r >= g->group)
-            break;
         #pragma unroll
-        for (int n = 0; n < n_tiles; n++) {
-            int col = (warp + n * WARPS) * 8 + lane % 4 * 2;
-
-            if (col < dim)
-                *(float2 *) (to + col) = make_float2(o[n][2 * half], o[n][2 * half + 1]);
-        }
+        for (int m = 0; m < m_tiles; m++)
+            if (r < g->group && col + m * WARPS * 16 < dim)
+                to[col + m * WARPS * 16] = o[m][i / 4][i % 4];
     }
 }
 
-/* Shared memory: k, v [keys, dim], q [rows, dim], p, s, shrink. */
-__host__ __device__ static inline size_t smem_bytes(int keys, int rows, int dim)
+static bool is_whole(const struct kv_layer *kv)
 {
-    return (size_t) (2 * keys + rows) * (size_t) dim * 2 + (size_t) rows * (size_t) (keys + 8) * 2
-           + (size_t) rows * (size_t) (keys + 4 + 1) * 4;
+    return kv->k_dim == kv->head_dim;
+}
+
+/* Shared memory: one or two stages of k [keys, k_dim] and v [keys, dim], q [rows, dim],
+ * p [rows, keys + 8], s, shrink [rows]. */
+static size_t smem_bytes(int keys, int rows, const struct kv_layer *kv)
+{
+    int halves = keys * (kv->k_dim + kv->head_dim) * (is_whole(kv) ? 1 : 2)
+                 + rows * (kv->head_dim + keys + 8);
+
+    return (size_t) halves * 2 + (size_t) (rows * (SPLITS(keys) * (keys + 4) + 1)) * 4;
 }
 
 /* keys: of a step of the loop. dim_max: registers for so many columns; exact: there are so many.
- * blocks: on an SM at once, which takes registers from each. */
-template <int keys, int rows, int dim_max, bool exact, int blocks>
+ * Not whole: K has a quarter of them. blocks: on an SM at once, which takes registers from each. */
+template <int keys, int rows, int dim_max, bool exact, bool whole, int blocks>
 static __global__ void __launch_bounds__(THREADS, blocks) attn_kernel(struct args g)
 {
     extern __shared__ __align__(16) char smem[];
-    const int n_tiles = (dim_max / 8 + WARPS - 1) / WARPS, pairs = (dim_max + 63) / 64;
+    const int m_tiles = dim_max / 16 / WARPS, chunks = dim_max / 16 / SPLITS(keys);
+    const int pairs = (dim_max + 63) / 64, stages = whole ? 1 : 2;
     const struct kv_layer *kv = &g.a.attn.kv;
-    int dim = exact ? dim_max : kv->head_dim, window = g.a.attn.window, k0, lo;
-    bf16 *k = (bf16 *) smem, *v = k + keys * dim, *q = v + keys * dim, *p = q + rows * dim;
-    float *s = (float *) (p + rows * (keys + 8)), *shrink = s + rows * (keys + 4);
-    float o[n_tiles][4] = {};
+    int dim = exact ? dim_max : kv->head_dim, k_dim = whole ? dim : dim / 4;
+    int stage = keys * (k_dim + dim), next = whole ? 0 : stage, k0, slot, row;
+    bf16 *k = (bf16 *) smem, *v = k + keys * k_dim, *q = k + stages * stage, *p = q + rows * dim;
+    float *s = (float *) (p + rows * (keys + 8)), *shrink = s + SPLITS(keys) * rows * (keys + 4);
+    float o[m_tiles][rows / 8][4] = {};
+    uint32_t f[chunks][rows / 8][2];
     struct row_state st = { -INFINITY, 0 };
-    struct span b = { g.a.attn.map.seq[blockIdx.x], g.a.attn.map.pos[blockIdx.x], (int) blockIdx.y,
-                      0, 0 };
-    struct parts part = parts_of(b.pos, window, g.len);
-    int slot;
+    struct span b;
+    bf16 *newest;
     bool here;
 
     next_may_start();
-    if ((int) blockIdx.z >= part.n)
+    if (!find_span(&b, &g))
         return;
-    lo = (part.base + (int) blockIdx.z) * g.len;
-    b.first = part.first > lo ? part.first : lo;
-    b.end = b.pos + 1 < lo + g.len ? b.pos + 1 : lo + g.len;
     k0 = b.first / keys * keys;
-    here = b.pos < k0 + keys;
-    slot = find_slots<keys>(&g, &b, k0);
-    load<keys>(k, kv->k, &g, &b, dim, k0, slot, false);
-    copy_commit();
-    load<keys>(v, kv->v, &g, &b, dim, k0, slot, false);
-    copy_commit();
+    for (int i = 0; i < stages; i++)
+        load_stage<keys, whole>(k + i * stage, k_dim, dim, &g, &b, k0 + i * keys, false);
 
+    row = b.pos - k0;
+    here = b.pos < b.end && row < stages * keys;
+    newest = k + row / keys * stage;
     wait_for_others();
-    bring_heads<pairs>(q, here ? k : NULL, here ? v : NULL, b.pos - k0, dim, &g, &b);
-    if (here && g.a.store.k == NULL) {     /* an earlier kernel has stored the newest */
-        load<keys>(k, kv->k, &g, &b, dim, k0, slot, true);
-        load<keys>(v, kv->v, &g, &b, dim, k0, slot, true);
-        copy_commit();
+    bring_heads<pairs>(q, here ? newest : NULL, here ? newest + keys * k_dim : NULL, row % keys,
+                       k_dim, dim, &g, &b);
+    if (here && g.a.store.k == NULL) {     /* an earlier kernel has stored it */
+        load_stage<keys, whole>(newest, k_dim, dim, &g, &b, b.pos / keys * keys, true);
         copy_wait<0>();
     }
-    slot = find_slots<keys>(&g, &b, k0 + keys);
+    slot = find_slots<keys>(&g, &b, k0 + stages * keys);
+    __syncthreads();                       /* the queries are here */
+    load_q<keys, rows, chunks>(f, q, dim);
 
     for (; k0 < b.end; k0 += keys) {
         copy_wait<1>();
         __syncthreads();                   /* the keys are here */
-        scores<keys, rows>(s, q, k, dim);
+        scores<keys, rows, chunks, whole>(s, f, k, v, k_dim, dim);
         __syncthreads();                   /* nobody needs them any more */
-        if (k0 + keys < b.end)
-            load<keys>(k, kv->k, &g, &b, dim, k0 + keys, slot, true);
-        copy_commit();
+        if (whole) {
+            if (k0 + keys < b.end)
+                load<keys>(k, dim, kv->k, &g, &b, k0 + keys, slot, true);
+            copy_commit();
+        }
         softmax<keys, rows>(&st, s, p, shrink, &b, k0);
         copy_wait<1>();
         __syncthreads();                   /* p and the values are here */
-        values<keys, rows, n_tiles>(o, p, v, shrink, dim);
+        values<keys, rows, m_tiles>(o, p, v, shrink, dim);
         __syncthreads();
-        if (k0 + keys < b.end)
-            load<keys>(v, kv->v, &g, &b, dim, k0 + keys, slot, true);
+        if (!whole && k0 + stages * keys < b.end)
+            load<keys>(k, k_dim, kv->k, &g, &b, k0 + stages * keys, slot, true);
+        if (k0 + stages * keys < b.end)
+            load<keys>(v, dim, kv->v, &g, &b, k0 + stages * keys, slot, true);
         copy_commit();
-        slot = find_slots<keys>(&g, &b, k0 + 2 * keys);        /* in time for the next turn */
+        slot = find_slots<keys>(&g, &b, k0 + (stages + 1) * keys);     /* in time for its turn */
+        k += next;
+        v += next;
+        next = -next;
     }
-    write_part<rows, n_tiles>(o, &st, &g, &b);
+    write_part<rows, m_tiles>(o, &st, &g, &b);
 }
 
 /* A block adds up MERGE_COLS columns of a token's head: warp w the parts w, w + warps, ..., then
@@ -430,12 +516,13 @@ static unsigned merge_warps(int parts)
     return (unsigned) (n < MERGE_WARPS ? n : MERGE_WARPS);
 }
 
-template <int keys, int rows, int dim_max, bool exact, int blocks>
+template <int keys, int rows, int dim_max, bool exact, bool whole, int blocks>
 static void launch(struct args *g, gpu_stream s)
 {
     static size_t allowed;                 /* one thread launches */
+    const auto kernel = attn_kernel<keys, rows, dim_max, exact, whole, blocks>;
     const struct attn *a = &g->a.attn;
-    size_t bytes = smem_bytes(keys, rows, a->kv.head_dim);
+    size_t bytes = smem_bytes(keys, rows, &a->kv);
     unsigned n_tok = (unsigned) a->map.n_tok;
     unsigned cols = (unsigned) ceil_div(a->kv.head_dim, MERGE_COLS);
     int64_t parts;
@@ -445,24 +532,24 @@ static void launch(struct args *g, gpu_stream s)
     g->max = g->acc + parts * a->kv.head_dim;
     g->sum = g->max + parts;
     if (bytes > allowed)
-        cudaFuncSetAttribute(attn_kernel<keys, rows, dim_max, exact, blocks>,
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
     allowed = bytes > allowed ? bytes : allowed;
-    launch_early(attn_kernel<keys, rows, dim_max, exact, blocks>,
-                 dim3(n_tok, (unsigned) a->kv.n_kv, (unsigned) g->z), THREADS, bytes, s, *g);
+    launch_early(kernel, dim3(n_tok, (unsigned) a->kv.n_kv, (unsigned) g->z), THREADS, bytes, s,
+                 *g);
     launch_early(merge_kernel, dim3(n_tok, (unsigned) a->n_head, cols), 32 * merge_warps(g->z), 0,
                  s, *g);
 }
 
 /* Alone a block is faster with more registers, in a crowd more blocks are. */
-template <int keys, int dim_max, bool exact> static void launch_fit(struct args *g, gpu_stream s)
+template <int keys, int dim_max, bool exact, bool whole>
+static void launch_fit(struct args *g, gpu_stream s)
 {
     if (g->group > 8)
-        launch<keys, 16, dim_max, exact, 2>(g, s);
-    else if (g->a.attn.map.n_tok <= FEW_TOK || dim_max > 256)
-        launch<keys, 8, dim_max, exact, 2>(g, s);
+        launch<keys, 16, dim_max, exact, whole, 2>(g, s);
+    else if (g->a.attn.map.n_tok <= FEW_TOK)
+        launch<keys, 8, dim_max, exact, whole, 2>(g, s);
     else
-        launch<keys, 8, dim_max, exact, 3>(g, s);
+        launch<keys, 8, dim_max, exact, whole, (dim_max > 256 ? 2 : 3)>(g, s);
 }
 
 size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim)
@@ -475,9 +562,11 @@ size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim)
 bool attn_decode_fits(const struct attn_layer *a, size_t smem_max)
 {
     const struct attn *t = &a->attn;
+    int group = t->n_head / t->kv.n_kv, keys = t->kv.head_dim > 256 ? 32 : 64;
 
-    return t->map.n_tok <= ATTN_DECODE_TOK && t->n_head / t->kv.n_kv <= ROWS_MAX
-           && smem_bytes(t->kv.head_dim > 256 ? 32 : 64, ROWS_MAX, t->kv.head_dim) <= smem_max;
+    return t->map.n_tok <= ATTN_DECODE_TOK && group <= ROWS_MAX
+           && (is_whole(&t->kv) || (t->kv.head_dim == 512 && t->kv.k_dim == 128))
+           && smem_bytes(keys, group > 8 ? ROWS_MAX : 8, &t->kv) <= smem_max;
 }
 
 void attn_decode_cuda(const struct attn_layer *a, void *scratch, gpu_stream s)
@@ -488,12 +577,14 @@ void attn_decode_cuda(const struct attn_layer *a, void *scratch, gpu_stream s)
     g.a = *a;
     g.group = t->n_head / t->kv.n_kv;
     g.acc = (float *) scratch;
-    if (t->kv.head_dim == 256)
-        launch_fit<64, 256, true>(&g, s);
+    if (!is_whole(&t->kv))
+        launch_fit<32, 512, true, false>(&g, s);
+    else if (t->kv.head_dim == 256)
+        launch_fit<64, 256, true, true>(&g, s);
     else if (t->kv.head_dim == 512)
-        launch_fit<32, 512, true>(&g, s);
+        launch_fit<32, 512, true, true>(&g, s);
     else if (t->kv.head_dim < 256)
-        launch_fit<64, 256, false>(&g, s);
+        launch_fit<64, 256, false, true>(&g, s);
     else
-        launch_fit<32, 512, false>(&g, s);
+        launch_fit<32, 512, false, true>(&g, s);
 }

@@ -507,7 +507,8 @@ template <int dim> static bool launch(const struct attn_layer *l, gpu_stream s)
 
 int attn_prefill_cuda(const struct attn_layer *a, gpu_stream s)
 {
-    if (a->attn.map.n_tok <= ATTN_SPLIT_TOK || a->rope.n_rot % 4 != 0)
+    if (a->attn.map.n_tok <= ATTN_SPLIT_TOK || a->rope.n_rot % 4 != 0
+        || a->attn.kv.k_dim < a->attn.kv.head_dim)
         return 0;
     if (a->attn.kv.head_dim == 256)
         return launch<256>(a, s);

@@ -86,4 +86,19 @@ template <int dim> __device__ static inline void head_store(bf16 *to, const stru
         *(uint2 *) (to + (threadIdx.x % 32 + 32 * j) * 4) = piece_bf16(h->v[j]);
 }
 
+/* The turned pairs alone, as kv_layer.k has them: first halves, then second ones. */
+template <int dim>
+__device__ static inline void head_store_turned(bf16 *to, const struct head<dim> *h, int n_rot)
+{
+    #pragma unroll
+    for (int j = 0; j < dim / 256; j++) {
+        int i = (threadIdx.x % 32 + 32 * j) * 4;
+
+        if (i < n_rot) {
+            *(uint2 *) (to + i) = piece_bf16(h->v[j]);
+            *(uint2 *) (to + n_rot + i) = piece_bf16(h->v[j + dim / 256]);
+        }
+    }
+}
+
 #endif

@@ -296,14 +296,15 @@ void norm_rope_cuda(const struct norm_rope *a, gpu_stream s)
     norm_rope_kernel<<<n, HEAD_WARPS * 32, 0, s>>>(*a);
 }
 
+/* The first head of token t in the pages. */
 __device__ static inline int64_t slot(const struct kv_layer *kv, const struct kv_map *m, int t)
 {
     int64_t page = m->page[(int64_t) m->seq[t] * m->page_max + m->pos[t] / kv->page_tok];
 
-    return (page * kv->page_tok + m->pos[t] % kv->page_tok) * (kv->n_kv * kv->head_dim);
+    return (page * kv->page_tok + m->pos[t] % kv->page_tok) * kv->n_kv;
 }
 
-/* A warp for K and a warp for V of each head. */
+/* A warp for K and a warp for V of each head. Both halves of K may lose what does not turn. */
 static __global__ void kv_store_kernel(struct kv_store a)
 {
     __shared__ __align__(16) float buf[HEAD_WARPS][HEAD_MAX];
@@ -311,19 +312,25 @@ static __global__ void kv_store_kernel(struct kv_store a)
     int64_t i = (int64_t) blockIdx.x * HEAD_WARPS + warp, h = i / 2;
     int t = (int) (h / a.kv.n_kv);
     bool is_v = i % 2 != 0;
+    int width = is_v ? dim : a.kv.k_dim;
     float *y = buf[warp];
     bf16 *out;
 
     if (t >= a.map.n_tok)
         return;
-    out = (bf16 *) (is_v ? a.kv.v : a.kv.k) + slot(&a.kv, &a.map, t) + h % a.kv.n_kv * dim;
+    out = (bf16 *) (is_v ? a.kv.v : a.kv.k)
+          + (slot(&a.kv, &a.map, t) + h % a.kv.n_kv) * width;
     if (is_v)
         norm_turn(y, a.v + h * dim, NULL, NULL, 0, dim, a.eps, lane);
     else
         norm_turn(y, a.k + h * dim, a.w, a.cs + (int64_t) t * 2 * a.n_rot, a.n_rot, dim, a.eps,
                   lane);
-    for (int k = lane * 4; k < dim; k += 128)
-        *(uint2 *) (out + k) = make_uint2(pack_bf16(y[k], y[k + 1]), pack_bf16(y[k + 2], y[k + 3]));
+    for (int k = lane * 4; k < width; k += 128) {
+        const float *from = y + (k < width / 2 ? k : k - width / 2 + dim / 2);
+
+        *(uint2 *) (out + k) = make_uint2(pack_bf16(from[0], from[1]),
+                                          pack_bf16(from[2], from[3]));
+    }
 }
 
 /* A warp for both of each head: nothing in shared memory, so that many are on their way. */
@@ -341,12 +348,15 @@ static __global__ void __launch_bounds__(256) kv_store_wide_kernel(struct kv_sto
     head_load(&v, a.v + h * dim);
     head_load(&w, a.w);
     turn_load(&turn, a.cs + (int64_t) t * 2 * a.n_rot, a.n_rot);
-    to = slot(&a.kv, &a.map, t) + h % a.kv.n_kv * dim;
+    to = slot(&a.kv, &a.map, t) + h % a.kv.n_kv;
     head_norm<dim>(&v, NULL, a.eps);
-    head_store((bf16 *) a.kv.v + to, &v);
+    head_store((bf16 *) a.kv.v + to * dim, &v);
     head_norm(&k, &w, a.eps);
     head_turn(&k, &turn);
-    head_store((bf16 *) a.kv.k + to, &k);
+    if (a.kv.k_dim == dim)
+        head_store((bf16 *) a.kv.k + to * dim, &k);
+    else
+        head_store_turned((bf16 *) a.kv.k + to * a.kv.k_dim, &k, a.n_rot);
 }
 
 void kv_store_cuda(const struct kv_store *a, gpu_stream s)
@@ -362,8 +372,10 @@ void kv_store_cuda(const struct kv_store *a, gpu_stream s)
         kv_store_kernel<<<(unsigned) ceil_div(2 * n, HEAD_WARPS), HEAD_WARPS * 32, 0, s>>>(*a);
 }
 
-static __global__ void kv_copy_kernel(struct kv_copy a, int64_t page16)
+static __global__ void kv_copy_kernel(struct kv_copy a)
 {
+    int dim = blockIdx.z == 0 ? a.kv.k_dim : a.kv.head_dim;
+    int64_t page16 = (int64_t) a.kv.page_tok * a.kv.n_kv * dim * 2 / 16;
     int64_t from = a.from_to[(int64_t) blockIdx.y * a.stride] * page16;
     int64_t to = a.from_to[(int64_t) blockIdx.y * a.stride + 1] * page16;
     uint4 *p = (uint4 *) (blockIdx.z == 0 ? a.kv.k : a.kv.v);
@@ -378,7 +390,7 @@ void kv_copy_cuda(const struct kv_copy *a, gpu_stream s)
     int64_t page16 = (int64_t) a->kv.page_tok * a->kv.n_kv * a->kv.head_dim * 2 / 16;
     dim3 grid((unsigned) (page16 < 8192 ? ceil_div(page16, 256) : 32), (unsigned) a->n, 2);
 
-    kv_copy_kernel<<<grid, 256, 0, s>>>(*a, page16);
+    kv_copy_kernel<<<grid, 256, 0, s>>>(*a);
 }
 
 static __global__ void to_act_kernel(struct to_act a)

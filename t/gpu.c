@@ -460,14 +460,15 @@ static void test_moe_loads(void)
 }
 
 /* The pages of one layer, of the same numbers on both sides: all of them fit bf16. */
-static void kv_new(struct kv_layer kv[2], int32_t n_page, int32_t n_kv, int32_t dim)
+static void kv_new(struct kv_layer kv[2], int32_t n_page, int32_t n_kv, int32_t dim, int32_t k_dim)
 {
-    size_t n = (size_t) n_page * PAGE_TOK * (size_t) (n_kv * dim);
-    float *v = malloc(n * 4);
-    uint16_t *h = malloc(n * 2);
+    size_t most = (size_t) n_page * PAGE_TOK * (size_t) (n_kv * dim);
+    float *v = malloc(most * 4);
+    uint16_t *h = malloc(most * 2);
 
     for (int side = 0; side < 2; side++) {
         void **p[2] = { side == 0 ? &kv[0].k : &kv[0].v, side == 0 ? &kv[1].k : &kv[1].v };
+        size_t n = most / (size_t) dim * (size_t) (side == 0 ? k_dim : dim);
 
         for (size_t i = 0; i < n; i++) {
             v[i] = to_bf16(uniform());
@@ -481,7 +482,8 @@ static void kv_new(struct kv_layer kv[2], int32_t n_page, int32_t n_kv, int32_t 
     for (int i = 0; i < 2; i++) {
         kv[i].page_tok = PAGE_TOK;
         kv[i].n_kv = n_kv;
-        kv[i].head_dim = kv[i].k_dim = dim;
+        kv[i].head_dim = dim;
+        kv[i].k_dim = k_dim;
     }
     free(v);
     free(h);
@@ -489,11 +491,13 @@ static void kv_new(struct kv_layer kv[2], int32_t n_page, int32_t n_kv, int32_t 
 
 static void kv_compare(const struct kv_layer kv[2], int32_t n_page, const char *what)
 {
-    size_t n = (size_t) n_page * PAGE_TOK * (size_t) (kv[0].n_kv * kv[0].head_dim);
-    float *v = malloc(n * 4), *ref = malloc(n * 4);
+    size_t heads = (size_t) n_page * PAGE_TOK * (size_t) kv[0].n_kv;
+    float *v = malloc(heads * (size_t) kv[0].head_dim * 4);
+    float *ref = malloc(heads * (size_t) kv[0].head_dim * 4);
 
     done();
     for (int side = 0; side < 2; side++) {
+        size_t n = heads * (size_t) (side == 0 ? kv[0].k_dim : kv[0].head_dim);
         double d;
 
         get_bf16(v, side == 0 ? kv[1].k : kv[1].v, n);
@@ -539,17 +543,18 @@ static void place_runs(struct place *p, const struct run *r, int32_t n_seq, int3
 /* What lies behind a sequence's last token in its page is no number. */
 static void poison_tails(const struct kv_layer kv[2], const struct place *p, const struct run *r)
 {
-    size_t width = (size_t) (kv->n_kv * kv->head_dim) * 4;
-    char *nan = malloc(PAGE_TOK * width);
+    size_t wide = (size_t) (kv->n_kv * kv->head_dim) * 4;
+    size_t k_wide = (size_t) (kv->n_kv * kv->k_dim) * 4;
+    char *nan = malloc(PAGE_TOK * wide);
 
-    memset(nan, 0xff, PAGE_TOK * width);
+    memset(nan, 0xff, PAGE_TOK * wide);
     for (int32_t s = 0; s < p->n_seq; s++) {
         int32_t page = p->page[s * p->n_page + r[s].last / PAGE_TOK], n = r[s].last % PAGE_TOK + 1;
-        size_t at = (size_t) (page * PAGE_TOK + n) * width, bytes = (size_t) (PAGE_TOK - n) * width;
+        size_t at = (size_t) (page * PAGE_TOK + n), more = (size_t) (PAGE_TOK - n);
 
         for (int i = 0; i < 2; i++) {                          /* bf16 is half as wide */
-            be[i]->ops->put(be[i], (char *) kv[i].k + (at >> i), nan, bytes >> i);
-            be[i]->ops->put(be[i], (char *) kv[i].v + (at >> i), nan, bytes >> i);
+            be[i]->ops->put(be[i], (char *) kv[i].k + (at * k_wide >> i), nan, more * k_wide >> i);
+            be[i]->ops->put(be[i], (char *) kv[i].v + (at * wide >> i), nan, more * wide >> i);
         }
     }
     free(nan);
@@ -562,24 +567,24 @@ static struct kv_map map_of(int i, const struct place *p)
                              p->n_tok };
 }
 
-static void test_copy(int32_t n_kv, int32_t dim)
+static void test_copy(int32_t n_kv, int32_t dim, int32_t k_dim)
 {
     static const int32_t copy[8] = { 0, 3, 99, 99, 5, 1, 99, 99 };
     struct kv_layer kv[2];
 
-    kv_new(kv, 8, n_kv, dim);
+    kv_new(kv, 8, n_kv, dim, k_dim);
     for (int i = 0; i < 2; i++)
         op_kv_copy(be[i], &(struct kv_copy) { kv[i], be_input(be[i], copy, 8), 2, 4 });
-    kv_compare(kv, 8, say("kv_copy %d x %d", n_kv, dim));
+    kv_compare(kv, 8, say("kv_copy %d x %d, %d", n_kv, dim, k_dim));
 }
 
-struct heads { int32_t n_head, n_kv, dim, window; };
+struct heads { int32_t n_head, n_kv, dim, k_dim, window; };
 
 static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
 {
     static struct place p;
     struct kv_layer kv[2];
-    struct two q, k, v, w, cs, y;
+    struct two q, k, v, w, wq, cs, y;
     bool donor = n_seq == 2;               /* another layer has stored the keys */
     int32_t n_one = 0;
     char name[150];
@@ -587,27 +592,28 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
     place_runs(&p, r, n_seq, h->window);
     while (n_one < n_seq && r[n_one].n == 1)
         n_one++;
-    kv_new(kv, n_seq * p.n_page, h->n_kv, h->dim);
+    kv_new(kv, n_seq * p.n_page, h->n_kv, h->dim, h->k_dim);
     poison_tails(kv, &p, r);
     q = two_random((size_t) (p.n_tok * h->n_head * h->dim), 5, 0);
     k = two_random((size_t) (p.n_tok * h->n_kv * h->dim), 3, 0);
-    v = h->window > 0 ? two_random(k.n, 3, 0) : k;
+    v = h->window > 0 && h->k_dim == h->dim ? two_random(k.n, 3, 0) : k;
     w = two_random((size_t) h->dim, 0.5f, 0);
+    wq = h->k_dim < h->dim ? two_random((size_t) h->dim, 0.15f, 0) : w;       /* K's is in it */
     cs = two_random((size_t) (p.n_tok * h->dim), 1, 0);
     y = two_new(q.n);
     two_poison(&y);
     for (int i = 0; i < 2; i++) {
-        int32_t n_rot = h->dim == 512 ? 64 : h->dim / 2;
+        int32_t n_rot = h->k_dim < h->dim ? h->k_dim / 2 : h->dim == 512 ? 64 : h->dim / 2;
         struct kv_map map = map_of(i, &p);
 
         op_attn_layer(be[i], &(struct attn_layer) {
-            .rope = { q.p[i], w.p[i], cs.p[i], 1e-6f, p.n_tok, h->n_head, h->dim, n_rot },
+            .rope = { q.p[i], wq.p[i], cs.p[i], 1e-6f, p.n_tok, h->n_head, h->dim, n_rot },
             .store = { .kv = kv[i], .map = map, .k = donor ? NULL : k.p[i], .v = v.p[i],
                        .w = w.p[i], .cs = cs.p[i], .eps = 1e-6f, .n_rot = n_rot },
             .attn = { y.p[i], q.p[i], kv[i], map, h->n_head, h->window, n_seq, n_one, p.ctx } });
     }
-    snprintf(name, sizeof(name), "attn %d/%d x %d, window %d: %d tokens of %d up to %d", h->n_head,
-             h->n_kv, h->dim, h->window, p.n_tok, n_seq, p.ctx - 1);
+    snprintf(name, sizeof(name), "attn %d/%d x %d (%d), window %d: %d tokens of %d up to %d",
+             h->n_head, h->n_kv, h->dim, h->k_dim, h->window, p.n_tok, n_seq, p.ctx - 1);
     compare_act(&y, y.n, 2e-2, name);      /* q, k and the softmax are rounded to bf16 */
     kv_compare(kv, n_seq * p.n_page, name);
 }
@@ -615,10 +621,13 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
 static void test_attns(void)
 {
     static const struct heads heads[] = {
-        { 16, 8, 256, 1024 }, { 16, 2, 512, 0 }, { 4, 2, 16, 16 }, { 4, 1, 32, 0 }, { 4, 1, 64, 0 },
-        { 6, 2, 128, 40 }, { 16, 1, 256, 512 },
+        { 16, 8, 256, 256, 1024 }, { 16, 2, 512, 512, 0 }, { 4, 2, 16, 16, 16 },
+        { 4, 1, 32, 32, 0 }, { 4, 1, 64, 64, 0 }, { 6, 2, 128, 128, 40 }, { 16, 1, 256, 256, 512 },
+        /* K without what V has */
+        { 16, 2, 512, 128, 0 }, { 16, 1, 512, 128, 0 }, { 4, 1, 64, 16, 0 }, { 6, 2, 48, 32, 20 },
     };
-    static const struct heads odd[] = { { 12, 4, 256, 100 }, { 12, 2, 512, 0 } };
+    static const struct heads odd[] = { { 12, 4, 256, 256, 100 }, { 12, 2, 512, 512, 0 },
+                                        { 12, 2, 512, 128, 0 }, { 5, 1, 272, 48, 0 } };
     static const int32_t last[] = { 0, 1, 14, 15, 16, 17, 31, 32, 127, 128, 511, 512, 1022, 1023,
                                     1024, 1025, 2100 };
     static const struct run decode[] = { { 0, 1 }, { 33, 1 }, { 1023, 1 }, { 1024, 1 }, { 9, 1 } };
@@ -656,6 +665,7 @@ static void test_attns(void)
     /* contexts whose parts are longer, beside one whose are not */
     test_attn(&heads[3], (struct run[]) { { 9000, 1 }, { 8190, 1 }, { 8330, 1 } }, 3);
     test_attn(&heads[3], (struct run[]) { { 9000, 66 } }, 1);
+    test_attn(&heads[7], (struct run[]) { { 9000, 1 }, { 8190, 1 }, { 8330, 1 } }, 3);
 }
 
 static struct sample_row sample_case(int k, int32_t vocab)
@@ -866,9 +876,11 @@ static void test_all(void)
     test_rope(65, 512, 64);
     test_rope(3, 16, 8);
     test_rope(3, 32, 4);
-    test_copy(8, 256);
-    test_copy(2, 512);
-    test_copy(2, 16);
+    test_copy(8, 256, 256);
+    test_copy(2, 512, 512);
+    test_copy(2, 512, 128);
+    test_copy(1, 48, 16);
+    test_copy(2, 16, 16);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         test_linear(rows[i], 512, 2816);
         test_linear(rows[i], 2816, 4096);
