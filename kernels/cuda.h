@@ -54,9 +54,10 @@ void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s
 size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim);
 bool   attn_decode_fits(const struct attn_layer *a, size_t smem_max);
 void   attn_decode_cuda(const struct attn_layer *a, void *scratch, gpu_stream s);
-/* The same for other steps of more than ATTN_SPLIT_TOK tokens, on Hopper, heads of 256 and 512: q
- * stays raw; bound by the matrix units, 45 % of their speed accepted. 0: not for this device or
- * shape, nothing was launched. */
+/* The same for other steps of more than ATTN_SPLIT_TOK tokens, on Hopper, heads of 256 and 512, K
+ * whole or, of 512 and without a window, 128 turned dims of it: q stays raw; bound by the matrix
+ * units, 45 % of their speed accepted, 60 % where K is not whole. 0: not for this device or shape,
+ * nothing was launched. */
 int    attn_prefill_cuda(const struct attn_layer *a, gpu_stream s);
 
 /* What the GPU in use has of compute capability 9.0; n_sm 0: nothing, the base path is taken. */
