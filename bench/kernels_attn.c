@@ -70,7 +70,9 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
     kv.k = numbers(c->k_page, 1);
     kv.v = numbers(c->v_page, 1);
     raw = numbers(c->n_k, 4);
-    l->rope = (struct norm_rope) { numbers(c->n_q, 4), numbers((size_t) h->dim, 0.5f),
+    /* where K is not whole, the queries' weight is in most dims that of both */
+    l->rope = (struct norm_rope) { numbers(c->n_q, 4),
+                                   numbers((size_t) h->dim, h->k_dim < h->dim ? 0.125f : 0.5f),
                                    numbers(n_cs, 1), 1e-6f, n_tok, HEADS, h->dim, h->n_rot };
     l->store = (struct kv_store) { kv, map, raw, h->k_dim < h->dim ? raw : numbers(c->n_k, 4),
                                    l->rope.w, l->rope.cs, 1e-6f, h->n_rot };

@@ -637,8 +637,11 @@ static void test_attns(void)
     static const struct run beside[] = { { 1023, 1 }, { 1024, 1 }, { 1102, 99 }, { 31, 1 },
                                          { 1025, 1 }, { 64, 65 } };
     static const struct run pair[] = { { 40, 1 }, { 1100, 1 } };
-    static struct run many[64];
+    static const int32_t behind[] = { 0, 1, 7, 8, 63, 64, 65, 120, 127, 4096 };
+    static struct run many[64], few[20];
 
+    for (int i = 0; i < 20; i++)
+        few[i] = (struct run) { 3 + 41 * i, 4 - i % 3 };
     for (int i = 0; i < 64; i++)
         many[i] = (struct run) { below(300), 1 };
     for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
@@ -656,6 +659,13 @@ static void test_attns(void)
         }
         test_attn(&heads[i], pair, 2);
         test_attn(&heads[i], many, 64);
+    }
+    /* tiles of tokens and of keys that begin and end anywhere */
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        for (size_t k = 0; heads[i].dim == 512 && k < sizeof(behind) / sizeof(behind[0]); k++)
+            test_attn(&heads[i], &(struct run) { behind[k] + 69, 70 }, 1);
+        if (heads[i].dim == 512)
+            test_attn(&heads[i], few, 20);
     }
     /* groups that do not fill a tile's rows */
     for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
