@@ -18,7 +18,7 @@
 #define PART_LANES ((PART_MAX + 31) / 32)
 #define MERGE_COLS  128                    /* of a block that adds parts up: 4 a lane */
 #define MERGE_WARPS 8
-#define BLOCKS    4096                     /* of a launch, at most if that can be */
+#define WAVES     3                        /* of blocks in a launch, at most if that can be */
 
 struct args {
     struct attn_layer a;
@@ -492,15 +492,20 @@ static __global__ void __launch_bounds__(MERGE_WARPS * 32) merge_kernel(struct a
         pack_bf16(y.x * all, y.y * all), pack_bf16(y.z * all, y.w * all));
 }
 
-/* As many parts as give every SM its work, and no more: each is written and read once more. */
-static void choose_parts(struct args *g, int keys)
+/* As many parts as give every SM its work, and no more: each has queries to norm, and is written
+ * and read once more. blocks: on an SM at once. Contexts are up to ctx, most of them shorter. */
+static void choose_parts(struct args *g, int keys, int blocks)
 {
+    static int n_sm;                       /* one thread launches */
     const struct attn *a = &g->a.attn;
     int n = a->window > 0 && a->ctx > a->window ? a->window : a->ctx;
     int max = a->map.n_tok <= FEW_TOK ? PART_MAX : PART_FEW;
 
+    if (n_sm == 0)
+        cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, 0);
     g->len = keys;
-    while (n / g->len + 2 > max || (n / g->len + 2) * a->map.n_tok * a->kv.n_kv > BLOCKS) {
+    while (n / g->len + 2 > max
+           || n / g->len * a->map.n_tok * a->kv.n_kv > WAVES * blocks * n_sm) {
         if (g->len >= n)
             break;
         g->len *= 2;
@@ -527,7 +532,7 @@ static void launch(struct args *g, gpu_stream s)
     unsigned cols = (unsigned) ceil_div(a->kv.head_dim, MERGE_COLS);
     int64_t parts;
 
-    choose_parts(g, keys);
+    choose_parts(g, keys, blocks);
     parts = (int64_t) n_tok * a->n_head * g->z;
     g->max = g->acc + parts * a->kv.head_dim;
     g->sum = g->max + parts;
