@@ -39,7 +39,7 @@ same(run("brew").returncode, 2, "an unknown command")
 p = run("plan", BIG, "--memory-bytes", "141g", "--backend", "cuda", "--max-model-len", "32768")
 same(p.returncode, 0, "plan of the 26B needs no weights and no GPU")
 ok("25233141790" in p.stdout, "its parameters are those published")
-ok("20480 B a token" in p.stdout and "204800 B a token" in p.stdout, "its KV bytes a token")
+ok("12800 B a token" in p.stdout and "204800 B a token" in p.stdout, "its KV bytes a token")
 print("#", p.stdout.replace("\n", "\n# "))
 refused(["weights and scratch need 48128 MiB", "--memory-bytes is 24576 MiB"], "plan", BIG,
         "--memory-bytes", "24g")

@@ -427,7 +427,7 @@ static void test_fixture(const char *name, int32_t k_dim)
     m = open_dir(dir, 1, &e);
     if (!ok(m != NULL, "%s: opens%s%s", name, m == NULL ? ": " : "", e.msg))
         return;
-    is_int(model_k_dim(model_config(m), true, sizeof(float)), k_dim, "%s: dims of K", name);
+    is_int(model_k_dim(model_config(m), true), k_dim, "%s: dims of K", name);
     test_reference(m, name);
     test_chunks(m, name);
     test_batch(m, name);

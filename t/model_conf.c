@@ -79,7 +79,7 @@ static void test_26b(void)
     is_int(s.router, 10901760, "26B: router");
     is_int(s.norms, 594206, "26B: norms and scalars");
     is_int(s.head, 0, "26B: the head is the embedding");
-    is_int(model_kv_page_bytes(&c, true, 1, 2), 20480, "26B: KV of a token, full layers");
+    is_int(model_kv_page_bytes(&c, true, 1, 2), 12800, "26B: KV of a token, full layers");
     is_int(model_kv_page_bytes(&c, false, 1, 2), 204800, "26B: KV of a token, sliding layers");
     is_int(model_kv_page_bytes(&c, true, 16, 4), 12800 * 32, "26B: a page of 16 tokens in fp32");
     ok(c.has_vision && !c.has_audio && c.moe && c.tied, "26B: vision, no audio, MoE, tied");

@@ -401,7 +401,7 @@ static int open_kv(struct fwd *f, struct err *e)
             continue;
         }
         *kv = (struct kv_layer) { NULL, NULL, f->lim.kv.page_tok, f->type[full].n_kv,
-                                  f->type[full].head_dim, model_k_dim(f->c, full, elem) };
+                                  f->type[full].head_dim, model_k_dim(f->c, full) };
         if ((rc = alloc(f, &kv->k, heads, kv->k_dim, elem, e)) < 0
             || (rc = alloc(f, &kv->v, heads, kv->head_dim, elem, e)) < 0)
             return rc;

@@ -23,7 +23,7 @@ size_t model_kv_page_bytes(const struct model_conf *c, bool full, int32_t page_t
 {
     int32_t dim = full ? c->head_full : c->head_sliding;
     size_t tok = (size_t) (full ? c->n_kv_full : c->n_kv_sliding)
-                 * (size_t) (dim + model_k_dim(c, full, elem_bytes)) * elem_bytes;
+                 * (size_t) (dim + model_k_dim(c, full)) * elem_bytes;
     size_t n = 0;
 
     for (int32_t il = 0; il < c->n_layer; il++)

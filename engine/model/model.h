@@ -51,8 +51,8 @@ int32_t model_kv_layer(const struct model_conf *c, int32_t il);
 int32_t model_n_rot(const struct model_conf *c, bool full);
 
 /* Dims of a head's K in the cache: all; or, of full layers with k_eq_v, the turned ones only, since
- * the others are V's but for a weight. Numbers of 2 bytes (a GPU's) keep all. */
-int32_t model_k_dim(const struct model_conf *c, bool full, size_t elem_bytes);
+ * the others are V's but for a weight. */
+int32_t model_k_dim(const struct model_conf *c, bool full);
 
 /* KV bytes of one page of page_tok tokens, all layers of the pool, fp32 on the CPU backend. */
 size_t model_kv_page_bytes(const struct model_conf *c, bool full, int32_t page_tok,

@@ -489,11 +489,11 @@ int32_t model_n_rot(const struct model_conf *c, bool full)
                 : c->head_sliding / 2;
 }
 
-/* n_rot a multiple of 8: then 16 bytes of bf16, which is what kernels fetch, are all K's or V's. */
-int32_t model_k_dim(const struct model_conf *c, bool full, size_t elem_bytes)
+/* n_rot a multiple of 8: then 16 bytes of bf16, which is what kernels fetch, are all K's or V's. A
+ * quarter at most: what the smallest GPU has room for beside V. */
+int32_t model_k_dim(const struct model_conf *c, bool full)
 {
     int32_t dim = full ? c->head_full : c->head_sliding, turned = 2 * model_n_rot(c, full);
 
-    return full && c->k_eq_v && elem_bytes != 2 && turned > 0 && turned % 16 == 0 && turned < dim
-           ? turned : dim;
+    return full && c->k_eq_v && turned > 0 && turned % 16 == 0 && turned <= dim / 4 ? turned : dim;
 }

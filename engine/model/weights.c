@@ -503,7 +503,7 @@ static void fold_k_norm(struct loading *l)
         const float *k = l->w->layer[model_kv_layer(c, il)].k_norm;
         float *q = l->w->vec + (l->w->layer[il].q_norm - l->w->vec);
 
-        if (!c->is_full[il] || model_k_dim(c, true, be_act_bytes(l->be)) == c->head_full)
+        if (!c->is_full[il] || model_k_dim(c, true) == c->head_full)
             continue;
         for (int32_t i = n_rot; i < half; i++) {
             q[i] *= k[i];
