@@ -45,14 +45,19 @@ static float to_bf16(float f)
 /* n floats on both sides. */
 struct two { float *p[2]; size_t n; };
 
+static void check_memory(const void *a, const void *b, size_t n)
+{
+    if (a != NULL && b != NULL)
+        return;
+    ok(0, "memory for %zu numbers", n);
+    exit(done_testing());
+}
+
 static struct two two_new(size_t n)
 {
     struct two t = { { be_alloc(be[0], n * 4), be_alloc(be[1], n * 4) }, n };
 
-    if (t.p[0] == NULL || t.p[1] == NULL) {
-        ok(0, "memory for %zu floats", n);
-        exit(done_testing());
-    }
+    check_memory(t.p[0], t.p[1], n);
     return t;
 }
 
@@ -476,6 +481,7 @@ static void kv_new(struct kv_layer kv[2], int32_t n_page, int32_t n_kv, int32_t 
         }
         *p[0] = be_alloc(be[0], n * 4);
         *p[1] = be_alloc(be[1], n * 2);
+        check_memory(*p[0], *p[1], n);
         be[0]->ops->put(be[0], *p[0], v, n * 4);
         be[1]->ops->put(be[1], *p[1], h, n * 2);
     }
