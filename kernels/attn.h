@@ -18,6 +18,8 @@ struct attn {
     int32_t         n_seq;        /* sequences of the step, */
     int32_t         n_one;        /* its first tokens that are alone in their sequences, */
     int32_t         ctx;          /* its largest pos + 1: all three only choose among ways */
+    const int32_t  *n_own;        /* [1] tokens behind so many are the last of them again, and may
+                                     get its result; NULL: there are none */
 };
 
 /* From raw projections: q is normed and turned, in place or not, K and V go to their pages, then

@@ -40,14 +40,22 @@ __device__ static inline struct parts parts_of(int pos, int window, int len)
 /* What a block looks at: keys first .. end-1 of a sequence. */
 struct span { int seq, pos, h_kv, first, end; };
 
-/* false: the context has not so many parts. */
+/* The token whose context is looked at for this block's. */
+__device__ static inline int own_token(const struct args *g)
+{
+    const int32_t *n = g->a.attn.n_own;
+
+    return n != NULL && (int) blockIdx.x >= *n ? *n - 1 : (int) blockIdx.x;
+}
+
+/* false: the context has not so many parts, or is another block's too. */
 __device__ static inline bool find_span(struct span *b, const struct args *g)
 {
     const struct kv_map *m = &g->a.attn.map;
-    int pos = m->pos[blockIdx.x], lo, hi;
+    int pos = m->pos[blockIdx.x], own = own_token(g), lo, hi;
     struct parts part = parts_of(pos, g->a.attn.window, g->len);
 
-    if ((int) blockIdx.z >= part.n)
+    if ((int) blockIdx.z >= part.n || own < (int) blockIdx.x)
         return false;
     lo = (part.base + (int) blockIdx.z) * g->len;
     hi = lo + g->len;
@@ -440,9 +448,10 @@ static __global__ void __launch_bounds__(MERGE_WARPS * 32) merge_kernel(struct a
     __shared__ float weight[PART_MAX];
     __shared__ float4 sum[MERGE_WARPS][32];
     int dim = g.a.attn.kv.head_dim, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int n = parts_of(g.a.attn.map.pos[blockIdx.x], g.a.attn.window, g.len).n;
+    int own = own_token(&g), n = parts_of(g.a.attn.map.pos[own], g.a.attn.window, g.len).n;
     int warps = blockDim.x / 32, c = blockIdx.z * MERGE_COLS + lane * 4;
-    int64_t head = (int64_t) blockIdx.x * g.a.attn.n_head + blockIdx.y;
+    int64_t head = (int64_t) own * g.a.attn.n_head + blockIdx.y;
+    int64_t to = ((int64_t) blockIdx.x * g.a.attn.n_head + blockIdx.y) * dim + c;
     const float *acc = g.acc + head * g.z * dim + c;
     float max[PART_LANES], top = -INFINITY, all = 0;
     float4 y = {};
@@ -488,7 +497,7 @@ static __global__ void __launch_bounds__(MERGE_WARPS * 32) merge_kernel(struct a
         y.z += sum[w][lane].z;
         y.w += sum[w][lane].w;
     }
-    *(uint2 *) ((bf16 *) g.a.attn.y + head * dim + c) = make_uint2(
+    *(uint2 *) ((bf16 *) g.a.attn.y + to) = make_uint2(
         pack_bf16(y.x * all, y.y * all), pack_bf16(y.z * all, y.w * all));
 }
 

@@ -624,6 +624,52 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
     kv_compare(kv, n_seq * p.n_page, name);
 }
 
+/* Tokens behind n_own get the result of the last before, the others the same bits as without. */
+static void test_attn_copies(const struct heads *h)
+{
+    enum { N = 5, OWN = 3 };
+    static const struct run r[N] = { { 90, 1 }, { 1100, 1 }, { 1040, 1 }, { 7, 1 }, { 9, 1 } };
+    static const int32_t own = OWN;
+    static struct place p;
+    size_t row = (size_t) (h->n_head * h->dim);
+    struct kv_layer kv[2];
+    struct two q, k, cs, y;
+    float *got[2];
+    int right;
+
+    place_runs(&p, r, N, h->window);
+    kv_new(kv, N * p.n_page, h->n_kv, h->dim, h->k_dim);
+    poison_tails(kv, &p, r);
+    q = two_random(N * row, 5, 0);
+    k = two_random((size_t) (N * h->n_kv * h->dim), 3, 0);
+    cs = two_random((size_t) (N * h->dim), 1, 0);
+    y = two_new(q.n);
+    for (int copies = 0; copies < 2; copies++) {
+        struct kv_map map = map_of(1, &p);
+
+        two_poison(&y);
+        op_attn_layer(be[1], &(struct attn_layer) {
+            .rope = { q.p[1], NULL, cs.p[1], 1e-6f, N, h->n_head, h->dim, h->k_dim / 2 },
+            .store = { .kv = kv[1], .map = map, .k = k.p[1], .v = k.p[1], .cs = cs.p[1],
+                       .eps = 1e-6f, .n_rot = h->k_dim / 2 },
+            .attn = { y.p[1], q.p[1], kv[1], map, h->n_head, h->window, N, N, p.ctx,
+                      copies ? be_input(be[1], &own, 1) : NULL } });
+        done();
+        got[copies] = malloc(N * row * sizeof(float));
+        get_bf16(got[copies], y.p[1], N * row);
+    }
+    right = memcmp(got[0], got[1], OWN * row * sizeof(float)) == 0;
+    for (int i = OWN; i < N; i++)
+        right &= memcmp(got[1] + (OWN - 1) * row, got[1] + (size_t) i * row,
+                        row * sizeof(float)) == 0;
+    for (size_t i = 0; i < N * row; i++)
+        right &= isfinite(got[1][i]);
+    ok(right, "attn %d/%d x %d (%d), window %d: copies of a token", h->n_head, h->n_kv, h->dim,
+       h->k_dim, h->window);
+    free(got[0]);
+    free(got[1]);
+}
+
 static void test_attns(void)
 {
     static const struct heads heads[] = {
@@ -664,6 +710,8 @@ static void test_attns(void)
             test_attn(&heads[i], &(struct run) { edge, 129 }, 1);
         }
         test_attn(&heads[i], pair, 2);
+        if (heads[i].k_dim == heads[i].dim || heads[i].dim == 512)
+            test_attn_copies(&heads[i]);
         test_attn(&heads[i], many, 64);
     }
     /* tiles of tokens and of keys that begin and end anywhere */
