@@ -141,8 +141,9 @@ test:
 	    $(addprefix asan:,t/proxy.t t/api_client.py t/e2e_openai.py t/hostile.py t/faults.py \
         t/storm.t t/clients.t) t/fuzz.pl
 
-test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu
+test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu $(BUILD)/t/step
 	$(BUILD)/t/gpu
+	$(BUILD)/t/step t/golden/moe t/golden/dense t/golden/ple bench/configs/gemma-4-26B-A4B-it
 	TEST_BUILD=$(BUILD) python3 t/gpu_score.py
 
 PREFIX     ?= /usr/local

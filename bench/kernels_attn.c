@@ -1,6 +1,7 @@
 /* kernels_attn.c - attention: one sequence, n_tok tokens behind `past`, or n_tok sequences of one
  * each. */
 #include "kernels.h"
+#include "bucket.h"
 
 enum { PAGE_TOK = 16, PROBES = 4 };
 
@@ -53,14 +54,10 @@ static struct kv_map attn_map(int32_t past, int32_t n_tok, bool alone)
     return (struct kv_map) { pos, seq, page, each, n_tok };
 }
 
-/* The longest context of a step, rounded up as the engine does it. */
+/* The class of the longest context of a step. */
 static int32_t step_ctx(int32_t n)
 {
-    int32_t ctx = 512;
-
-    while (ctx < n)
-        ctx *= 2;
-    return ctx;
+    return bucket_ctx(&(struct buckets) { 1, INT32_MAX }, n);
 }
 
 static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t past, int32_t n_tok)
@@ -88,7 +85,7 @@ static void attn_new(struct attn_case *c, const struct attn_shape *h, int32_t pa
                                    l->rope.w, l->rope.cs, 1e-6f, h->n_rot };
     l->attn = (struct attn) { malloc(c->n_q * sizeof(float)), l->rope.q, kv, map, HEADS, h->window,
                               n_seq, c->alone ? n_tok : 0,
-                              step_ctx(past + (c->alone ? 1 : n_tok)) };
+                              step_ctx(past + (c->alone ? 1 : n_tok)), NULL };
 
     *d = *l;
     on_dev.pos = dev_copy(map.pos, (size_t) n_tok * 4);

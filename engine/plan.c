@@ -56,13 +56,19 @@ static void pages_each(struct plan *p, const struct model_conf *mc, const struct
         p->sliding_pages_session = p->full_pages_session;
 }
 
-/* With the pages known so far: some of it grows with them. */
-static uint64_t scratch(const struct plan *p, const struct model_conf *mc, const struct conf *c)
+/* With the pages known so far. */
+static struct model_limits limits(const struct plan *p, const struct conf *c)
 {
-    struct model_limits lim = {
+    return (struct model_limits) {
         .backend = MODEL_CUDA, .step_tok_max = c->max_num_batched_tokens,
         .seq_max = c->max_num_seqs, .page_max = p->full_pages_each,
         .kv = { .page_tok = c->block_size, .n_page_full = p->kv.n_page_full } };
+}
+
+/* Some of it grows with the pages. */
+static uint64_t scratch(const struct plan *p, const struct model_conf *mc, const struct conf *c)
+{
+    struct model_limits lim = limits(p, c);
 
     return model_scratch_bytes(mc, &lim);
 }
@@ -103,7 +109,7 @@ static uint64_t each_bytes(const struct plan *p)
 
 static uint64_t fixed_bytes(const struct plan *p)
 {
-    return p->weight_bytes + p->scratch_bytes + p->reserve_bytes;
+    return p->weight_bytes + p->scratch_bytes + p->graph_bytes + p->reserve_bytes;
 }
 
 /* Of the GPU's memory, rounded up to two digits. */
@@ -210,11 +216,14 @@ int plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
 
     pages_each(p, mc, c);
     if (c->backend == BACKEND_CUDA) {
+        struct model_limits lim = limits(p, c);
+
         p->weight_bytes += sizeof(float) * p->size.vec_f32 - p->weight_elem_bytes * p->size.vec;
         p->scratch_bytes = scratch(p, mc, c);
         p->kv.n_page_full = 1;
         p->full_page_scratch = scratch(p, mc, c) - p->scratch_bytes;
         p->kv.n_page_full = 0;
+        p->graph_bytes = model_graph_bytes(mc, &lim);
         p->reserve_bytes = MODEL_GPU_RESERVE;
     }
     p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);
@@ -291,6 +300,8 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
                (double) p->scratch_bytes / MIB);
     if (p->scratch_bytes > 0 && !model_has_cuda())
         printf("  and what kernels hold, which a build without nvcc does not know (1 or 2 GiB)\n");
+    if (p->graph_bytes > 0)
+        printf("graphs of steps, captured when idle %.1f MiB\n", (double) p->graph_bytes / MIB);
     if (p->reserve_bytes > 0)
         printf("left to the driver and libraries %.1f MiB\n", (double) p->reserve_bytes / MIB);
     printf("together %.1f MiB of %.1f MiB\n", (double) all / MIB,

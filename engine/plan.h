@@ -14,7 +14,8 @@ struct plan {
     uint64_t weight_bytes;
     uint64_t memory_bytes;                  /* of the machine or GPU, or --memory-bytes */
     uint64_t scratch_bytes;                 /* on a GPU: activations and work space */
-    uint64_t reserve_bytes;                 /* on a GPU: left to the driver and libraries */
+    uint64_t graph_bytes;                   /* on a GPU: of steps that are launched as one, */
+    uint64_t reserve_bytes;                 /* and left to the driver and libraries */
     uint64_t kv_bytes;                      /* both pools as reserved */
     uint64_t full_page_bytes, sliding_page_bytes;
     uint64_t full_page_scratch;             /* of the step, for each full page: in scratch_bytes */

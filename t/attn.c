@@ -122,7 +122,7 @@ static float *attend(const struct both *b, int i, int32_t window, int32_t from)
     norm_rope_ref(&(struct norm_rope) { q, b->q_norm[i], b->cs, 1e-6f, b->n_tok, HEADS, b->s.dim,
                                         b->s.n_rot }, 0, b->n_tok);
     attn_ref(&(struct attn) { y, q, b->kv[i], map_of(b), HEADS, window, SEQ, 0,
-                              PAGE_MAX * PAGE_TOK },
+                              PAGE_MAX * PAGE_TOK, NULL },
              (int64_t) from * b->s.n_kv, (int64_t) b->n_tok * b->s.n_kv, b->scratch);
     free(q);
     return y;

@@ -616,7 +616,8 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
             .rope = { q.p[i], wq.p[i], cs.p[i], 1e-6f, p.n_tok, h->n_head, h->dim, n_rot },
             .store = { .kv = kv[i], .map = map, .k = donor ? NULL : k.p[i], .v = v.p[i],
                        .w = w.p[i], .cs = cs.p[i], .eps = 1e-6f, .n_rot = n_rot },
-            .attn = { y.p[i], q.p[i], kv[i], map, h->n_head, h->window, n_seq, n_one, p.ctx } });
+            .attn = { y.p[i], q.p[i], kv[i], map, h->n_head, h->window, n_seq, n_one, p.ctx,
+                      NULL } });
     }
     snprintf(name, sizeof(name), "attn %d/%d x %d (%d), window %d: %d tokens of %d up to %d",
              h->n_head, h->n_kv, h->dim, h->k_dim, h->window, p.n_tok, n_seq, p.ctx - 1);

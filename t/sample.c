@@ -248,13 +248,6 @@ static void room(void)
     l = steer_of(word, VOCAB);
     ok(l.gen[l.h->n_gen - 1] == gen[7999] && l.gen[0] == gen[8000 - l.h->n_gen], "the newest");
 
-    is_int(steer_round(0, 5000), 0, "nothing stays nothing");
-    is_int(steer_round(1, 5000), 1024, "rounded up");
-    is_int(steer_round(1024, 5000), 1024, "1024");
-    is_int(steer_round(1025, 5000), 2048, "1025");
-    is_int(steer_round(4097, 5000), 5000, "but not beyond the end");
-    is_int(steer_round(5000, 5000), 5000, "which can be reached");
-    is_int(steer_round(5, 10), 10, "small buffers");
     is_int(steer_words(VOCAB, 2, 100),
            100 + 2 * (int64_t) (sizeof(struct steer_head) / 4 + 1 + 2 * STEER_BIAS_MAX
                                 + STEER_STOP_MAX + STEER_WORD_MAX + 2 * 3), "room for a step");

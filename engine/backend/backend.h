@@ -23,7 +23,17 @@ struct backend;
  * before and now (0: no GPU). */
 struct be_memory { uint64_t planned, used, free_before, free_now; };
 
-struct step_key { int32_t n_tok, n_seq, n_one, n_out, ctx, n_steer; };
+#define NO_SHAPE (-1)                      /* of a step that is like no other */
+#define BE_FEW   8                         /* rows of a step whose ops all go one after the other */
+
+struct input {                             /* ints of this step */
+    const int32_t *p;
+    const int32_t *row;                    /* [n_row] which rows of p; NULL: 0, 1, 2 ... */
+    int32_t        n_row, n_col;
+    int32_t        stride;                 /* of rows in p; afterwards, where ops read them */
+    int32_t        width;                  /* ops see rows of so many, >= n_col; what is behind the
+                                              n_col is nobody's */
+};
 
 struct backend_ops {
     void *(*alloc)(struct backend *be, size_t bytes);            /* NULL: no memory */
@@ -38,16 +48,16 @@ struct backend_ops {
     uint64_t (*loading)(struct backend *be);
     void  (*put)(struct backend *be, void *to, const void *p, size_t bytes);   /* before steps, */
     void  (*get)(struct backend *be, void *to, const void *p, size_t bytes);   /* for tests: wait */
-    /* n_row rows of n_col ints, *stride apart, of this step, where ops can read them; *stride is
-     * their distance there. */
-    const int32_t *(*input)(struct backend *be, const int32_t *p, int32_t n_row, int32_t n_col,
-                            int32_t *stride);
+    const int32_t *(*input)(struct backend *be, struct input *in);   /* where ops can read it */
     /* Ops of a step come between these two; the results are where they were told to after the
-     * second. Steps with the same key ask for the same ops with the same arguments, but for what
-     * the inputs and the sampled rows hold: a backend may have kept them. NULL key: nothing is
-     * known. */
-    void  (*step_begin)(struct backend *be, const struct step_key *key);
+     * second. Steps of one shape, of lim.n_shape, have the same inputs in the same order up to the
+     * first that is not as large, ops that read no more than these, and the same arguments, but
+     * for the sampled rows: so a backend that keeps steps can launch what it launched before. */
+    void  (*step_begin)(struct backend *be, int32_t shape);
     void  (*step_end)(struct backend *be);
+    /* As step_begin, but nothing will run: the step is only kept. false: it is already. Asked of a
+     * backend that keeps steps. */
+    bool  (*record)(struct backend *be, int32_t shape);
 
     void (*embed)     (struct backend *be, const struct embed *a);
     void (*norm)      (struct backend *be, const struct norm *a);
@@ -78,6 +88,7 @@ struct backend {
     struct be_times           times;
     const char               *note;    /* to be said at the start, NULL: nothing */
     bool                      sealed;  /* ready: no be_alloc any more */
+    bool                      keeps;   /* steps, by their shapes */
     bool                      device;  /* memory of its own; matrices, acts (norm.h) and KV pages
                                           are bf16 there */
 };
@@ -89,6 +100,8 @@ struct backend_limits {                /* of all ops to come; sizes the backend'
     struct moe moe;                    /* shape fields only; n_expert 0: none */
     int32_t    step_tok_max, seq_max, page_max;
     int64_t    steer_words;            /* of the inputs of a step */
+    int32_t    n_shape, n_shape_few;   /* of steps that are alike; of these up to BE_FEW rows */
+    int32_t    n_layer;
     int32_t    hidden;
     int32_t    n_head, n_kv[2], head_dim[2];           /* of the two layer types */
     uint64_t   model_bytes;            /* weights, KV pages and activations, allocated later */
@@ -133,11 +146,15 @@ static inline size_t be_act_bytes(const struct backend *be)
     return be->device ? 2 : sizeof(float);
 }
 
+static inline const int32_t *be_input_rows(struct backend *be, struct input *in)
+{
+    return be->ops->input(be, in);
+}
+
 static inline const int32_t *be_input(struct backend *be, const int32_t *p, int32_t n)
 {
-    int32_t stride = n;
-
-    return be->ops->input(be, p, 1, n, &stride);
+    return be->ops->input(be, &(struct input) { .p = p, .n_row = 1, .n_col = n, .stride = n,
+                                                .width = n });
 }
 
 #define BE_OP(name, type)                                                       \

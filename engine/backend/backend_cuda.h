@@ -8,6 +8,8 @@
 #define BE_HAS_CUDA true
 int    be_open_cuda(struct backend **out, const struct backend_limits *lim, struct err *e);
 size_t be_scratch_cuda(const struct backend_limits *lim);
+/* What the driver takes for the steps that are kept. */
+size_t be_graphs_cuda(const struct backend_limits *lim);
 /* Of the first GPU, in bytes. */
 int    be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
 #else
@@ -27,6 +29,12 @@ static inline int be_open_cuda(struct backend **out, const struct backend_limits
 }
 
 static inline size_t be_scratch_cuda(const struct backend_limits *lim)
+{
+    (void) lim;
+    return 0;
+}
+
+static inline size_t be_graphs_cuda(const struct backend_limits *lim)
 {
     (void) lim;
     return 0;

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-#define CHAIN_TOK    8                     /* up to so many tokens all go one after the other */
 #define LANE_ROWS    256                   /* up to so many rows one does not fill the GPU */
 
 static void cuda_put(struct backend *be, void *to, const void *p, size_t bytes)
@@ -43,28 +42,25 @@ static void *up_take(struct cuda *c, size_t bytes, void **dev)
     return c->up + at;
 }
 
-/* Before an op that may read inputs. */
-void cuda_up_send(struct cuda *c)
+void cuda_up_send(struct cuda *c, size_t from, size_t to)
 {
-    if (c->up_used == c->up_sent)
-        return;
-    latch(c, "inputs", cudaMemcpyAsync(c->up_dev + c->up_sent, c->up + c->up_sent,
-                                       c->up_used - c->up_sent, cudaMemcpyHostToDevice,
-                                       c->stream));
-    c->up_sent = c->up_used;
+    if (from < to)
+        latch(c, "inputs", cudaMemcpyAsync(c->up_dev + from, c->up + from, to - from,
+                                           cudaMemcpyHostToDevice, c->stream));
 }
 
-static const int32_t *cuda_input(struct backend *be, const int32_t *p, int32_t n_row,
-                                 int32_t n_col, int32_t *stride)
+static const int32_t *cuda_input(struct backend *be, struct input *in)
 {
     struct cuda *c = cuda_of(be);
+    size_t width = (size_t) in->width, stride = (size_t) in->stride;
     void *dev = NULL;
-    int32_t *to = up_take(c, (size_t) n_row * (size_t) n_col * sizeof(int32_t), &dev);
+    int32_t *to = up_take(c, (size_t) in->n_row * width * sizeof(int32_t), &dev);
 
-    for (int32_t r = 0; to != NULL && n_col > 0 && r < n_row; r++)
-        memcpy(to + (size_t) r * (size_t) n_col, p + (size_t) r * (size_t) *stride,
-               (size_t) n_col * sizeof(int32_t));
-    *stride = n_col;
+    for (int32_t r = 0; to != NULL && in->n_col > 0 && r < in->n_row; r++)
+        memcpy(to + (size_t) r * width,
+               in->p + (size_t) (in->row != NULL ? in->row[r] : r) * stride,
+               (size_t) in->n_col * sizeof(int32_t));
+    in->stride = in->width;
     return dev;
 }
 
@@ -72,8 +68,10 @@ static const int32_t *cuda_input(struct backend *be, const int32_t *p, int32_t n
  * launches, and a graph's inputs go up before it as a whole. */
 static bool begin(struct cuda *c)
 {
-    if (c->mode == EAGER)
-        cuda_up_send(c);
+    if (c->mode == EAGER) {
+        cuda_up_send(c, c->up_sent, c->up_used);
+        c->up_sent = c->up_used;
+    }
     return c->be.err.code == 0 && c->mode != REPLAY;
 }
 
@@ -94,7 +92,7 @@ static void take_times(struct cuda *c)
     c->be.times.device_ms = (double) ms;
 }
 
-static void cuda_step_begin(struct backend *be, const struct step_key *key)
+static void cuda_step_begin(struct backend *be, int32_t shape)
 {
     struct cuda *c = cuda_of(be);
 
@@ -102,8 +100,13 @@ static void cuda_step_begin(struct backend *be, const struct step_key *key)
     c->begin_ns = now_ns();
     if (be->err.code == 0)
         latch(c, "clock", cudaEventRecord(c->first, c->stream));
-    if (key != NULL && be->err.code == 0)
-        cuda_graph_begin(c, key);
+    if (shape != NO_SHAPE && be->err.code == 0)
+        cuda_graph_begin(c, shape);
+}
+
+static bool cuda_record(struct backend *be, int32_t shape)
+{
+    return be->err.code == 0 && cuda_graph_record(cuda_of(be), shape);
 }
 
 #define CUDA_OP(name, type, n_item)                                                         \
@@ -234,7 +237,7 @@ static void cuda_moe_route(struct backend *be, const struct moe *a)
 
     if (a->n_tok == 0 || !begin(c))
         return;
-    c->routing = a->n_tok > CHAIN_TOK;
+    c->routing = a->n_tok > BE_FEW;
     if (c->routing) {
         latch(c, "moe_route", cudaEventRecord(c->fork, c->stream));
         latch(c, "moe_route", cudaStreamWaitEvent(l->stream, c->fork, 0));
@@ -290,17 +293,20 @@ static void cuda_sample(struct backend *be, const struct sample_row *rows, int32
 {
     struct cuda *c = cuda_of(be);
     int32_t *bad = c->down_dev + c->lim.step_tok_max + c->n_result;
-    void *dev = NULL;
-    struct sample_row *to;
+    size_t end = c->up_rows;
+    const struct sample_row *dev;
 
     assert(n_row <= SAMPLE_ROW_MAX && c->n_result + n_row <= c->lim.step_tok_max);
-    to = up_take(c, (size_t) n_row * sizeof(*rows), &dev);
-    if (n_row == 0 || to == NULL)
+    if (n_row == 0)
         return;
-    place_rows(c, to, rows, n_row);
+    c->up_rows -= (size_t) n_row * sizeof(*rows);
+    dev = (const struct sample_row *) (c->up_dev + c->up_rows);
+    place_rows(c, (struct sample_row *) (c->up + c->up_rows), rows, n_row);
     c->n_result += n_row;
     if (!begin(c))
         return;
+    if (c->mode == EAGER)
+        cuda_up_send(c, c->up_rows, end);
 
     sample_cap_cuda(dev, n_row, rows[0].vocab, c->draw, c->stream);
     for (int32_t i = 0; i < n_row; i++)                /* rare: score and its like */
@@ -321,7 +327,8 @@ static void take_results(struct cuda *c)
         const int32_t *lp = c->down + 2 * max + i * 2 * TOP;
         size_t bytes = (size_t) (1 + r->n_top) * sizeof(int32_t);
 
-        *r->tok = c->down[max + i] == SAMPLE_OK ? c->down[i] : SAMPLE_NONE;
+        if (r->tok != NULL)
+            *r->tok = c->down[max + i] == SAMPLE_OK ? c->down[i] : SAMPLE_NONE;
         if (r->lp != NULL) {
             memcpy(r->lp_id, lp, bytes);
             memcpy(r->lp, lp + TOP, bytes);
@@ -341,11 +348,10 @@ static void fetch_results(struct cuda *c)
     c->lp = false;
 }
 
-static void cuda_step_end(struct backend *be)
+static void finish(struct cuda *c)
 {
-    struct cuda *c = cuda_of(be);
+    struct backend *be = &c->be;
 
-    cuda_graph_end(c);
     fetch_results(c);
     if (be->err.code == 0)
         latch(c, "clock", cudaEventRecord(c->last, c->stream));
@@ -355,15 +361,27 @@ static void cuda_step_end(struct backend *be)
         take_results(c);
         take_times(c);
     }
+}
+
+static void cuda_step_end(struct backend *be)
+{
+    struct cuda *c = cuda_of(be);
+    bool runs = c->mode != RECORD;
+
+    cuda_graph_end(c);
+    if (runs)
+        finish(c);
+    else
+        latch(c, "graph", cudaStreamSynchronize(c->stream));
     c->n_result = 0;
-    c->up_used = c->up_sent = 0;
+    c->up_rows = c->up_used = c->up_sent = c->up_base;
 }
 
 const struct backend_ops cuda_ops = {
     .alloc = cuda_alloc,          .close = cuda_close,        .memory = cuda_memory,
     .weight = cuda_weight,        .loading = cuda_loading,
     .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
-    .step_begin = cuda_step_begin, .step_end = cuda_step_end,
+    .step_begin = cuda_step_begin, .step_end = cuda_step_end, .record = cuda_record,
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
     .join = cuda_join,            .to_act = cuda_to_act,      .linear = cuda_linear,
     .geglu = cuda_geglu,          .rope_table = cuda_rope_table, .kv_copy = cuda_kv_copy,

@@ -1,70 +1,93 @@
-/* cuda_graph.c - steps that were captured: the same again is one launch. */
+/* cuda_graph.c - steps that are kept: one launch instead of a few hundred, which takes 0.1 ms off a
+ * step of one row and 0.7 off one of 64 (SPEED.md).
+ *
+ * There is one graph a shape (bucket.h), captured when the thread that launches has had nothing to
+ * do for a moment (runner.h), short contexts and few rows first. Until then a step runs op by op,
+ * but for one that has come so often that this has cost as much as a capture: a server that is
+ * never idle gets its graphs too. A second thread could capture beside the steps, but would need
+ * its own streams, library handles and scratch, since all of these are part of a graph; this way a
+ * request that arrives meanwhile waits for one capture, 3 to 10 ms.
+ *
+ * The driver takes memory of the GPU for each. It is in the plan (be_graphs_cuda); after ready
+ * nothing else is taken. */
 #include "cuda_priv.h"
 
-#define GRAPH_SEEN   2                     /* capture a step when it comes so often */
+#include <stdlib.h>
 
-static bool same_key(const struct step_key *a, const struct step_key *b)
+/* What the driver takes for one, at most (SPEED.md): more where ops go side by side. */
+#define GRAPH_BYTES       (128u << 10)
+#define GRAPH_LAYER_FEW   (36u << 10)
+#define GRAPH_LAYER       (320u << 10)
+#define GRAPH_SEEN 16                      /* so many launches op by op cost as much as a capture */
+
+size_t be_graphs_cuda(const struct backend_limits *lim)
 {
-    return a->n_tok == b->n_tok && a->n_seq == b->n_seq && a->n_out == b->n_out
-           && a->n_one == b->n_one && a->ctx == b->ctx && a->n_steer == b->n_steer;
+    size_t n = (size_t) lim->n_shape, few = (size_t) lim->n_shape_few;
+
+    return n * GRAPH_BYTES
+           + (size_t) lim->n_layer * (few * GRAPH_LAYER_FEW + (n - few) * GRAPH_LAYER);
 }
 
-/* The graph of this key, or the least recently used one made free for it. */
-static struct graph *graph_of(struct cuda *c, const struct step_key *key)
+static void capture(struct cuda *c, int32_t shape, enum step_mode mode)
 {
-    struct graph *oldest = &c->graph[0];
-
-    for (int i = 0; i < GRAPH_MAX; i++) {
-        struct graph *g = &c->graph[i];
-
-        if (g->n_seen > 0 && same_key(&g->key, key))
-            return g;
-        if (g->used < oldest->used)
-            oldest = g;
-    }
-    if (oldest->exec != NULL)
-        latch(c, "graph", cudaGraphExecDestroy(oldest->exec));
-    *oldest = (struct graph) { .key = *key };
-    return oldest;
+    latch(c, "capture", cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
+    c->shape = shape;
+    c->mode = mode;
 }
 
-void cuda_graph_begin(struct cuda *c, const struct step_key *key)
+void cuda_graph_begin(struct cuda *c, int32_t shape)
 {
-    c->now = graph_of(c, key);
-    c->now->used = c->n_step;
-    if (c->now->exec != NULL) {
+    struct graph *g = &c->graph[shape];
+
+    if (g->exec != NULL) {
+        c->shape = shape;
         c->mode = REPLAY;
-    } else if (++c->now->n_seen >= GRAPH_SEEN) {
-        latch(c, "capture", cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
-        c->mode = CAPTURE;
+    } else if (++g->n_seen >= GRAPH_SEEN) {
+        capture(c, shape, CAPTURE);
     }
+}
+
+bool cuda_graph_record(struct cuda *c, int32_t shape)
+{
+    if (c->graph[shape].exec != NULL)
+        return false;
+    capture(c, shape, RECORD);
+    return true;
+}
+
+/* What was captured becomes the graph of its shape. The upload takes the device's memory now. */
+static void keep(struct cuda *c)
+{
+    cudaGraphExec_t *exec = &c->graph[c->shape].exec;
+    cudaGraph_t graph = NULL;
+
+    latch(c, "capture", cudaStreamEndCapture(c->stream, &graph));
+    if (c->be.err.code == 0)
+        latch(c, "graph", cudaGraphInstantiate(exec, graph, 0));
+    if (graph != NULL)
+        cudaGraphDestroy(graph);
+    if (c->be.err.code == 0)
+        latch(c, "graph", cudaGraphUpload(*exec, c->stream));
 }
 
 void cuda_graph_end(struct cuda *c)
 {
-    cudaGraph_t graph = NULL;
     enum step_mode mode = c->mode;
 
     c->mode = EAGER;
-    if (mode == EAGER)
-        return;
-    if (mode == CAPTURE) {
-        latch(c, "capture", cudaStreamEndCapture(c->stream, &graph));
-        if (c->be.err.code == 0)
-            latch(c, "graph", cudaGraphInstantiate(&c->now->exec, graph, 0));
-        if (graph != NULL)
-            cudaGraphDestroy(graph);
-    }
-    if (c->be.err.code != 0)
+    if (mode == CAPTURE || mode == RECORD)
+        keep(c);
+    if (mode == EAGER || mode == RECORD || c->be.err.code != 0)
         return;
     latch(c, "clock", cudaEventRecord(c->first, c->stream));
-    cuda_up_send(c);
-    latch(c, "graph", cudaGraphLaunch(c->now->exec, c->stream));
+    cuda_up_send(c, c->up_rows, c->up_used);
+    latch(c, "graph", cudaGraphLaunch(c->graph[c->shape].exec, c->stream));
 }
 
 void cuda_graph_close(struct cuda *c)
 {
-    for (int i = 0; i < GRAPH_MAX; i++)
+    for (int32_t i = 0; c->graph != NULL && i < c->lim.n_shape; i++)
         if (c->graph[i].exec != NULL)
             cudaGraphExecDestroy(c->graph[i].exec);
+    free(c->graph);
 }

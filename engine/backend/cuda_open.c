@@ -129,24 +129,23 @@ static size_t attn_scratch_bytes(const struct backend_limits *lim)
     return split > decode ? split : decode;
 }
 
-struct sizes { size_t attn, moe, draw, up, down; };
+struct sizes { size_t attn, moe, draw, rows, up, down; };      /* rows: to sample, part of up */
 
 static struct sizes sizes_of(const struct backend_limits *lim)
 {
     struct moe m = moe_part(lim);
     size_t tok = (size_t) lim->step_tok_max, seq = (size_t) lim->seq_max;
-    size_t calls = tok / SAMPLE_ROW_MAX + 1;
+    size_t rows = (tok * sizeof(struct sample_row) + ALIGN - 1) / ALIGN * ALIGN;
 
     return (struct sizes) {
         .attn = attn_scratch_bytes(lim),
         .moe = m.n_expert > 0 ? moe_cuda_scratch(&m) : 0,
         .draw = sample_cuda_scratch(SAMPLE_ROW_MAX, lim->vocab),
         .down = (2 + 2 * TOP) * tok * sizeof(int32_t),
-        /* ids, positions, rows, outputs; two page tables; copies; what bends rows; rows to sample;
-         * rounding */
-        .up = (4 * tok + 2 * seq * (size_t) lim->page_max + 4 * seq + (size_t) lim->steer_words)
-              * sizeof(int32_t)
-              + tok * sizeof(struct sample_row) + (16 + 2 * calls) * 256,
+        .rows = rows,
+        /* ids, positions, rows, outputs; two page tables; copies; what bends rows; rounding */
+        .up = rows + (4 * tok + 2 * seq * (size_t) lim->page_max + 4 * seq
+                      + (size_t) lim->steer_words) * sizeof(int32_t) + 16 * ALIGN,
     };
 }
 
@@ -180,7 +179,7 @@ static int check_memory(const struct backend_limits *lim, uint64_t *n_free, stru
 {
     struct cuda_need need = {
         .weights = lim->model_bytes - lim->kv_bytes, .kv = lim->kv_bytes,
-        .scratch = be_scratch_cuda(lim), .reserve = BE_CUDA_RESERVE };
+        .scratch = be_scratch_cuda(lim), .reserve = BE_CUDA_RESERVE + be_graphs_cuda(lim) };
     size_t is_free, total;
     cudaError_t rc = cudaMemGetInfo(&is_free, &total);
 
@@ -210,6 +209,7 @@ static int open_buffers(struct cuda *c, struct err *e)
     cudaError_t rc = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
 
     c->up_max = s.up;
+    c->up_base = c->up_rows = c->up_used = c->up_sent = s.rows;
     c->mem_bytes = c->lim.model_bytes + be_scratch_cuda(&c->lim) - LT_BYTES;
     if (rc == cudaSuccess)
         rc = cudaEventCreate(&c->first);
@@ -228,7 +228,8 @@ static int open_buffers(struct cuda *c, struct err *e)
         return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
 
     c->result = calloc((size_t) c->lim.step_tok_max, sizeof(*c->result));
-    if (c->result == NULL)
+    c->graph = calloc((size_t) c->lim.n_shape, sizeof(*c->graph));
+    if (c->result == NULL || c->graph == NULL)
         return err_set(e, E_IO, "out of memory");
     c->up_dev = cuda_alloc(&c->be, s.up);
     c->down_dev = cuda_alloc(&c->be, s.down);
@@ -262,6 +263,7 @@ int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct 
         return err_set(e, E_IO, "out of memory");
     c->be.ops = &cuda_ops;
     c->be.device = true;
+    c->be.keeps = lim->n_shape > 0;
     c->lim = *lim;
     c->free_before = n_free;
     c->smem_max = prop.sharedMemPerBlockOptin;

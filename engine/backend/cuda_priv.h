@@ -13,7 +13,6 @@
 #include <cuda_runtime.h>
 
 #define APART_MAX    8192
-#define GRAPH_MAX    64                    /* steps that are kept */
 #define LOAD_THREADS 8                     /* four reach what PCIe 5 can take */
 #define LANES        LINEAR_MAX            /* products side by side: lane 0 is the stream itself */
 #define TOP          ((size_t) (1 + SAMPLE_TOP_MAX))
@@ -21,15 +20,9 @@
 /* Where the caller wants it. */
 struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top; };
 
-/* A step whose launches were captured: the same again is one launch. */
-struct graph {
-    struct step_key key;
-    cudaGraphExec_t exec;                  /* NULL: not yet */
-    uint32_t        n_seen;
-    uint64_t        used;                  /* count of steps at its last use */
-};
+struct graph { cudaGraphExec_t exec; int32_t n_seen; };        /* exec NULL: not there */
 
-enum step_mode { EAGER, CAPTURE, REPLAY };
+enum step_mode { EAGER, CAPTURE, RECORD, REPLAY };      /* cuda_graph.c */
 
 struct cuda {
     struct backend        be;              /* first: the two share an address */
@@ -45,10 +38,11 @@ struct cuda {
     char                 *load;            /* its buffers, pinned */
     cudaEvent_t           sent[2 * LOAD_THREADS];      /* all from this buffer is there */
 
-    /* What goes up: host and device agree on offsets, one copy takes all that is new. The buffers
-     * are free again at the step's end, when the stream is idle. */
+    /* What goes up: host and device agree on offsets. Rows to sample grow down from up_base, inputs
+     * up from there, so that both lie at the same place in every step of a shape, however much is
+     * behind them. The buffers are free again at the step's end, when the stream is idle. */
     char                 *up, *up_dev;
-    size_t                up_max, up_used, up_sent;
+    size_t                up_max, up_base, up_rows, up_used, up_sent;
 
     /* What comes down: of each sampled row its id, what was wrong and, if asked, logprobs. */
     int32_t              *down, *down_dev; /* [2 + 2 * TOP, step_tok_max] */
@@ -59,8 +53,9 @@ struct cuda {
     uint64_t              begin_ns;
     cudaEvent_t           first, last;     /* of a step */
 
-    struct graph          graph[GRAPH_MAX], *now;       /* now: of this step, unless EAGER */
     enum step_mode        mode;
+    struct graph         *graph;           /* [lim.n_shape] */
+    int32_t               shape;           /* of this step, unless EAGER */
     uint64_t              n_step;
 
     struct lane { cudaStream_t stream; cudaEvent_t done; struct gemm_lt *lt; } lane[LANES];
@@ -84,8 +79,8 @@ static inline void latch(struct cuda *c, const char *op, cudaError_t rc)
 
 extern const struct backend_ops cuda_ops;
 
-/* What is new of the inputs, to the device. */
-void cuda_up_send(struct cuda *c);
+/* Bytes from .. to of what goes up. */
+void cuda_up_send(struct cuda *c, size_t from, size_t to);
 
 void *cuda_alloc(struct backend *be, size_t bytes);
 void  cuda_memory(struct backend *be, struct be_memory *m);
@@ -95,9 +90,9 @@ const void *cuda_weight(struct backend *be, const struct be_file *from, size_t b
 uint64_t    cuda_loading(struct backend *be);
 void        cuda_load_end(struct cuda *c);
 
-/* A step of this key: c->mode says what becomes of its ops. */
-void cuda_graph_begin(struct cuda *c, const struct step_key *key);
-/* The step's graph, captured now or before, is launched; c->mode is EAGER. */
+void cuda_graph_begin(struct cuda *c, int32_t shape);
+bool cuda_graph_record(struct cuda *c, int32_t shape);
+/* c->mode is EAGER again. */
 void cuda_graph_end(struct cuda *c);
 void cuda_graph_close(struct cuda *c);
 

@@ -56,7 +56,6 @@ int batch_open(struct batch_mem *m, const struct batch_conf *c, struct err *e)
         .tok = m->tok, .pos = m->pos, .seq = m->seq, .copy = m->copy,
         .page_full = m->page_full, .page_sliding = m->page_sliding, .page_max = c->page_max,
         .out_row = m->out_row, .sample = m->sample, .steer = m->steer.word,
-        .steer_max = m->steer.max,
     };
     m->o.tok = m->sampled;
     return 0;

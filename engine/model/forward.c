@@ -1,29 +1,9 @@
 /* forward.c - Gemma 4: embed, layers, norm, head, sample. One page for all the sizes. */
-#include "forward.h"
-#include "steer.h"
+#include "step.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
-
-#define CTX_MIN  512             /* of a step's longest context, as the backend sees it */
-
-/* What the batch says, where the ops can read it. */
-struct inputs {
-    const int32_t *tok, *pos, *seq, *out_row, *steer;
-    const int32_t *page[2];                /* [is_full] */
-    int32_t        page_max[2];
-    const int32_t *copy;                   /* [n_copy] of struct page_copy */
-};
-
-/* The widths of a step, once: every op below is one of these on all tokens. */
-struct step {
-    struct fwd         *f;
-    const struct batch *b;
-    struct inputs       in;
-    int32_t             n_tok, ctx;        /* ctx: largest position + 1 */
-    int32_t             n_one;             /* the first tokens that are alone in their sequences */
-};
 
 static void linear(struct step *s, float *y, const void *x, struct mat w)
 {
@@ -83,8 +63,8 @@ static void attention(struct step *s, int32_t il)
                    .v = w->wv.p != NULL ? f->v : f->k, .w = w->k_norm, .cs = t->cs,
                    .eps = f->c->rms_eps, .n_rot = t->n_rot },
         .attn = { .y = f->att, .q = f->q, .kv = f->kv[il], .map = map, .n_head = f->c->n_head,
-                  .window = t->window, .n_seq = s->b->n_seq, .n_one = s->n_one,
-                  .ctx = s->ctx } });
+                  .window = t->window, .n_seq = s->n_seq, .n_one = s->n_one,
+                  .ctx = s->ctx, .n_own = s->in.n_own } });
     linear(s, f->t1, f->att, w->wo);
 }
 
@@ -187,7 +167,7 @@ static void per_layer_inputs(struct step *s)
         .n_row = s->n_tok * c->n_layer, .dim = c->ple });
 }
 
-/* Row r of the step, without its logits. */
+/* Row r of the batch, without its logits. */
 static struct sample_row sample_row(const struct step *s, const struct step_out *o, int32_t r)
 {
     const struct fwd *f = s->f;
@@ -217,24 +197,31 @@ static struct sample_row sample_row(const struct step *s, const struct step_out 
 
 _Static_assert(MODEL_TOP_MAX == SAMPLE_TOP_MAX, "the model promises what the kernel gives");
 
+/* Of a row that the batch does not have: the largest logit, for nobody. */
+static struct sample_row no_row(const struct step *s)
+{
+    return (struct sample_row) { .target = -1, .none = -1, .tail = s->in.tok,
+                                 .vocab = s->f->c->vocab, .softcap = s->f->c->softcap,
+                                 .top_p = 1 };
+}
+
 /* Logits and samples of the rows that want them, SAMPLE_ROW_MAX at a time. */
 static void sample(struct step *s, struct step_out *o)
 {
     struct fwd *f = s->f;
     const struct model_conf *c = f->c;
-    const struct batch *b = s->b;
     struct sample_row row[SAMPLE_ROW_MAX];
     struct step rows = *s;
 
-    for (int32_t r = 0; r < b->n_out; r += rows.n_tok) {
-        rows.n_tok = b->n_out - r < SAMPLE_ROW_MAX ? b->n_out - r : SAMPLE_ROW_MAX;
+    for (int32_t r = 0; r < s->n_out; r += rows.n_tok) {
+        rows.n_tok = s->n_out - r < SAMPLE_ROW_MAX ? s->n_out - r : SAMPLE_ROW_MAX;
         op_gather(f->be, &(struct gather) { f->t1, f->x, s->in.out_row + r, rows.n_tok,
                                             c->hidden });
         join(&rows, &(struct join) { .x = f->t1, .out = { { f->xn, f->w->norm, 1 } } });
         linear(&rows, f->logits, f->xn, f->w->head);
 
         for (int32_t i = 0; i < rows.n_tok; i++) {
-            row[i] = sample_row(s, o, r + i);
+            row[i] = r + i < s->b->n_out ? sample_row(s, o, r + i) : no_row(s);
             row[i].logits = f->logits + (size_t) i * (size_t) c->vocab;
         }
         op_sample(f->be, row, rows.n_tok);
@@ -255,72 +242,62 @@ static void copy_pages(struct step *s)
                 .from_to = s->in.copy + (s->f->c->is_full[il] ? full : sliding) });
 }
 
-/* The longest context, rounded up so that steps alike are the same to the backend. */
-static int32_t longest(const struct fwd *f, const struct batch *b)
+/* All ops of a step. */
+static void run(struct step *s, struct step_out *o)
 {
-    int64_t ctx = CTX_MIN, most = (int64_t) b->page_max * f->lim.kv.page_tok;
+    struct fwd *f = s->f;
 
-    for (int32_t i = 0; i < b->n_tok; i++)
-        while (b->pos[i] >= ctx)
-            ctx *= 2;
-    return (int32_t) (ctx < most ? ctx : most);
-}
+    step_bring(s);
+    copy_pages(s);
+    /* The reference in float64 takes the root as it is; in bf16 it is 53.0 for 2816, not 53.07. */
+    op_embed(f->be, &(struct embed) { f->x, s->in.tok, f->w->embed, sqrtf((float) f->c->hidden),
+                                      s->n_tok });
+    for (int full = 0; full < 2; full++)
+        op_rope_table(f->be, &(struct rope_table) {
+            f->type[full].cs, s->in.pos, f->type[full].inv_freq, s->n_tok, f->type[full].n_rot });
+    if (f->c->ple > 0)
+        per_layer_inputs(s);
 
-static int32_t lone_tokens(const struct batch *b)
-{
-    int32_t n = 0;
+    join(s, &(struct join) { .x = f->x, .out = { { f->xn, f->w->layer[0].attn_norm, 1 } } });
+    for (int32_t il = 0; il < f->c->n_layer; il++)
+        layer(s, il);
 
-    while (n + 1 < b->n_tok && b->seq[n] != b->seq[n + 1])
-        n++;
-    return n + 1 == b->n_tok ? n + 1 : n;
-}
-
-/* Of the page tables only what the longest sequence has. */
-static void bring_inputs(struct step *s)
-{
-    const struct batch *b = s->b;
-    struct backend *be = s->f->be;
-    const int32_t *page[2] = { b->page_sliding, b->page_full };
-
-    s->in.tok = be_input(be, b->tok, b->n_tok);
-    s->in.pos = be_input(be, b->pos, b->n_tok);
-    s->in.seq = be_input(be, b->seq, b->n_tok);
-    s->in.out_row = be_input(be, b->out_row, b->n_out);
-    s->in.steer = be_input(be, b->steer, steer_round(b->n_steer, b->steer_max));
-    s->in.copy = be_input(be, (const int32_t *) b->copy,
-                          b->n_copy * (int32_t) (sizeof(*b->copy) / sizeof(int32_t)));
-    for (int full = 0; full < 2; full++) {
-        s->in.page_max[full] = b->page_max;
-        s->in.page[full] = be->ops->input(be, page[full], b->n_seq,
-                                          (s->ctx - 1) / s->f->lim.kv.page_tok + 1,
-                                          &s->in.page_max[full]);
-    }
+    sample(s, o);
 }
 
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
 {
-    struct step s = { .f = f, .b = b, .n_tok = b->n_tok, .ctx = longest(f, b),
-                      .n_one = lone_tokens(b) };
-    struct step_key key = { b->n_tok, b->n_seq, s.n_one, b->n_out, s.ctx,
-                            steer_round(b->n_steer, b->steer_max) };
+    struct step s = step_of(f, b);
 
-    f->be->ops->step_begin(f->be, b->n_copy == 0 && o->logits == NULL ? &key : NULL);
-    bring_inputs(&s);
-    copy_pages(&s);
-    /* The reference in float64 takes the root as it is; in bf16 it is 53.0 for 2816, not 53.07. */
-    op_embed(f->be, &(struct embed) { f->x, s.in.tok, f->w->embed, sqrtf((float) f->c->hidden),
-                                      s.n_tok });
-    for (int full = 0; full < 2; full++)
-        op_rope_table(f->be, &(struct rope_table) {
-            f->type[full].cs, s.in.pos, f->type[full].inv_freq, s.n_tok, f->type[full].n_rot });
-    if (f->c->ple > 0)
-        per_layer_inputs(&s);
+    f->be->ops->step_begin(f->be, step_shape(&s, o));
+    run(&s, o);
+}
 
-    join(&s, &(struct join) { .x = f->x, .out = { { f->xn, f->w->layer[0].attn_norm, 1 } } });
-    for (int32_t il = 0; il < f->c->n_layer; il++)
-        layer(&s, il);
+bool forward_record(struct fwd *f, int32_t shape)
+{
+    static const int32_t zero;
+    static const struct sample greedy = { .top_p = 1 };
+    struct shape want = bucket_shape(&f->buckets, shape);
+    int32_t id = 0, got;
+    struct batch b = { .n_tok = 1, .n_seq = 1, .n_out = 1, .tok = &id, .pos = &zero, .seq = &zero,
+                       .page_full = &zero, .page_sliding = &zero, .page_max = 1,
+                       .out_row = &zero, .sample = &greedy };
+    struct step s = step_of(f, &b);
 
-    sample(&s, o);
+    if (!f->be->ops->record(f->be, shape))
+        return false;
+    s.n_tok = s.n_seq = s.n_out = s.n_one = want.n_row;
+    s.ctx = want.ctx;
+    run(&s, &(struct step_out) { .tok = &got });
+    return true;
+}
+
+struct buckets forward_buckets(const struct model_limits *lim)
+{
+    int64_t ctx = (int64_t) lim->page_max * lim->kv.page_tok;
+
+    return (struct buckets) { lim->seq_max < lim->step_tok_max ? lim->seq_max : lim->step_tok_max,
+                              ctx < INT32_MAX ? (int32_t) ctx : INT32_MAX };
 }
 
 struct moe forward_moe(const struct model_conf *c)
@@ -481,8 +458,12 @@ static int put_ids(struct fwd *f, int32_t **to, const int32_t *id, int32_t n, st
 int forward_open(struct fwd *f, struct err *e)
 {
     struct buf_row row[N_BUF];
+    int32_t each[BUCKET_ROWS];
     int rc;
 
+    for (int32_t i = 0; i < BUCKET_ROWS; i++)
+        each[i] = i;
+    f->buckets = forward_buckets(&f->lim);
     buf_rows(row, f->c, f->lim.step_tok_max);
     for (int i = 0; i < N_BUF; i++)                    /* ints are as wide as floats */
         if ((rc = alloc(f, (void **) (void *) ((char *) f + row[i].off), row[i].rows,
@@ -491,6 +472,7 @@ int forward_open(struct fwd *f, struct err *e)
 
     if ((rc = put_ids(f, &f->suppress, f->c->suppress, f->c->n_suppress, e)) < 0
         || (rc = put_ids(f, &f->eos, f->c->eos, f->c->n_eos, e)) < 0
+        || (rc = put_ids(f, &f->each, each, BUCKET_ROWS, e)) < 0
         || (rc = open_type(f, false, e)) < 0 || (rc = open_type(f, true, e)) < 0
         || (rc = open_kv(f, e)) < 0)
         return rc;

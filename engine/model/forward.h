@@ -6,6 +6,7 @@
 #define MODEL_FORWARD_H
 
 #include "backend.h"
+#include "bucket.h"
 #include "model.h"
 #include "weights.h"
 
@@ -36,6 +37,8 @@ struct fwd {
     float *ple, *ple_proj;                             /* [step_tok, n_layer * ple] */
     float *logits;                                     /* [SAMPLE_ROW_MAX, vocab] */
     int32_t *suppress, *eos;                           /* of the config, as the ops read them */
+    struct buckets buckets;
+    int32_t *each;                                     /* [BUCKET_ROWS] 0, 1, 2 ... */
 };
 
 /* be and everything else of f is set; reserve the scratch and the KV pages. */
@@ -43,6 +46,12 @@ int  forward_open(struct fwd *f, struct err *e);
 
 /* b was checked. Results are complete when be_step_end() says so. */
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o);
+
+/* Of a backend that keeps steps: steps of this shape (bucket.h) from now on are kept, nothing runs.
+ * be_step_end() ends it. false: the backend has it already. */
+bool forward_record(struct fwd *f, int32_t shape);
+
+struct buckets forward_buckets(const struct model_limits *lim);
 
 /* Bytes that forward_open takes, without and of the KV pages. */
 uint64_t forward_scratch(const struct model_conf *c, const struct model_limits *lim,

@@ -2,6 +2,7 @@
 #include "model.h"
 #include "backend_cuda.h"
 #include "forward.h"
+#include "log.h"
 #include "runner.h"
 #include "steer.h"
 
@@ -14,6 +15,7 @@ struct model {
     struct fwd        fwd;
     struct backend   *be;
     struct runner    *runner;
+    int32_t           n_recorded;        /* shapes of steps that the backend has, from the first */
     const int32_t    *sampled;           /* by the step before: what batch.from points into */
     int32_t           n_sampled;
 };
@@ -64,6 +66,7 @@ static struct backend_limits backend_limits(const struct model_conf *c,
 {
     int64_t ctx = (int64_t) lim->page_max * lim->kv.page_tok;
     int64_t win = ctx < c->window ? ctx : c->window;
+    struct buckets b = forward_buckets(lim);
     size_t full = attn_scratch(c->n_head, c->n_kv_full, ctx);
     size_t sliding = attn_scratch(c->n_head, c->n_kv_sliding, win);
 
@@ -72,6 +75,8 @@ static struct backend_limits backend_limits(const struct model_conf *c,
         .attn_scratch = full > sliding ? full : sliding, .moe = forward_moe(c),
         .step_tok_max = lim->step_tok_max, .seq_max = lim->seq_max, .page_max = lim->page_max,
         .steer_words = model_steer_words(c, lim),
+        .n_shape = bucket_count(&b, BUCKET_ROWS), .n_shape_few = bucket_count(&b, BE_FEW),
+        .n_layer = c->n_layer,
         .hidden = c->hidden, .n_head = c->n_head,
         .n_kv = { c->n_kv_sliding, c->n_kv_full }, .head_dim = { c->head_sliding, c->head_full } };
 }
@@ -82,6 +87,13 @@ uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limi
 
     return lim->backend == MODEL_CUDA ? forward_scratch(c, lim, 2) + be_scratch_cuda(&bl)
                                       : forward_scratch(c, lim, sizeof(float));
+}
+
+uint64_t model_graph_bytes(const struct model_conf *c, const struct model_limits *lim)
+{
+    struct backend_limits bl = backend_limits(c, lim);
+
+    return lim->backend == MODEL_CUDA ? be_graphs_cuda(&bl) : 0;
 }
 
 int model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
@@ -119,6 +131,7 @@ const char *model_note(const struct model *m)
 }
 
 static runner_fn step;
+static runner_idle record;
 
 int model_open(struct model **out, const char *dir, const struct model_conf *c,
                const struct model_limits *lim, model_progress *progress, void *arg,
@@ -143,7 +156,7 @@ int model_open(struct model **out, const char *dir, const struct model_conf *c,
     if (rc == 0)
         m->be->sealed = true;
     if (rc == 0)
-        rc = runner_open(&m->runner, step, m, e);
+        rc = runner_open(&m->runner, step, m->be->keeps ? record : NULL, m, e);
     if (rc < 0) {
         model_close(m);
         return rc;
@@ -241,8 +254,8 @@ static int check_batch(const struct model *m, const struct batch *b, struct err 
             return err_set(e, E_INVALID, "batch: copy %d: a page is out of range", (int) i);
     if (b->n_tok < 1 || b->n_tok > lim->step_tok_max || b->n_seq < 1 || b->n_seq > lim->seq_max
         || b->page_max < 1 || b->page_max > lim->page_max || b->n_out < 0
-        || b->n_out > lim->step_tok_max || b->n_steer < 0 || b->n_steer > b->steer_max
-        || b->steer_max > model_steer_words(&m->conf, lim))
+        || b->n_out > lim->step_tok_max || b->n_steer < 0
+        || b->n_steer > model_steer_words(&m->conf, lim))
         return err_set(e, E_INVALID, "batch: %d tokens of %d sequences: beyond the limits",
                        (int) b->n_tok, (int) b->n_seq);
 
@@ -289,6 +302,22 @@ static int step(void *arg, struct batch *b, struct step_out *o, struct err *e)
     m->sampled = o->tok;
     m->n_sampled = b->n_out;
     return be_step_end(m->be, e);
+}
+
+/* One shape that has not come. */
+static bool record(void *arg)
+{
+    struct model *m = arg;
+    int32_t n = bucket_count(&m->fwd.buckets, BUCKET_ROWS);
+    struct err e;
+
+    while (m->n_recorded < n && m->be->err.code == 0)
+        if (forward_record(&m->fwd, m->n_recorded++))
+            return be_step_end(m->be, &e) == 0;
+    if (m->be->err.code == 0)
+        log_info("graphs: all %d are captured, for steps of up to %d requests", n,
+                 bucket_shape(&m->fwd.buckets, n - 1).n_row);
+    return false;
 }
 
 void model_times(const struct model *m, double *launch_ms, double *device_ms)

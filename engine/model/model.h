@@ -88,6 +88,9 @@ int64_t model_steer_words(const struct model_conf *c, const struct model_limits 
 /* What model_open reserves besides weights and KV pages. */
 uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limits *lim);
 
+/* What a GPU's driver takes after model_open for steps that are launched as one (bucket.h). */
+uint64_t model_graph_bytes(const struct model_conf *c, const struct model_limits *lim);
+
 /* Of the first GPU, in bytes; E_GPU with the reason if there is none to use. */
 int  model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
 
@@ -141,9 +144,9 @@ struct batch {
     const int32_t *n_top;                 /* [n_out] logprobs wanted: of one id and of so many best,
                                              0 .. MODEL_TOP_MAX; -1: none. NULL: of no row */
     const int32_t *target;                /* [n_out] that id, -1: the sampled one; NULL: all -1 */
-    const int32_t *steer;                 /* [n_steer] words of steer.h; room for steer_round() */
+    const int32_t *steer;                 /* [n_steer] words of steer.h */
     const int32_t *steer_at;              /* [n_out] where a row's begin or -1; NULL: all -1 */
-    int32_t        n_steer, steer_max;
+    int32_t        n_steer;
     const struct page_copy *copy;         /* [n_copy] pages copied before all else */
     int32_t        n_copy;
 };

@@ -51,12 +51,3 @@ int32_t steer_put(struct steer_buf *b, const struct steer *s, int32_t vocab)
     put(b, s->gen + s->n_gen - n_gen, n_gen);
     return at;
 }
-
-int32_t steer_round(int32_t n, int32_t max)
-{
-    int32_t r = n > 0 ? 1024 : 0;
-
-    while (r < n && r <= max / 2)
-        r *= 2;
-    return r < n || r > max ? max : r;
-}

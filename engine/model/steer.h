@@ -42,7 +42,4 @@ int64_t steer_words(int32_t vocab, int32_t seq_max, int64_t kv_tok);
  * so many are there only where requests share the pages of equal answers. */
 int32_t steer_put(struct steer_buf *b, const struct steer *s, int32_t vocab);
 
-/* b->n for a backend: rounded up, so that steps alike ask for alike inputs; at most b->max. */
-int32_t steer_round(int32_t n, int32_t max);
-
 #endif

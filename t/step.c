@@ -1,0 +1,609 @@
+/* step.c - steps of single tokens in few shapes: the buckets; a step with the rows of its bucket is
+ * bit for bit what it is without, on the CPU backend, which is made to keep steps here; steps of a
+ * shape ask for the same ops with the same arguments. Of the models named as arguments, on a GPU: a
+ * step that is launched as a graph is bit for bit the one that is not, and with the rows of its
+ * bucket what it is without, but for products that the library makes in another order. */
+#include "tap.h"
+#include "backend_cuda.h"
+#include "forward.h"
+#include "steer.h"
+
+#include <stdlib.h>
+
+enum { SEQ = 72, PAGE_TOK = 4, PAGE_MAX = 600, TOK = 256, PROMPT = 40, LONG = 2100,
+       TOP = 1 + MODEL_TOP_MAX, TIMES = 20 };     /* more than a step comes until it is kept */
+
+#define DRIVER_PIECE (2u << 20)            /* what a driver takes at once */
+
+static uint64_t rng = 88172645463325252u;
+
+static int32_t below(int32_t n)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return (int32_t) (rng % (uint64_t) n);
+}
+
+/* --- buckets --- */
+
+static void test_buckets(int32_t row_max, int32_t ctx_max)
+{
+    struct buckets b = { row_max, ctx_max };
+    int32_t count = bucket_count(&b, BUCKET_ROWS), most = 0, right = 1, n_edge = 0, n_few = 0;
+    char *met = calloc((size_t) count, 1);
+
+    for (int32_t n = 1; n <= row_max; n++) {
+        int32_t rows = bucket_rows(&b, n);
+        int32_t waste = n <= 8 || n > BUCKET_ROWS ? 0 : n <= 16 ? 3 : n <= 64 ? 7
+                        : n <= 128 ? 15 : 31;
+
+        right &= rows >= n && rows - n <= waste && rows <= row_max && rows >= most
+                 && bucket_rows(&b, rows) == rows;
+        most = rows;
+        for (int64_t at_ctx = 1; at_ctx < 2 * (int64_t) ctx_max && rows == n;
+             at_ctx = at_ctx < 4096 ? at_ctx + 1 : at_ctx * 2) {
+            int32_t ctx = at_ctx < ctx_max ? (int32_t) at_ctx : ctx_max;
+            int32_t class = bucket_ctx(&b, ctx), at = bucket_number(&b, rows, class);
+            struct shape s;
+
+            right &= class >= ctx && class <= ctx_max && bucket_ctx(&b, class) == class
+                     && (class <= BUCKET_CTX || class <= 8 * (int64_t) ctx);
+            if (n > BUCKET_ROWS) {
+                right &= at == NO_SHAPE;
+                continue;
+            }
+            right &= at >= 0 && at < count;
+            if (!right)
+                break;
+            s = bucket_shape(&b, at);
+            right &= s.n_row == rows && s.ctx == class;
+            met[at] = 1;
+        }
+    }
+    for (int32_t i = 0; i < count; i++) {
+        n_edge += met[i];
+        n_few += bucket_shape(&b, i).n_row <= BE_FEW;
+    }
+    ok(right && n_edge == count && n_few == bucket_count(&b, BE_FEW),
+       "%d rows, %d positions: %d shapes, each met", row_max, ctx_max, count);
+    free(met);
+}
+
+/* --- a backend that keeps steps, as far as one can see from outside --- */
+
+static const struct backend_ops *real;
+static struct backend_ops spied;
+static uint64_t seen;                      /* of all ops and their arguments since the begin */
+static int32_t  shape, n_op;
+static bool     dry;                       /* nothing runs */
+static int32_t  room[1 << 20];             /* the inputs of a step */
+static size_t   used;
+
+static void note(uint64_t v)
+{
+    seen = (seen ^ v) * 0x100000001b3u;
+}
+
+#define NOTE(x) note((uint64_t) (x))
+
+static void begin(int32_t now)
+{
+    shape = now;
+    seen = 0;
+    n_op = 0;
+    used = 0;
+}
+
+static const int32_t *spy_input(struct backend *be, struct input *in)
+{
+    int32_t *to = room + used;
+
+    if (!be->keeps)
+        return real->input(be, in);
+    used += (size_t) in->n_row * (size_t) in->width;
+    if (used > sizeof(room) / sizeof(room[0]))
+        abort();
+    for (int32_t r = 0; in->n_col > 0 && r < in->n_row; r++) {
+        size_t from = (size_t) (in->row != NULL ? in->row[r] : r) * (size_t) in->stride;
+
+        memset(to + (size_t) r * (size_t) in->width, 0xff, (size_t) in->width * sizeof(int32_t));
+        memcpy(to + (size_t) r * (size_t) in->width, in->p + from,
+               (size_t) in->n_col * sizeof(int32_t));
+    }
+    in->stride = in->width;
+    return to;
+}
+
+static void spy_step_begin(struct backend *be, int32_t now)
+{
+    (void) be;
+    begin(now);
+}
+
+static bool spy_record(struct backend *be, int32_t now)
+{
+    (void) be;
+    begin(now);
+    return true;
+}
+
+static void note_mat(const struct mat *w)
+{
+    NOTE(w->p), NOTE(w->rows), NOTE(w->cols);
+}
+
+#define SPY(name, type, op, ...)                                                            \
+    static void spy_##name(struct backend *be, const struct type *a)                        \
+    {                                                                                       \
+        note((uint64_t) ++n_op);                                                            \
+        __VA_ARGS__;                                                                        \
+        if (!dry)                                                                           \
+            real->op(be, a);                                                                \
+    }
+
+SPY(embed, embed, embed, NOTE(a->y), NOTE(a->id), note_mat(&a->w), NOTE(a->n_tok))
+SPY(norm, norm, norm, NOTE(a->y), NOTE(a->x), NOTE(a->w), NOTE(a->add), NOTE(a->n_row))
+SPY(gather, gather, gather, NOTE(a->y), NOTE(a->x), NOTE(a->idx), NOTE(a->n_row))
+SPY(join, join, join, NOTE(a->y), NOTE(a->x), NOTE(a->t[0]), NOTE(a->t[1]), NOTE(a->w),
+    NOTE(a->out[0].y), NOTE(a->out[1].y), NOTE(a->out[2].y), NOTE(a->n_row))
+SPY(to_act, to_act, to_act, NOTE(a->y), NOTE(a->x), NOTE(a->n))
+SPY(geglu, geglu, geglu, NOTE(a->y), NOTE(a->gate), NOTE(a->up), NOTE(a->n_row))
+SPY(rope_table, rope_table, rope_table, NOTE(a->cs), NOTE(a->pos), NOTE(a->n_tok))
+SPY(kv_copy, kv_copy, kv_copy, NOTE(a->from_to), NOTE(a->n))
+SPY(attn_layer, attn_layer, attn_layer, NOTE(a->rope.q), NOTE(a->rope.n_tok), NOTE(a->store.k),
+    NOTE(a->store.map.pos), NOTE(a->attn.y), NOTE(a->attn.map.pos), NOTE(a->attn.map.seq),
+    NOTE(a->attn.map.page), NOTE(a->attn.map.page_max), NOTE(a->attn.map.n_tok),
+    NOTE(a->attn.n_seq), NOTE(a->attn.n_one), NOTE(a->attn.ctx), NOTE(a->attn.n_own))
+SPY(moe_route, moe, moe_route, NOTE(a->z), NOTE(a->n_tok))
+SPY(moe, moe, moe, NOTE(a->y), NOTE(a->x), note_mat(&a->gate_up), NOTE(a->n_tok))
+
+static void spy_linear(struct backend *be, const struct linear *a)
+{
+    note((uint64_t) ++n_op);
+    for (int32_t i = 0; i < a->n; i++)
+        NOTE(a->g[i].y), NOTE(a->g[i].x), note_mat(&a->g[i].w), NOTE(a->g[i].n_row);
+    if (!dry)
+        real->linear(be, a);
+}
+
+/* Rows for nobody get a place of their own, as on a GPU. */
+static void spy_sample(struct backend *be, const struct sample_row *rows, int32_t n_row)
+{
+    struct sample_row row[SAMPLE_ROW_MAX];
+    int32_t nowhere[SAMPLE_ROW_MAX];
+
+    note((uint64_t) ++n_op);
+    NOTE(n_row);
+    for (int32_t i = 0; i < n_row; i++) {
+        NOTE(rows[i].logits);
+        row[i] = rows[i];
+        if (row[i].tok == NULL)
+            row[i].tok = &nowhere[i];
+    }
+    if (!dry)
+        real->sample(be, row, n_row);
+}
+
+static void spy_on(struct backend *be)
+{
+    real = be->ops;
+    spied = *real;
+    spied.input = spy_input;
+    spied.step_begin = spy_step_begin;
+    spied.record = spy_record;
+    spied.embed = spy_embed;
+    spied.norm = spy_norm;
+    spied.gather = spy_gather;
+    spied.join = spy_join;
+    spied.to_act = spy_to_act;
+    spied.linear = spy_linear;
+    spied.geglu = spy_geglu;
+    spied.rope_table = spy_rope_table;
+    spied.kv_copy = spy_kv_copy;
+    spied.attn_layer = spy_attn_layer;
+    spied.moe_route = spy_moe_route;
+    spied.moe = spy_moe;
+    spied.sample = spy_sample;
+    be->ops = &spied;
+}
+
+/* --- a model and sequences in it --- */
+
+struct world {
+    struct model_conf c;
+    struct weights    w;
+    struct fwd        f;
+    struct backend   *be;
+    int32_t page[SEQ * PAGE_MAX];          /* of both pools; no page is anywhere twice */
+    int32_t len[SEQ], last[SEQ];           /* tokens stored, and the id that comes next */
+    int32_t tok[TOK], pos[TOK], seq[TOK], out_row[TOK], n_top[TOK], steer_at[TOK];
+    struct sample sample[TOK];
+    struct batch b;
+    struct steer_buf steer;
+};
+
+struct got {
+    int32_t tok[TOK], lp_id[TOK][TOP];
+    float   lp[TOK][TOP];
+    float  *logits[TOK];                   /* NULL: not wanted */
+};
+
+static struct backend_limits limits(const struct world *w, bool cuda)
+{
+    const struct model_conf *c = &w->c;
+    const struct model_limits *lim = &w->f.lim;
+    struct buckets b = forward_buckets(lim);
+
+    return (struct backend_limits) {
+        .n_thread = 2, .vocab = c->vocab,
+        .attn_scratch = attn_scratch(c->n_head, c->n_kv_full < c->n_kv_sliding ? c->n_kv_full
+                                     : c->n_kv_sliding, PAGE_MAX * PAGE_TOK),
+        .moe = forward_moe(c), .step_tok_max = TOK, .seq_max = SEQ, .page_max = PAGE_MAX,
+        .steer_words = steer_words(c->vocab, SEQ, SEQ * LONG),
+        .n_shape = bucket_count(&b, BUCKET_ROWS), .n_shape_few = bucket_count(&b, BE_FEW),
+        .n_layer = c->n_layer,
+        .hidden = c->hidden, .n_head = c->n_head, .n_kv = { c->n_kv_sliding, c->n_kv_full },
+        .head_dim = { c->head_sliding, c->head_full }, .apart = cuda };
+}
+
+static int world_open(struct world *w, const char *dir, bool cuda, struct err *e)
+{
+    struct backend_limits lim;
+    int rc = model_conf_load(&w->c, dir, e);
+
+    if (rc != 0)
+        return rc;
+    if (w->c.n_layer > 20) {               /* the 26B's shapes: a layer of each type is enough */
+        w->c.n_layer = 2;
+        w->c.is_full[0] = false;
+        w->c.is_full[1] = true;
+    }
+    w->f = (struct fwd) {
+        .c = &w->c, .w = &w->w,
+        .lim = { .kv = { PAGE_TOK, SEQ * PAGE_MAX, SEQ * PAGE_MAX }, .step_tok_max = TOK,
+                 .seq_max = SEQ, .page_max = PAGE_MAX, .n_thread = 2 } };
+    lim = limits(w, cuda);
+    if ((rc = cuda ? be_open_cuda(&w->be, &lim, e) : be_open_cpu(&w->be, &lim, e)) != 0)
+        return rc;
+    w->f.be = w->be;
+    rc = weights_load(&w->w, w->be, w->c.n_layer == 2 ? NULL : dir, &w->c, NULL, NULL, e);
+    w->steer.max = (int32_t) lim.steer_words;
+    w->steer.word = calloc((size_t) w->steer.max, sizeof(int32_t));
+    for (int32_t i = 0; i < SEQ * PAGE_MAX; i++)
+        w->page[i] = (int32_t) ((int64_t) i * 7919 % (SEQ * PAGE_MAX));
+    return rc != 0 ? rc : forward_open(&w->f, e);
+}
+
+static void world_close(struct world *w)
+{
+    weights_free(&w->w);
+    be_close(w->be);
+    free(w->steer.word);
+    free(w);
+}
+
+static void begin_batch(struct world *w)
+{
+    w->steer.n = 0;
+    w->b = (struct batch) {
+        .tok = w->tok, .pos = w->pos, .seq = w->seq, .page_full = w->page, .page_sliding = w->page,
+        .page_max = PAGE_MAX, .out_row = w->out_row, .sample = w->sample, .n_top = w->n_top,
+        .steer_at = w->steer_at, .steer = w->steer.word };
+}
+
+/* n tokens of a sequence, the last one sampled if out. */
+static void add(struct world *w, int32_t seq, int32_t n, bool out)
+{
+    struct batch *b = &w->b;
+
+    for (int32_t i = 0; i < n; i++, b->n_tok++) {
+        w->tok[b->n_tok] = i == n - 1 ? w->last[seq] : below(w->c.vocab);
+        w->pos[b->n_tok] = w->len[seq] + i;
+        w->seq[b->n_tok] = seq;
+    }
+    b->n_seq = seq >= b->n_seq ? seq + 1 : b->n_seq;
+    if (out) {
+        w->out_row[b->n_out] = b->n_tok - 1;
+        w->n_top[b->n_out] = -1;
+        w->steer_at[b->n_out] = -1;
+        w->sample[b->n_out++] = (struct sample) { .top_p = 1 };
+    }
+}
+
+/* Row r is drawn, told of and bent, depending on its number. */
+static void adorn(struct world *w, int32_t r, bool all)
+{
+    static uint32_t allow[8192];
+    struct steer s = STEER_NONE;
+
+    if (r % 3 == 1)
+        w->sample[r] = (struct sample) { .temperature = 0.8f, .top_p = 0.9f, .top_k = 40,
+                                         .seed = (uint64_t) r };
+    w->n_top[r] = all || r % 4 == 2 ? r % 6 : -1;
+    if (r % 5 != 3)
+        return;
+    memset(allow, 0, sizeof(allow));
+    for (int i = 0; i < 50; i++) {
+        int32_t id = below(w->c.vocab);
+
+        allow[id / 32] |= 1u << id % 32;
+    }
+    s.allow = allow;
+    s.presence = 0.5f;
+    s.gen = &w->last[w->seq[r]];
+    s.n_gen = 1;
+    w->steer_at[r] = steer_put(&w->steer, &s, w->c.vocab);
+}
+
+/* Ids and logprobs to g; what is not filled is poisoned. */
+static bool run(struct world *w, struct got *g, bool logits)
+{
+    struct step_out o = { .tok = g->tok, .lp_id = g->lp_id[0], .lp = g->lp[0],
+                          .logits = logits ? g->logits : NULL };
+    struct err e = {0};
+
+    memset(g->tok, 0x7f, sizeof(g->tok));
+    memset(g->lp, 0x7f, sizeof(g->lp));
+    memset(g->lp_id, 0x7f, sizeof(g->lp_id));
+    w->b.n_steer = w->steer.n;
+    forward_step(&w->f, &w->b, &o);
+    return be_step_end(w->be, &e) == 0 || ok(0, "a step of %d tokens: %s", w->b.n_tok, e.msg);
+}
+
+/* Prompts of many lengths, several in a step; none of these steps is kept. */
+static void read_prompts(struct world *w)
+{
+    static struct got g;
+    int right = 1;
+
+    for (int32_t s = 0; s < SEQ; s++) {
+        int32_t want = s == 5 ? LONG : 1 + below(PROMPT);
+
+        w->last[s] = below(w->c.vocab);
+        while (w->len[s] < want) {
+            int32_t n = want - w->len[s] < TOK - 1 ? want - w->len[s] : TOK - 1;
+
+            begin_batch(w);
+            add(w, s, n, false);
+            if (s > 0)                     /* the one before goes on beside it */
+                add(w, s - 1, 1, true);
+            right &= run(w, &g, false) && (w->be->ops != &spied || shape == NO_SHAPE);
+            w->len[s] += n;
+            if (s > 0) {
+                w->last[s - 1] = g.tok[0];
+                w->len[s - 1]++;
+            }
+        }
+    }
+    ok(right, "prompts: no step is like another");
+}
+
+/* One token of each of n sequences, at random; may they be long? */
+static void pick(struct world *w, int32_t n, bool with_long)
+{
+    int32_t left = n;
+
+    begin_batch(w);
+    for (int32_t s = 0; s < SEQ; s++) {
+        int32_t can = SEQ - s - (!with_long && s <= 5);
+
+        if (!with_long && s == 5)
+            continue;
+        if (below(can) < left) {
+            add(w, s, 1, true);
+            left--;
+        }
+    }
+}
+
+static void go_on(struct world *w, const struct got *g)
+{
+    for (int32_t i = 0; i < w->b.n_tok; i++) {
+        w->len[w->seq[i]]++;
+        w->last[w->seq[i]] = g->tok[i];
+    }
+}
+
+static int32_t number_of(const struct world *w)
+{
+    int32_t ctx = 0;
+
+    for (int32_t i = 0; i < w->b.n_tok; i++)
+        ctx = w->pos[i] >= ctx ? w->pos[i] + 1 : ctx;
+    return bucket_number(&w->f.buckets, bucket_rows(&w->f.buckets, w->b.n_tok),
+                         bucket_ctx(&w->f.buckets, ctx));
+}
+
+static const int32_t sizes[] = { 1, 2, 7, 8, 9, 11, 12, 13, 16, 17, 24, 25, 39, 40, 41, 63, 64, 65,
+                                 70, 3, 10, 12, 37, 40, 1, 12 };
+
+#define N_SIZE ((int) (sizeof(sizes) / sizeof(sizes[0])))
+
+/* --- the CPU backend as one that keeps steps --- */
+
+static void test_padded(struct world *w, const char *name)
+{
+    static struct got plain, padded;
+    struct { uint64_t seen; int32_t n_op; } kept[100] = {{0}};
+    int same = 1, alike = 1, recorded = 1;
+
+    for (int i = 0; i < 2 * N_SIZE; i++) {
+        int32_t n = sizes[i % N_SIZE];
+
+        pick(w, n, i >= N_SIZE);
+        for (int32_t r = 0; r < n; r++)
+            adorn(w, r, false);
+        w->be->keeps = false;
+        same &= run(w, &plain, false);
+        w->be->keeps = true;
+        same &= run(w, &padded, false) && shape == number_of(w);
+        same &= memcmp(&plain, &padded, sizeof(plain)) == 0;
+
+        if (kept[shape].n_op == 0) {
+            kept[shape].seen = seen;
+            kept[shape].n_op = n_op;
+        }
+        alike &= kept[shape].seen == seen && kept[shape].n_op == n_op;
+        dry = true;
+        recorded &= forward_record(&w->f, shape) && kept[shape].seen == seen
+                    && kept[shape].n_op == n_op;
+        dry = false;
+        go_on(w, &padded);
+    }
+    ok(same, "%s: with the rows of their buckets steps give the same bits", name);
+    ok(alike, "%s: steps of a shape ask for the same, whatever their rows want", name);
+    ok(recorded, "%s: and so does one that is only recorded", name);
+}
+
+/* What no shape may be said of. */
+static void test_not_alike(struct world *w)
+{
+    static struct got g;
+    static float row[1 << 10];
+    struct page_copy copy = { SEQ * PAGE_MAX - 1, SEQ * PAGE_MAX - 2, SEQ * PAGE_MAX - 1,
+                              SEQ * PAGE_MAX - 2 };
+
+    pick(w, 3, false);
+    g.logits[1] = row;
+    run(w, &g, true);
+    is_int(shape, NO_SHAPE, "logits are wanted");
+    w->b.copy = &copy;
+    w->b.n_copy = 1;
+    run(w, &g, false);
+    is_int(shape, NO_SHAPE, "pages are copied");
+    w->b.n_copy = 0;
+    w->b.n_out = 2;
+    run(w, &g, false);
+    is_int(shape, NO_SHAPE, "a row is not sampled");
+    w->b.n_out = 3;
+    w->out_row[0] = 1;
+    w->out_row[1] = 0;
+    run(w, &g, false);
+    is_int(shape, NO_SHAPE, "in another order");
+    pick(w, 3, false);
+    run(w, &g, false);
+    ok(shape != NO_SHAPE, "none of these");
+}
+
+static void test_cpu(const char *name)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct err e = {0};
+    char dir[64];
+
+    snprintf(dir, sizeof(dir), "t/golden/%s", name);
+    if (!ok(world_open(w, dir, false, &e) == 0, "%s: %s", name, e.msg))
+        return;
+    spy_on(w->be);
+    w->be->keeps = true;
+    read_prompts(w);
+    test_padded(w, name);
+    test_not_alike(w);
+    world_close(w);
+}
+
+/* --- a GPU --- */
+
+/* The largest difference of the largest logprobs of rows. */
+static double apart(const struct got *a, const struct got *b, int32_t n)
+{
+    double d = 0;
+
+    for (int32_t r = 0; r < n; r++)
+        if (r % 6 > 0) {
+            double x = (double) a->lp[r][1] - (double) b->lp[r][1];
+
+            d = x > d ? x : -x > d ? -x : x == x ? d : 1e9;
+        }
+    return d;
+}
+
+static bool same(const struct got *a, const struct got *b)
+{
+    return memcmp(a->tok, b->tok, sizeof(a->tok)) == 0 && memcmp(a->lp, b->lp, sizeof(a->lp)) == 0
+           && memcmp(a->lp_id, b->lp_id, sizeof(a->lp_id)) == 0;
+}
+
+/* Launched op by op without and with the rows of its bucket, and then so often that it is a graph
+ * from some time on. */
+static void test_step(struct world *w, int32_t n, bool with_long, int times)
+{
+    static struct got plain, eager, got;
+    static float row[1 << 18];
+    int32_t rows = bucket_rows(&w->f.buckets, n);
+    int right = 1;
+    double d;
+
+    pick(w, n, with_long);
+    for (int32_t r = 0; r < n; r++)
+        adorn(w, r, true);
+    w->be->keeps = false;
+    run(w, &plain, false);
+    w->be->keeps = true;
+    eager.logits[0] = row;
+    run(w, &eager, true);
+    for (int i = 0; i < times; i++)
+        right &= run(w, &got, false) && same(&eager, &got);
+    ok(right, "%d rows: as a graph the same bits", n);
+    d = apart(&plain, &eager, n);
+    ok((d < 0.1 || w->c.hidden < 1000) && (n < rows || same(&plain, &eager)),
+       "%d rows: %s %d rows (largest logprobs differ by %.2g, the bits are %s)", n,
+       n < rows ? "as they are of" : "the same bits of", rows, d,
+       same(&plain, &eager) ? "the same" : "others");
+    go_on(w, &got);
+}
+
+static void test_gpu(const char *dir)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct err e = {0};
+    struct be_memory m;
+    struct backend_limits lim;
+    uint64_t before;
+    int32_t n_new = 0, n_shape;
+
+    if (world_open(w, dir, true, &e) != 0) {
+        printf("# %s: no GPU: %s\n", dir, e.msg);
+        return;
+    }
+    n_shape = bucket_count(&w->f.buckets, BUCKET_ROWS);
+    read_prompts(w);
+    for (int i = 0; i < N_SIZE; i++)
+        test_step(w, sizes[i], i % 3 == 2, TIMES);
+
+    w->be->ops->memory(w->be, &m);
+    before = m.free_now;
+    for (int32_t i = 0; i < n_shape; i++)
+        if (forward_record(&w->f, i)) {
+            n_new++;
+            ok(be_step_end(w->be, &e) == 0, "shape %d is recorded", i);
+        }
+    w->be->ops->memory(w->be, &m);
+    lim = limits(w, true);
+    ok(before < m.free_now + be_graphs_cuda(&lim) + DRIVER_PIECE, "%d of %d shapes recorded: %.1f"
+       " MiB, at most %.1f were planned for all", n_new, n_shape,
+       ((double) before - (double) m.free_now) / 0x1p20, (double) be_graphs_cuda(&lim) / 0x1p20);
+    ok(n_new > 0 && n_new < n_shape && !forward_record(&w->f, 0), "each once");
+    for (int i = 0; i < 3 * N_SIZE; i++)
+        test_step(w, 1 + below(SEQ - 1), i % 2, 2);
+    world_close(w);
+}
+
+int main(int argc, char **argv)
+{
+    test_buckets(1, 1);
+    test_buckets(3, 100);
+    test_buckets(8, 2048);
+    test_buckets(9, 2049);
+    test_buckets(100, 8192);
+    test_buckets(256, 40000);
+    test_buckets(257, 131072);
+    test_buckets(1000, INT32_MAX);
+    test_cpu("moe");
+    test_cpu("dense");
+    test_cpu("ple");
+    for (int i = 1; i < argc; i++)
+        test_gpu(argv[i]);
+    return done_testing();
+}
