@@ -3,7 +3,7 @@
 #include "gemm.cuh"
 #include "moe.cuh"
 
-/* Larger float, larger key; 0 is no number's. */
+/* Larger float, larger key; 0 stands for -INFINITY, which nobody chooses. */
 __device__ static inline uint32_t key_of(float f)
 {
     uint32_t u = __float_as_uint(f);
@@ -11,60 +11,113 @@ __device__ static inline uint32_t key_of(float f)
     return u >> 31 ? ~u : u | 0x80000000u;
 }
 
-/* One block: a warp routes a token, 32 * per_lane logits of it in registers, then all group. */
+__device__ static inline float of_key(uint32_t key)
+{
+    return key == 0 ? -INFINITY : __uint_as_float(key >> 31 ? key ^ 0x80000000u : ~key);
+}
+
+/* A warp routes token t, 32 * per_lane logits of it in registers; the result, expert `lane` of its
+ * choice, is each lane's. */
+template <int per_lane>
+__device__ static inline int route_token(const struct moe_work &w, int t)
+{
+    int lane = threadIdx.x % 32, n = w.m.n_expert, k = w.m.top_k, mine = 0;
+    const float *z = w.m.z + (int64_t) t * n;
+    float v[per_lane], top = 0, sum = 0, weight = 0;
+
+    #pragma unroll
+    for (int i = 0; i < per_lane; i++)
+        v[i] = lane + 32 * i < n ? z[lane + 32 * i] : -INFINITY;
+    for (int j = 0; j < k; j++) {
+        uint32_t best = 0, all;
+        float e;
+        int id = n;
+
+        #pragma unroll
+        for (int i = 0; i < per_lane; i++) {
+            uint32_t key = v[i] == -INFINITY ? 0 : key_of(v[i]);
+
+            if (key > best) {
+                best = key;
+                id = lane + 32 * i;
+            }
+        }
+        all = __reduce_max_sync(WARP_ALL, best);
+        id = __reduce_min_sync(WARP_ALL, best == all ? id : n);
+        if (id >= n)                       /* not a number: the sampler will say so */
+            id = j;
+        #pragma unroll
+        for (int i = 0; i < per_lane; i++)
+            v[i] = id == lane + 32 * i ? -INFINITY : v[i];
+        top = j == 0 ? of_key(all) : top;
+        e = expf(of_key(all) - top);
+        sum += e;
+        mine = lane == j ? id : mine;
+        weight = lane == j ? e : weight;
+    }
+    if (lane < k) {
+        w.m.idx[t * k + lane] = mine;
+        w.m.w[t * k + lane] = weight / sum * w.m.scale[mine];
+    }
+    return mine;
+}
+
+/* One block: its warps route, then all group. */
 template <int per_lane>
 static __global__ void __launch_bounds__(EXPERT_MAX) route_kernel(struct moe_work w)
 {
     __shared__ struct group_smem sm;
-    int lane = threadIdx.x % 32, n = w.m.n_expert, k = w.m.top_k;
 
     next_may_start();
     wait_for_others();
-    for (int t = threadIdx.x / 32; t < w.m.n_tok; t += EXPERT_MAX / 32) {
-        const float *z = w.m.z + (int64_t) t * n;
-        float v[per_lane], top = 0, sum = 0, weight = 0;
-        int mine = 0;
-
-        #pragma unroll
-        for (int i = 0; i < per_lane; i++)
-            v[i] = lane + 32 * i < n ? z[lane + 32 * i] : -INFINITY;
-        for (int j = 0; j < k; j++) {
-            uint32_t best = 0, all;
-            int id = n;
-
-            #pragma unroll
-            for (int i = 0; i < per_lane; i++) {
-                uint32_t key = v[i] == -INFINITY ? 0 : key_of(v[i]);
-
-                if (key > best) {
-                    best = key;
-                    id = lane + 32 * i;
-                }
-            }
-            all = __reduce_max_sync(WARP_ALL, best);
-            id = __reduce_min_sync(WARP_ALL, best == all ? id : n);
-            if (id >= n)                   /* not a number: the sampler will say so */
-                id = j;
-            #pragma unroll
-            for (int i = 0; i < per_lane; i++)
-                v[i] = id == lane + 32 * i ? -INFINITY : v[i];
-            top = j == 0 ? z[id] : top;
-            sum += expf(z[id] - top);
-            if (lane == j) {
-                mine = id;
-                weight = expf(z[id] - top);
-            }
-        }
-        if (lane < k) {
-            w.m.idx[t * k + lane] = mine;
-            w.m.w[t * k + lane] = weight / sum * w.m.scale[mine];
-        }
-    }
+    for (int t = threadIdx.x / 32; t < w.m.n_tok; t += EXPERT_MAX / 32)
+        route_token<per_lane>(w, t);
     __syncthreads();
     group_pairs(&sm, w);
     __syncthreads();
-    for (int i = threadIdx.x; i < w.m.n_tok * k; i += EXPERT_MAX)
+    for (int i = threadIdx.x; i < w.m.n_tok * w.m.top_k; i += EXPERT_MAX)
         place_pair(w, i);
+}
+
+/* The same of a few tokens, up to 32 pairs: a warp for each, and the first groups them all. An
+ * expert has one tile: nobody names it more than twice, and that only where logits are no numbers.
+ * Without the barriers of a whole block. */
+#define ROUTE_FEW (SKINNY_TOK / 2)
+
+static __global__ void __launch_bounds__(ROUTE_FEW * 32) route_few_kernel(struct moe_work w)
+{
+    __shared__ int expert[32];
+    int lane = threadIdx.x % 32, t = threadIdx.x / 32, k = w.m.top_k, mine, e, start;
+    uint32_t same, firsts, before = (1u << lane) - 1;
+    bool first;
+
+    next_may_start();
+    wait_for_others();
+    mine = route_token<4>(w, t);
+    if (lane < k)
+        expert[t * k + lane] = mine;
+    __syncthreads();
+    if (t > 0)
+        return;
+
+    e = lane < w.m.n_tok * k ? expert[lane] : -1;
+    same = __match_any_sync(WARP_ALL, e);
+    first = e >= 0 && (same & before) == 0;
+    firsts = __ballot_sync(WARP_ALL, first);
+    start = first ? __popc(same) : 0;
+    for (int o = 1; o < 32; o *= 2) {
+        int n = __shfl_up_sync(WARP_ALL, start, o);
+
+        start += lane >= o ? n : 0;
+    }
+    start -= first ? __popc(same) : 0;
+    if (first)
+        w.tile[__popc(firsts & before)] = { e, start, __popc(same), 0 };
+    start = __shfl_sync(WARP_ALL, start, __ffs(same) - 1);
+    if (e >= 0)
+        w.m.order[start + __popc(same & before)] = lane;
+    if (lane == 0)
+        *w.n_tile = __popc(firsts);
 }
 
 /* The tile of a block; false: there are not so many. */
@@ -191,7 +244,9 @@ bool moe_is_skinny(const struct moe *m, bool hopper, size_t smem_max)
 void moe_skinny_route(struct moe_work *w, gpu_stream s)
 {
     w->tile_tok = groups_of(&w->m) * SKINNY_TOK;
-    if (w->m.n_expert <= 128)
+    if (w->m.n_expert <= 128 && w->m.n_tok <= ROUTE_FEW && w->m.n_tok * w->m.top_k <= 32)
+        launch_early(route_few_kernel, 1, (unsigned) w->m.n_tok * 32, 0, s, *w);
+    else if (w->m.n_expert <= 128)
         launch_early(route_kernel<4>, 1, EXPERT_MAX, 0, s, *w);
     else
         launch_early(route_kernel<EXPERT_MAX / 32>, 1, EXPERT_MAX, 0, s, *w);
@@ -203,8 +258,8 @@ template <int groups> static void launch(const struct moe_work *w, gpu_stream s)
     const struct moe *m = &w->m;
     size_t up = (size_t) groups * SKINNY_TOK * (size_t) skinny_stride(m->hidden);
     size_t down = (size_t) groups * SKINNY_TOK * (size_t) skinny_stride(m->ffn);
-    int pairs = m->n_tok * m->top_k, n_tile = pairs > 64 ? 4 : 1;
-    int down_blocks = (int) ceil_div(ceil_div(m->hidden, SKINNY_OUT), GEMM_WARPS * n_tile);
+    int pairs = m->n_tok * m->top_k, n_up = pairs > 64 ? 4 : 3, n_down = pairs > 64 ? 4 : 1;
+    int down_blocks = (int) ceil_div(ceil_div(m->hidden, SKINNY_OUT), GEMM_WARPS * n_down);
     unsigned tiles = (unsigned) (pairs < m->n_expert ? pairs
                                  : m->n_expert + pairs / (groups * SKINNY_TOK));
 
@@ -215,8 +270,8 @@ template <int groups> static void launch(const struct moe_work *w, gpu_stream s)
         cudaFuncSetAttribute(down_kernel<groups>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              (int) allowed);
     }
-    launch_early(up_kernel<groups>, dim3((unsigned) ceil_div(m->ffn, 8 * n_tile), tiles),
-                 GEMM_THREADS, up, s, *w, n_tile);
+    launch_early(up_kernel<groups>, dim3((unsigned) ceil_div(m->ffn, 8 * n_up), tiles),
+                 GEMM_THREADS, up, s, *w, n_up);
     launch_early(down_kernel<groups>, dim3((unsigned) down_blocks, tiles), GEMM_THREADS, down, s,
                  *w);
     moe_sum_cuda(m, s);

@@ -968,6 +968,8 @@ static void test_all(void)
         test_moe(rows[i], 16, 8, 256, 704);
     }
     test_moe(3, 128, 8, 256, 64);
+    test_moe(4, 128, 8, 256, 64);
+    test_moe(4, 20, 9, 256, 64);
     test_moe(64, 128, 8, 256, 64);
     test_moe(2048, 128, 8, 64, 32);
     test_moe(MOE_CUDA_TOK, 32, 8, 64, 32);
