@@ -5,7 +5,6 @@ enum { CHECKED = 48, ROUTES = 8 };         /* tokens that the twin takes; of a c
 
 struct moe_case { struct moe m; const struct hopper *h; void *scratch; };
 
-/* As the backend has it: routes of all, then MOE_CUDA_TOK tokens at a time. */
 static void launch_route(const void *p)
 {
     const struct moe_case *c = p;
@@ -18,14 +17,7 @@ static void launch_moe(const void *p)
     const struct moe_case *c = p;
 
     launch_route(c);
-    for (int32_t t = 0; t < c->m.n_tok; t += MOE_CUDA_TOK) {
-        int32_t n = c->m.n_tok - t < MOE_CUDA_TOK ? c->m.n_tok - t : MOE_CUDA_TOK;
-        struct moe m = moe_slice(&c->m, t, n, 2);
-
-        if (c->m.n_tok > MOE_CUDA_TOK)
-            moe_group_cuda(&m, c->h, c->scratch, smem_max, stream);
-        moe_cuda(&m, c->h, c->scratch, smem_max, stream);
-    }
+    moe_cuda(&c->m, c->h, c->scratch, smem_max, stream);
 }
 
 static struct weights gate_up, down;
@@ -147,7 +139,6 @@ static void bench_moe(const char *name, const struct hopper *h, int32_t n_tok)
     double weights = routes(n_tok);
     size_t n = (size_t) n_tok * HIDDEN, pairs = (size_t) n_tok * TOP_K;
     float *x = numbers(n, 1);
-    struct moe most;
     char shape[32];
     struct row r = { .name = name, .shape = shape, .limit = 1e-2 };
 
@@ -159,9 +150,7 @@ static void bench_moe(const char *name, const struct hopper *h, int32_t n_tok)
     c.m.w = dev(pairs * sizeof(float));
     c.m.idx = dev(pairs * sizeof(int32_t));
     c.m.y = dev(n * sizeof(float));
-    most = c.m;
-    most.n_tok = n_tok < MOE_CUDA_TOK ? n_tok : MOE_CUDA_TOK;
-    c.scratch = dev(moe_cuda_scratch(&most));
+    c.scratch = dev(moe_cuda_scratch(&c.m));
 
     launch_moe(&c);
     check(cudaStreamSynchronize(stream));

@@ -64,16 +64,14 @@ int    attn_prefill_cuda(const struct attn_layer *a, gpu_stream s);
 struct hopper { int32_t n_sm; void *encode; };
 void hopper_open(struct hopper *h);
 
-/* a->n_tok at most MOE_CUDA_TOK, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. Bound by
- * the reading of the weights up to about 128 tokens an expert. */
-#define MOE_CUDA_TOK 8192
+/* Any number of tokens, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. Bound by the
+ * reading of the weights up to about 128 tokens an expert, then by the matrix units: on Hopper the
+ * products reach 60 % of their speed. */
+#define MOE_CUDA_TOK   8192               /* at most so many share a reading of the weights */
 #define MOE_SKINNY_TOK 256                /* up to so many tokens the weights bind */
-size_t moe_cuda_scratch(const struct moe *a);            /* of a->n_tok tokens */
-/* Of any number of tokens. Those of up to MOE_CUDA_TOK are grouped by expert too, parts of more by
- * moe_group_cuda; then moe_cuda multiplies. */
+size_t moe_cuda_scratch(const struct moe *a);            /* of up to a->n_tok tokens */
+/* In this order; the first may run beside what else is not needed by the second. */
 void   moe_route_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
-                      gpu_stream s);
-void   moe_group_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
                       gpu_stream s);
 void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
                 gpu_stream s);

@@ -169,11 +169,12 @@ static size_t align256(size_t n)
     return (n + 255) / 256 * 256;
 }
 
-/* p NULL: only counts. */
-static size_t lay_out(struct moe_work *w, void *p)
+/* p NULL: only counts. Outputs of the hopper path are bf16. */
+static size_t lay_out(struct moe_work *w, void *p, bool hopper)
 {
     size_t pairs = (size_t) w->m.n_tok * (size_t) w->m.top_k, n = 0;
     size_t tiles = (size_t) w->m.n_expert + pairs / SKINNY_TOK;
+    size_t out = hopper && w->m.n_tok > MOE_SKINNY_TOK ? sizeof(bf16) : sizeof(float);
     char *c = (char *) p;
     struct { void **p; size_t bytes; } part[] = {
         { (void **) &w->m.order, pairs * 4 },
@@ -181,9 +182,9 @@ static size_t lay_out(struct moe_work *w, void *p)
         { (void **) &w->m.start, (size_t) w->m.n_expert * 4 },
         { (void **) &w->tile, tiles * sizeof(*w->tile) },
         { (void **) &w->n_tile, 4 },            { (void **) &w->n_taken, 2 * 4 },
-        { (void **) &w->m.gu, pairs * 2 * (size_t) w->m.ffn * 4 },
-        { (void **) &w->act, pairs * (size_t) w->m.ffn * 2 },
-        { (void **) &w->m.out, pairs * (size_t) w->m.hidden * 4 },
+        { (void **) &w->m.gu, hopper ? 0 : pairs * 2 * (size_t) w->m.ffn * sizeof(float) },
+        { (void **) &w->act, pairs * (size_t) w->m.ffn * sizeof(bf16) },
+        { (void **) &w->m.out, pairs * (size_t) w->m.hidden * out },
     };
 
     for (size_t i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
@@ -194,12 +195,27 @@ static size_t lay_out(struct moe_work *w, void *p)
     return n;
 }
 
+static int32_t part_tok(const struct moe *a, bool hopper)
+{
+    int32_t most = hopper ? MOE_CUDA_TOK : MOE_BASE_TOK;
+
+    return a->n_tok < most ? a->n_tok : most;
+}
+
 size_t moe_cuda_scratch(const struct moe *a)
 {
-    struct moe_work w = {};
+    size_t most = 0;
 
-    w.m = *a;
-    return lay_out(&w, NULL);
+    for (int hopper = 0; hopper < 2; hopper++) {
+        struct moe_work w = {};
+        size_t n;
+
+        w.m = *a;
+        w.m.n_tok = part_tok(a, hopper != 0);
+        n = lay_out(&w, NULL, hopper != 0);
+        most = n > most ? n : most;
+    }
+    return most;
 }
 
 static void base_path(const struct moe_work *w, gpu_stream s)
@@ -239,7 +255,7 @@ static bool lay_work(struct moe_work *w, const struct moe *a, const struct hoppe
     bool hopper = has_hopper(a, h);
 
     w->m = *a;
-    lay_out(w, scratch);
+    lay_out(w, scratch, hopper);
     w->tile_tok = hopper ? MOE_HOPPER_TOK : TILE_TOK;
     w->tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w->tile_tok;
     return moe_is_skinny(a, hopper, smem_max);
@@ -263,30 +279,37 @@ void moe_route_cuda(const struct moe *a, const struct hopper *h, void *scratch, 
         return;
     }
     route_kernel<<<(unsigned) ceil_div(a->n_tok, 4), 128, 0, s>>>(moe_route_of(a));
-    if (a->n_tok <= MOE_CUDA_TOK)
+    if (a->n_tok == part_tok(a, has_hopper(a, h)))
         group(&w, s);
 }
 
-void moe_group_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
-                    gpu_stream s)
+/* a is routed; grouped: and grouped. */
+static void multiply(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+                     bool grouped, gpu_stream s)
 {
     struct moe_work w = {};
+    bool skinny = lay_work(&w, a, h, scratch, smem_max);
 
-    if (lay_work(&w, a, h, scratch, smem_max))
+    if (!grouped && skinny)
         moe_skinny_route(&w, s);           /* routes once more: the end of a long step */
-    else
+    else if (!grouped)
         group(&w, s);
-}
-
-void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
-              gpu_stream s)
-{
-    struct moe_work w = {};
-
-    if (lay_work(&w, a, h, scratch, smem_max))
+    if (skinny)
         moe_skinny(&w, s);
     else if (has_hopper(a, h))
         moe_hopper(&w, h, s);
     else
         base_path(&w, s);
+}
+
+void moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size_t smem_max,
+              gpu_stream s)
+{
+    int32_t most = part_tok(a, has_hopper(a, h));
+
+    for (int32_t t = 0; t < a->n_tok; t += most) {
+        struct moe part = moe_slice(a, t, a->n_tok - t < most ? a->n_tok - t : most, sizeof(bf16));
+
+        multiply(&part, h, scratch, smem_max, most == a->n_tok, s);
+    }
 }

@@ -105,6 +105,10 @@ bool moe_is_skinny(const struct moe *m, bool hopper, size_t smem_max);
 void moe_skinny_route(struct moe_work *w, gpu_stream s);
 void moe_skinny(struct moe_work *w, gpu_stream s);
 
+/* Tokens that the path for every GPU groups and multiplies at once; hopper MOE_CUDA_TOK. It is slow
+ * enough that reading the weights again does not show, and takes more scratch. */
+#define MOE_BASE_TOK 2048
+
 #define MOE_HOPPER_TOK 160
 
 /* Rows of 16 bytes, many tokens: both products, and the sum. Tiles of up to

@@ -42,6 +42,9 @@ static inline struct moe_route moe_route_of(const struct moe *a)
     return r;
 }
 
+#ifdef __cplusplus
+extern "C"
+#endif
 /* Tokens first .. first + n - 1 of a. */
 struct moe moe_slice(const struct moe *a, int32_t first, int32_t n, size_t act_bytes);
 

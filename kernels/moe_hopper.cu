@@ -17,6 +17,7 @@
 #define BOXES    4
 #define TOK      MOE_HOPPER_TOK            /* tokens of an item: its N is a multiple of 32 */
 #define PUT_TOK  32                        /* tokens that are put at a time */
+#define L2_TOK   2048                      /* whose x stays in the L2 */
 #define PRODUCER_SYNC 3                    /* ids of group_sync(); 1 and 2 are the consumers' */
 
 /* n 0: the end. */
@@ -41,6 +42,7 @@ struct product {
     int32_t               *taken;          /* items so far, but for the first of each block */
     const struct moe_tile *tile;
     int32_t                rows, cols, top_k;
+    bool                   by_expert;      /* the order of items */
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -51,20 +53,20 @@ template <bool up> __device__ static constexpr int rows_of_item()
     return up ? BOXES * BOX / 2 : BOXES * BOX;
 }
 
-/* Item i; n 0: there is none. up: the last rows, which may be few, come last, and x fits the L2.
- * down: an expert's rows are neighbours, as only its own tokens are sure to be in the L2. */
+/* Item i; n 0: there is none. The last rows, which may be few, come last where x fits the L2. By
+ * expert: its rows are neighbours, as only its own tokens are sure to be in the L2. */
 template <bool up> __device__ static inline struct item item_at(const struct product &p, int i)
 {
     int n_tile = *p.n_tile, n_row = (p.rows + rows_of_item<up>() - 1) / rows_of_item<up>();
     struct item it = {};
 
     if (i < n_row * n_tile) {
-        int4 t = *(const int4 *) &p.tile[up ? i % n_tile : i / n_row];
+        int4 t = *(const int4 *) &p.tile[p.by_expert ? i / n_row : i % n_tile];
 
         it.expert = t.x;
         it.first = t.y;
         it.n = t.z;
-        it.row = (up ? i / n_tile : i % n_row) * rows_of_item<up>();
+        it.row = (p.by_expert ? i % n_row : i / n_tile) * rows_of_item<up>();
     }
     return it;
 }
@@ -347,6 +349,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     up.rows = m->ffn;
     up.cols = m->hidden;
     up.top_k = m->top_k;
+    up.by_expert = m->n_tok > L2_TOK;
 
     down = up;
     map_weights(&down.w, h, m->down.p, (int64_t) m->n_expert * m->hidden, m->ffn);
@@ -355,6 +358,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     down.y = (bf16 *) m->out;
     down.rows = m->hidden;
     down.cols = m->ffn;
+    down.by_expert = true;
 
     launch_early(product_kernel<true>, sms, THREADS, sizeof(struct smem), s, up);
     launch_early(product_kernel<false>, sms, THREADS, sizeof(struct smem), s, down);

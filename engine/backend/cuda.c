@@ -253,20 +253,13 @@ static void cuda_moe(struct backend *be, const struct moe *a)
     struct cuda *c = cuda_of(be);
 
     assert(a->gate_up.type == MAT_BF16 && a->down.type == MAT_BF16);
-    for (int32_t t = 0; t < a->n_tok; t += MOE_CUDA_TOK) {
-        int32_t n = a->n_tok - t < MOE_CUDA_TOK ? a->n_tok - t : MOE_CUDA_TOK;
-        struct moe m = moe_slice(a, t, n, be_act_bytes(be));
-
-        if (!begin(c))
-            return;
-        if (c->routing)
-            latch(c, "moe", cudaStreamWaitEvent(c->stream, c->lane[1].done, 0));
-        c->routing = false;
-        if (a->n_tok > MOE_CUDA_TOK)
-            moe_group_cuda(&m, &c->hopper, c->moe, c->smem_max, c->stream);
-        moe_cuda(&m, &c->hopper, c->moe, c->smem_max, c->stream);
-        latch(c, "moe", cudaGetLastError());
-    }
+    if (a->n_tok == 0 || !begin(c))
+        return;
+    if (c->routing)
+        latch(c, "moe", cudaStreamWaitEvent(c->stream, c->lane[1].done, 0));
+    c->routing = false;
+    moe_cuda(a, &c->hopper, c->moe, c->smem_max, c->stream);
+    latch(c, "moe", cudaGetLastError());
 }
 
 /* The rows as the kernels want them: results to down_dev, to be fetched at the step's end. */

@@ -111,14 +111,6 @@ int be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e)
     return 0;
 }
 
-static struct moe moe_part(const struct backend_limits *lim)
-{
-    struct moe m = lim->moe;
-
-    m.n_tok = lim->step_tok_max < MOE_CUDA_TOK ? lim->step_tok_max : MOE_CUDA_TOK;
-    return m;
-}
-
 static size_t attn_scratch_bytes(const struct backend_limits *lim)
 {
     int32_t dim = lim->head_dim[0] > lim->head_dim[1] ? lim->head_dim[0] : lim->head_dim[1];
@@ -133,9 +125,11 @@ struct sizes { size_t attn, moe, draw, rows, up, down; };      /* rows: to sampl
 
 static struct sizes sizes_of(const struct backend_limits *lim)
 {
-    struct moe m = moe_part(lim);
     size_t tok = (size_t) lim->step_tok_max, seq = (size_t) lim->seq_max;
     size_t rows = (tok * sizeof(struct sample_row) + ALIGN - 1) / ALIGN * ALIGN;
+    struct moe m = lim->moe;
+
+    m.n_tok = lim->step_tok_max;
 
     return (struct sizes) {
         .attn = attn_scratch_bytes(lim),
