@@ -2,14 +2,20 @@
 #include "kernels.h"
 
 struct linear_shape { const char *name; int32_t n, cols; int64_t rows[LINEAR_MAX]; bool act; };
-struct linear_case { struct linear dev; struct gemm_lt *lt; };
+/* own: as the backend does it, our kernels as far as they go; else the library alone. */
+struct linear_case { struct linear dev; struct gemm_lt *lt; bool own; };
+
+static bool launch_own(const struct linear *l)
+{
+    return gemm_skinny_cuda(l, smem_max, stream) || gemm_hopper_cuda(l, &hopper, stream);
+}
 
 static void launch_linear(const void *p)
 {
     const struct linear_case *c = p;
     const struct gemm *g = c->dev.g;
 
-    if (gemm_skinny_cuda(&c->dev, smem_max, stream))
+    if (c->own && launch_own(&c->dev))
         return;
     for (int32_t i = 0; i < c->dev.n; i++)
         if (!gemm_lt_cuda(c->lt, &g[i], stream))
@@ -58,7 +64,7 @@ static double linear_us(const struct linear_case *c, double bytes)
     struct linear_case all[64];
     double us;
 
-    if (c->dev.g[0].n_row > CHAIN_TOK)
+    if (c->dev.g[0].n_row > GEMM_HOPPER_TOK)
         return time_us(launch_linear, c);
     for (int k = 0; k < n; k++) {
         all[k] = *c;
@@ -76,13 +82,13 @@ static double linear_us(const struct linear_case *c, double bytes)
 }
 
 static void bench_rows(const struct linear_shape *h, const struct weights *w, struct gemm_lt *lt,
-                       int32_t n_row)
+                       int32_t n_row, bool own)
 {
-    struct linear_case c = { .lt = lt };
+    struct linear_case c = { .lt = lt, .own = own };
     float *in = numbers((size_t) n_row * (size_t) h->cols, 1);
     void *x = dev_halves(in, (size_t) n_row * (size_t) h->cols);
-    char shape[32];
-    struct row r = { .name = h->name, .shape = shape, .limit = h->act ? 5e-3 : 1e-4 };
+    char name[40], shape[32];
+    struct row r = { .name = name, .shape = shape, .limit = h->act ? 5e-3 : 1e-4 };
 
     c.dev.n = h->n;
     c.dev.act = h->act ? dev((size_t) n_row * (size_t) h->rows[0] * 2) : NULL;
@@ -99,6 +105,7 @@ static void bench_rows(const struct linear_shape *h, const struct weights *w, st
     check(cudaStreamSynchronize(stream));
     r.deviation = linear_deviation(&c, in, w);
     r.us = linear_us(&c, r.bytes);
+    snprintf(name, sizeof(name), "%s%s", h->name, own ? "" : " (cuBLASLt)");
     snprintf(shape, sizeof(shape), "%d rows", n_row);
     report(&r);
 
@@ -120,7 +127,7 @@ void bench_linear(void)
         { "linear down", 1, DENSE, { HIDDEN }, false },
         { "linear head", 1, HIDDEN, { VOCAB }, false },
     };
-    static const int32_t n_row[] = { 1, 8, 64, 2048, 8192 };
+    static const int32_t n_row[] = { 1, 8, 16, 64, 100, 128, 2048, 8192 };
     struct gemm_lt *lt = gemm_lt_open();
 
     if (lt == NULL)
@@ -131,8 +138,10 @@ void bench_linear(void)
         for (int32_t i = 0; i < shape[s].n; i++)
             w[i] = weights_new(shape[s].rows[i], shape[s].cols, 7 + (uint64_t) i);
         for (size_t i = 0; i < sizeof(n_row) / sizeof(n_row[0]); i++)
-            if ((only == 0 || only == n_row[i]) && (double) shape[s].rows[0] * n_row[i] < 1e8)
-                bench_rows(&shape[s], w, lt, n_row[i]);
+            for (int own = 1; own >= 0; own--)
+                if ((only == 0 || only == n_row[i]) && (double) shape[s].rows[0] * n_row[i] < 1e8
+                    && (!own || n_row[i] <= GEMM_HOPPER_TOK))
+                    bench_rows(&shape[s], w, lt, n_row[i], own);
     }
     gemm_lt_close(lt);
 }

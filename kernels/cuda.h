@@ -17,6 +17,15 @@ extern "C" {
 
 typedef struct CUstream_st *gpu_stream;
 
+#define GEMM_SPLIT_MAX 4
+/* What the GPU in use has of compute capability 9.0; n_sm 0: nothing, the base path is taken. */
+struct hopper {
+    int32_t n_sm;
+    void   *encode;                        /* makes the copy engine's maps of matrices */
+    int32_t room[GEMM_SPLIT_MAX + 1];      /* [i]: clusters of i blocks of gemm_hopper at once */
+};
+void hopper_open(struct hopper *h);
+
 /* Bound by latency; dim, cols and head_dim are multiples of 4, head_dim at most 512. */
 void embed_cuda(const struct embed *a, gpu_stream s);
 void norm_cuda(const struct norm *a, gpu_stream s);
@@ -34,6 +43,12 @@ void fill_cuda(const struct fill *a, gpu_stream s);
 /* All products of up to 8 rows in one launch, and their activation: bound by the reading of w,
  * 75 % of the memory's speed accepted. 0: not for this shape, nothing was launched. */
 int  gemm_skinny_cuda(const struct linear *l, size_t smem_max, gpu_stream s);
+
+/* The same of up to GEMM_HOPPER_TOK rows, on Hopper, for matrices of up to some 16,000 rows
+ * together: bound by the reading of w, 75 % accepted for 46 MB of it, 40 % for 12. An output is
+ * summed in one order whatever the number of rows. */
+#define GEMM_HOPPER_TOK 128
+int  gemm_hopper_cuda(const struct linear *l, const struct hopper *h, gpu_stream s);
 
 /* Any number of rows; cols a multiple of 8. */
 void gemm_tile_cuda(const struct gemm *g, gpu_stream s);
@@ -59,10 +74,6 @@ void   attn_decode_cuda(const struct attn_layer *a, void *scratch, gpu_stream s)
  * units, 45 % of their speed accepted, 60 % where K is not whole. 0: not for this device or shape,
  * nothing was launched. */
 int    attn_prefill_cuda(const struct attn_layer *a, gpu_stream s);
-
-/* What the GPU in use has of compute capability 9.0; n_sm 0: nothing, the base path is taken. */
-struct hopper { int32_t n_sm; void *encode; };
-void hopper_open(struct hopper *h);
 
 /* Any number of tokens, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. Bound by the
  * reading of the weights up to about 128 tokens an expert, then by the matrix units: on Hopper the

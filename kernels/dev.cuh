@@ -62,26 +62,36 @@ __device__ static inline void wait_for_others()
 #endif
 }
 
-/* Launch a kernel that does so. */
+/* Launch a kernel that does so, in clusters of so many blocks along x. */
 template <typename... par, typename... arg>
-static void launch_early(void (*kernel)(par...), dim3 grid, unsigned threads, size_t smem,
-                         cudaStream_t s, const arg &... args)
+static void launch_clusters(void (*kernel)(par...), dim3 grid, unsigned cluster, unsigned threads,
+                            size_t smem, cudaStream_t s, const arg &... args)
 {
     static int major;                      /* of the device: one thread launches */
-    cudaLaunchAttribute early = {};
+    cudaLaunchAttribute attr[2] = {};
     cudaLaunchConfig_t c = {};
 
     if (major == 0)
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+    attr[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attr[0].val.programmaticStreamSerializationAllowed = 1;
+    attr[1].id = cudaLaunchAttributeClusterDimension;
+    attr[1].val.clusterDim.x = cluster;
+    attr[1].val.clusterDim.y = attr[1].val.clusterDim.z = 1;
     c.gridDim = grid;
     c.blockDim = dim3(threads);
     c.dynamicSmemBytes = smem;
     c.stream = s;
-    c.attrs = &early;
-    c.numAttrs = major >= 9 ? 1 : 0;
+    c.attrs = attr;
+    c.numAttrs = major < 9 ? 0 : cluster == 1 ? 1 : 2;
     cudaLaunchKernelEx(&c, kernel, args...);
+}
+
+template <typename... par, typename... arg>
+static void launch_early(void (*kernel)(par...), dim3 grid, unsigned threads, size_t smem,
+                         cudaStream_t s, const arg &... args)
+{
+    launch_clusters(kernel, grid, 1, threads, smem, s, args...);
 }
 
 /* lo in the low half: the element with the smaller index. */

@@ -1,4 +1,5 @@
-/* gemm.cu - linear layers: skinny for a few tokens, tiles for many (and gemm_lt.cu). */
+/* gemm.cu - linear layers: skinny for a few tokens, tiles for many (and gemm_hopper.cu,
+ * gemm_lt.cu). */
 #include "cuda.h"
 #include "gemm.cuh"
 

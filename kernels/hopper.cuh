@@ -1,12 +1,13 @@
 /* hopper.cuh - the instructions of compute capability 9.0a: barriers in shared memory, the copy
  * engine, the matrix products of a warpgroup (four warps), registers that change hands.
  *
- * Only for code between #ifdef __CUDA_ARCH_FEAT_SM90_ALL. Tiles in shared memory have rows of 128
- * bytes (64 bf16), begin at a multiple of 1,024 and are swizzled: piece i of 16 bytes of row r lies
- * at place i ^ r % 8. */
+ * For code between #ifdef __CUDA_ARCH_FEAT_SM90_ALL, but map_rows, which is the host's. Tiles in
+ * shared memory have rows of 128 bytes (64 bf16), begin at a multiple of 1,024 and are swizzled:
+ * piece i of 16 bytes of row r lies at place i ^ r % 8. */
 #ifndef KERNELS_HOPPER_CUH
 #define KERNELS_HOPPER_CUH
 
+#include "cuda.h"
 #include "dev.cuh"
 
 #include <../include/cuda.h>               /* the driver's: ours has the same name */
@@ -64,6 +65,23 @@ __device__ static inline void group_sync(int id, int n)
     asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(n) : "memory");
 }
 
+/* --- clusters: blocks that reach each other's shared memory --- */
+
+/* All threads of all blocks of the cluster that have not ended; what they wrote is seen. */
+__device__ static inline void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+/* Where p, of this block's shared memory, lies in that of another. */
+template <typename type> __device__ static inline const type *of_block(const type *p, int rank)
+{
+    const type *there;
+
+    asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(p), "r"(rank));
+    return there;
+}
+
 /* --- the copy engine --- */
 
 /* The box of map whose first element is (row, col) to shared memory; adds its bytes to b. Past the
@@ -78,6 +96,38 @@ __device__ static inline void box_copy(void *to, const CUtensorMap *map, uint64_
                  ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
                  :: "r"(smem_at(to)), "l"(map), "r"(col), "r"(row), "r"(smem_at(b)), "l"(policy)
                  : "memory");
+}
+
+/* The same of what others read too. */
+__device__ static inline void box_copy_shared(void *to, const CUtensorMap *map, uint64_t *b,
+                                              int row, int col)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 " [%0], [%1, {%2, %3}], [%4];"
+                 :: "r"(smem_at(to)), "l"(map), "r"(col), "r"(row), "r"(smem_at(b)) : "memory");
+}
+
+__device__ static inline void map_prefetch(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" :: "l"(map) : "memory");
+}
+
+/* hopper_open()'s, of gemm_hopper.cu: fills room. */
+void gemm_hopper_open(struct hopper *h);
+
+/* For boxes of n rows x 128 bytes of a bf16 matrix at p, which is aligned to 16 bytes; cols is a
+ * multiple of 8. No argument that the kernels' own checks let pass can make it fail. */
+static inline void map_rows(CUtensorMap *map, const struct hopper *h, const void *p, int64_t rows,
+                            int32_t cols, int n)
+{
+    cuuint64_t size[2] = { (cuuint64_t) cols, (cuuint64_t) rows }, stride = size[0] * 2;
+    cuuint32_t box[2] = { 64, (cuuint32_t) n }, step[2] = { 1, 1 };
+
+    ((decltype(&cuTensorMapEncodeTiled)) h->encode)(
+        map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *) p, size, &stride, box, step,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        cols % 128 == 0 ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 
 /* What ordinary stores and copies wrote is seen by the copy engine and the matrix units. */
@@ -131,6 +181,7 @@ template <int n> __device__ static inline void wgmma(float *c, uint64_t a, uint6
                      : __VA_ARGS__ : "l"(a), "l"(b));                                       \
     }
 
+WGMMA(16, "%0, %1, %2, %3, %4, %5, %6, %7", "8", "9", C4(0), C4(4))
 WGMMA(32, ACC_0, "16", "17", C16(0))
 WGMMA(64, ACC_0 ", " ACC_1, "32", "33", C16(0), C16(16))
 WGMMA(96, ACC_0 ", " ACC_1 ", " ACC_2, "48", "49", C16(0), C16(16), C16(32))

@@ -316,22 +316,6 @@ static __global__ void __launch_bounds__(128) sum_kernel(struct moe m, const bf1
                                                                sum[k + 3]);
 }
 
-typedef decltype(&cuTensorMapEncodeTiled) encode_fn;
-
-/* No launch can fail by its arguments here: moe_hopper() was asked for shapes that fit. */
-static void map_weights(CUtensorMap *map, const struct hopper *h, const void *w, int64_t rows,
-                        int32_t cols)
-{
-    cuuint64_t size[2] = { (cuuint64_t) cols, (cuuint64_t) rows }, stride = size[0] * 2;
-    cuuint32_t box[2] = { K, BOX }, step[2] = { 1, 1 };
-
-    ((encode_fn) h->encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *) w, size, &stride,
-                            box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                            cols % 128 == 0 ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B
-                                            : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-}
-
 void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
 {
     const struct moe *m = &w->m;
@@ -339,7 +323,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     dim3 sms((unsigned) h->n_sm);
     dim3 sums((unsigned) ceil_div(m->hidden, 128 * 8), (unsigned) m->n_tok);
 
-    map_weights(&up.w, h, m->gate_up.p, (int64_t) m->n_expert * 2 * m->ffn, m->hidden);
+    map_rows(&up.w, h, m->gate_up.p, (int64_t) m->n_expert * 2 * m->ffn, m->hidden, BOX);
     up.x = (const bf16 *) m->x;
     up.y = w->act;
     up.order = m->order;
@@ -352,7 +336,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     up.by_expert = m->n_tok > L2_TOK;
 
     down = up;
-    map_weights(&down.w, h, m->down.p, (int64_t) m->n_expert * m->hidden, m->ffn);
+    map_rows(&down.w, h, m->down.p, (int64_t) m->n_expert * m->hidden, m->ffn, BOX);
     down.taken = up.taken + 1;
     down.x = up.y;
     down.y = (bf16 *) m->out;
@@ -383,5 +367,7 @@ void hopper_open(struct hopper *h)
         && found == cudaDriverEntryPointSuccess
         && cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess)
         h->n_sm = n_sm;
+    if (h->n_sm > 0)
+        gemm_hopper_open(h);
     (void) cudaGetLastError();             /* the base path it is */
 }

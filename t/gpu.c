@@ -317,33 +317,58 @@ static void test_linear(int32_t n_row, int64_t rows, int32_t cols)
     again(&y, &l, say("linear %d x %d -> %d: the same bytes again", n_row, cols, (int) rows));
 }
 
-/* Three matrices of different heights in one op, without and with the activation of two. */
+/* Three or two matrices of different heights in one op, without and with the activation of two. */
 static void test_linears(int32_t n_row, int32_t cols)
 {
     static const int64_t rows[2][3] = { { 100, 33, 8 }, { 52, 52, 19 } };
     struct two x = act_random((size_t) n_row * (size_t) cols, 1);
     struct two z = act_random((size_t) n_row * (size_t) cols, 1);
 
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 4; k++) {
+        int with_act = k % 2, n = 3 - k / 2;
         struct two y[3], act = two_new((size_t) n_row * 52);
 
         two_poison(&act);
-        for (int j = 0; j < 3; j++)
-            y[j] = two_new((size_t) n_row * (size_t) rows[k][j]), two_poison(&y[j]);
+        for (int j = 0; j < n; j++)
+            y[j] = two_new((size_t) n_row * (size_t) rows[with_act][j]), two_poison(&y[j]);
         for (int i = 0; i < 2; i++) {
-            struct linear l = { .n = 3, .act = k == 1 ? act.p[i] : NULL };
+            struct linear l = { .n = n, .act = with_act ? act.p[i] : NULL };
 
-            for (int j = 0; j < 3; j++)
+            for (int j = 0; j < n; j++)
                 l.g[j] = (struct gemm) { y[j].p[i], j == 2 ? z.p[i] : x.p[i],
-                                         mat_random(i, rows[k][j], cols, 3 + (uint64_t) j),
+                                         mat_random(i, rows[with_act][j], cols, 3 + (uint64_t) j),
                                          n_row };
             op_linear(be[i], &l);
         }
-        for (int j = k == 1 ? 2 : 0; j < 3; j++)
-            compare(&y[j], y[j].n, 1e-4, say("linears %d x %d: %d", n_row, cols, j));
-        if (k == 1)
+        for (int j = with_act ? 2 : 0; j < n; j++)
+            compare(&y[j], y[j].n, 1e-4, say("linears %d x %d: %d of %d", n_row, cols, j, n));
+        if (with_act)
             compare_act(&act, act.n, 5e-3, say("linears %d x %d: act", n_row, cols));
     }
+}
+
+/* 9 to 128 rows: an output depends neither on the run nor on how many other rows there are. */
+static void test_same(int32_t n_row, int32_t fewer, int64_t rows, int32_t cols)
+{
+    struct two x = act_random((size_t) n_row * (size_t) cols, 1);
+    struct mat w = mat_random(1, rows, cols, 3);
+    size_t n = (size_t) n_row * (size_t) rows;
+    float *got[2] = { malloc(n * 4), malloc(n * 4) };
+
+    for (int32_t k = 0; k < 3; k++) {
+        struct two y = two_new(n);
+        int32_t some = k < 2 ? n_row : fewer;
+
+        two_poison(&y);
+        op_linear(be[1], &(struct linear) { .g = { { y.p[1], x.p[1], w, some } }, .n = 1 });
+        done();
+        be[1]->ops->get(be[1], got[k > 0], y.p[1], n * 4);
+        if (k > 0)
+            ok(error_of(got[1], got[0], (size_t) some * (size_t) rows) == 0,
+               "linear %d x %d -> %d: %d rows again", n_row, cols, (int) rows, some);
+    }
+    free(got[0]);
+    free(got[1]);
 }
 
 struct experts {
@@ -923,10 +948,45 @@ static void test_bad(void)
     is_int(tok[1], 99, "the other has its own");
 }
 
+static const int32_t rows[] = { 1, 2, 7, 8, 9, 16, 33, 64, 65, 200 };
+
+static void test_all_linear(void)
+{
+    static const int32_t wide[] = { 17, 32, 100, 128, 129 };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        test_linear(rows[i], 512, 2816);
+        test_linear(rows[i], 2816, 4096);
+        test_linear(rows[i], 100, 64);
+        test_linear(rows[i], 64, 100);
+        test_linear(rows[i], 33, 8192);
+        test_linear(rows[i], 512, 48);
+        test_linear(rows[i], 1, 4096);
+    }
+    for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
+        test_linear(wide[i], 2112, 2816);
+        test_linear(wide[i], 65, 2112);
+        test_linear(wide[i], 63, 8);
+        test_linear(wide[i], 33, 8192);
+        test_linears(wide[i], 2816);
+        test_linears(wide[i], 72);
+    }
+    test_same(128, 9, 2816, 4096);
+    test_same(100, 33, 4096, 2816);
+    test_same(64, 17, 65, 2112);
+    test_linear(300, 6000, 704);
+    for (int32_t n = 12; n <= TOK; n = n * 5 / 2) {        /* of kernels/gemm_table.inc */
+        test_linear(n, 2112, 2816);
+        test_linear(n, 2816, 2112);
+        test_linear(n, 128, 2816);
+    }
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (int32_t cols = 40; cols < 9000; cols = cols * 3 / 8 * 8)
+            test_linears(rows[i], cols);
+}
+
 static void test_all(void)
 {
-    static const int32_t rows[] = { 1, 2, 7, 8, 9, 16, 33, 64, 65, 200 };
-
     test_embed();
     test_norm(1, 2816);
     test_norm(65, 2816);
@@ -946,23 +1006,7 @@ static void test_all(void)
     test_copy(2, 512, 128);
     test_copy(1, 48, 16);
     test_copy(2, 16, 16);
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        test_linear(rows[i], 512, 2816);
-        test_linear(rows[i], 2816, 4096);
-        test_linear(rows[i], 100, 64);
-        test_linear(rows[i], 64, 100);
-        test_linear(rows[i], 33, 8192);
-        test_linear(rows[i], 512, 48);
-    }
-    test_linear(300, 6000, 704);
-    for (int32_t n = 12; n <= TOK; n = n * 5 / 2) {        /* of kernels/gemm_table.inc */
-        test_linear(n, 2112, 2816);
-        test_linear(n, 2816, 2112);
-        test_linear(n, 128, 2816);
-    }
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        for (int32_t cols = 40; cols < 9000; cols = cols * 3 / 8 * 8)
-            test_linears(rows[i], cols);
+    test_all_linear();
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         test_moe(rows[i], 8, 3, 64, 24);
         test_moe(rows[i], 16, 8, 256, 704);

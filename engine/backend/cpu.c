@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define CPU_ALLOC_MAX   8192
+#define CPU_ALLOC_MAX   16384
 #define CPU_GRAIN_WORK  65536          /* multiply-adds that are worth handing to a thread */
 
 struct cpu {

@@ -169,7 +169,8 @@ static void cuda_linear(struct backend *be, const struct linear *a)
                && a->g[i].w.cols == a->g[0].w.cols);
     if (n_row == 0 || !begin(c))
         return;
-    if (!gemm_skinny_cuda(a, c->smem_max, c->stream)) {
+    if (!gemm_skinny_cuda(a, c->smem_max, c->stream)
+        && !gemm_hopper_cuda(a, &c->hopper, c->stream)) {
         gemms(c, a);
         if (a->act != NULL)
             geglu_cuda(&(struct geglu) { a->act, a->g[0].y, a->g[1].y, n_row,

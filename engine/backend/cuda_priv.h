@@ -12,7 +12,7 @@
 
 #include <cuda_runtime.h>
 
-#define APART_MAX    8192
+#define APART_MAX    16384
 #define LOAD_THREADS 8                     /* four reach what PCIe 5 can take */
 #define LANES        LINEAR_MAX            /* products side by side: lane 0 is the stream itself */
 #define TOP          ((size_t) (1 + SAMPLE_TOP_MAX))
