@@ -346,6 +346,11 @@ int json_parse(struct json_doc **out, const struct json **root, const char *p, s
 
     st = yajl_parse(h, (const unsigned char *) p, n);
     at = yajl_get_bytes_consumed(h);
+    if (st == yajl_status_ok && s.root != NULL && s.n_open == 0) {
+        /* What begins a token behind the end counts as white space, unless that cannot go on. */
+        st = yajl_parse(h, (const unsigned char *) "\n", 1);
+        at = n;
+    }
     if (st == yajl_status_ok) {
         st = yajl_complete_parse(h);
         at = n;

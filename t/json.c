@@ -17,7 +17,7 @@ static void round_trip(void)
         { "[[[[]]],[],{}]", NULL },
         { "\"\\u0041\\u00e9\\ud83d\\ude00\\/\"", "\"A\xc3\xa9\xf0\x9f\x98\x80/\"" },
         { "\"a\\u0000b\"", "\"a\\u0000b\"" }, { "\"\\\\ud800\"", NULL },
-        { "[ 1 , 2 ]\n", "[1,2]" },
+        { "[ 1 , 2 ]\n", "[1,2]" }, { "7", NULL }, { "7 ", "7" }, { "\"a\" \t\r\n", "\"a\"" },
         { "{\"a\":1,\"A\":2,\"aa\":3}", NULL },
     };
 
@@ -46,6 +46,9 @@ static void refused(void)
         { "", 0, "at byte 0" }, { "  ", 0, "premature EOF at byte 2" }, { "[1", 0, "at byte 2" },
         { "{\"a\":1,}", 0, "at byte" }, { "[1,]", 0, "at byte" }, { "01", 0, "at byte" },
         { "1 2", 0, "at byte" }, { "{} x", 0, "at byte" }, { "nul", 0, "at byte" },
+        { "{}\"", 0, "at byte 3" }, { "{} \"}", 0, "at byte" }, { "[]tru", 0, "at byte" },
+        { "{}-", 0, "at byte" }, { "\"a\" n", 0, "at byte" }, { "1 \"", 0, "at byte" },
+        { "null\"", 0, "at byte" }, { "{}\"\\", 0, "at byte" }, { "[] 1", 0, "at byte" },
         { "'a'", 0, "at byte" }, { "// c\n1", 0, "at byte" }, { "\"a\nb\"", 0, "at byte" },
         { "NaN", 0, "at byte" }, { "\xef\xbb\xbf{}", 0, "at byte" }, { "[1]\0", 4, "at byte" },
         { "\"\\x41\"", 0, "at byte" }, { "\"\\u12g4\"", 0, "at byte" }, { "1.", 0, "at byte" },
