@@ -392,12 +392,12 @@ static __global__ void __launch_bounds__(THREADS, blocks) attn_kernel(struct arg
     bf16 *newest;
     bool here;
 
-    next_may_start();
     if (!find_span(&b, &g))
         return;
     k0 = b.first / keys * keys;
     for (int i = 0; i < stages; i++)
         load_stage<keys, whole>(k + i * stage, k_dim, dim, &g, &b, k0 + i * keys, false);
+    next_may_start();                      /* whose weights then come behind these */
 
     row = b.pos - k0;
     here = b.pos < b.end && row < stages * keys;
