@@ -50,9 +50,10 @@ struct backend_ops {
     void  (*get)(struct backend *be, void *to, const void *p, size_t bytes);   /* for tests: wait */
     const int32_t *(*input)(struct backend *be, struct input *in);   /* where ops can read it */
     /* Ops of a step come between these two; the results are where they were told to after the
-     * second. Steps of one shape, of lim.n_shape, have the same inputs in the same order up to the
-     * first that is not as large, ops that read no more than these, and the same arguments, but
-     * for the sampled rows: so a backend that keeps steps can launch what it launched before. */
+     * second. Steps of one shape, of lim.n_shape, ask for the same ops with the same arguments, but
+     * for what inputs and sampled rows hold. Their inputs are as large and come in the same order;
+     * those that are not come last, and only sampled rows point there. So a backend that keeps
+     * steps can launch what it launched before. */
     void  (*step_begin)(struct backend *be, int32_t shape);
     void  (*step_end)(struct backend *be);
     /* As step_begin, but nothing will run: the step is only kept. false: it is already. Asked of a
