@@ -392,12 +392,12 @@ static __global__ void __launch_bounds__(THREADS, blocks) attn_kernel(struct arg
     bf16 *newest;
     bool here;
 
+    next_may_start();
     if (!find_span(&b, &g))
         return;
     k0 = b.first / keys * keys;
     for (int i = 0; i < stages; i++)
         load_stage<keys, whole>(k + i * stage, k_dim, dim, &g, &b, k0 + i * keys, false);
-    next_may_start();                      /* whose weights then come behind these */
 
     row = b.pos - k0;
     here = b.pos < b.end && row < stages * keys;
@@ -530,13 +530,28 @@ static unsigned merge_warps(int parts)
     return (unsigned) (n < MERGE_WARPS ? n : MERGE_WARPS);
 }
 
+/* Shared memory that keeps an SM to so many blocks. When few tokens' blocks start early, those SMs
+ * that the kernel before left first would take more than their share. */
+static size_t alone(size_t bytes, int blocks)
+{
+    static int of_sm, of_driver;           /* one thread launches */
+    size_t least;
+
+    if (of_sm == 0) {
+        cudaDeviceGetAttribute(&of_sm, cudaDevAttrMaxSharedMemoryPerMultiprocessor, 0);
+        cudaDeviceGetAttribute(&of_driver, cudaDevAttrReservedSharedMemoryPerBlock, 0);
+    }
+    least = (size_t) (of_sm / (blocks + 1) - of_driver + 128);
+    return bytes > least ? bytes : least;
+}
+
 template <int keys, int rows, int dim_max, bool exact, bool whole, int blocks>
 static void launch(struct args *g, gpu_stream s)
 {
     static size_t allowed;                 /* one thread launches */
     const auto kernel = attn_kernel<keys, rows, dim_max, exact, whole, blocks>;
     const struct attn *a = &g->a.attn;
-    size_t bytes = smem_bytes(keys, rows, &a->kv);
+    size_t bytes = alone(smem_bytes(keys, rows, &a->kv), blocks);
     unsigned n_tok = (unsigned) a->map.n_tok;
     unsigned cols = (unsigned) ceil_div(a->kv.head_dim, MERGE_COLS);
     int64_t parts;

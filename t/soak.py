@@ -5,8 +5,9 @@ back, memory is flat, the logs have no error.
 
     t/soak.py [--seconds 10] [--streams 12] [--model DIR] [--vocab N] [--tolerance X] [inferd serve's]
 
-For a GPU: t/soak.py --seconds 600 --streams 64 --model DIR --vocab 262144 --tolerance 0.5 \\
-    --backend cuda --load-format dummy --max-model-len 4096"""
+For a GPU: t/soak.py --seconds 600 --streams 64 --tolerance 0.1 --backend cuda. Dummy weights
+show leaks and crashes only: random ones amplify every rounding (t/gpu_score.py says how much), so
+answers beside others differ from the idle server's."""
 import argparse
 import asyncio
 import json
@@ -203,6 +204,7 @@ async def run():
 
 
 with Stack(model=a.model, serve_args=serve_args) as s:
+    waited = len(s.log("error.log"))                   # for an engine that was not there
     before, early = asyncio.run(run())
     reset()
     print(f"# {count}, {len(wrong)} wrong, {pages()}")
@@ -214,7 +216,7 @@ with Stack(model=a.model, serve_args=serve_args) as s:
     ok(rss() <= early + 32 + 96, f"{early} MiB after two fifths, {rss()} at the end, of which 96 may"
        " be pages of the KV cache that had not been used")
     same(pages(), before, "every page is free again")
-    nginx_log = s.log("error.log")                     # before its engine leaves it
+    nginx_log = s.log("error.log")[waited:]            # before its engine leaves it
     s.engine.send_signal(signal.SIGTERM)
     same(s.engine.wait(LIMIT), 0, "the engine ends")
     log = s.log("inferd.log")
