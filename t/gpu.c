@@ -1061,7 +1061,9 @@ int main(int argc, char **argv)
     }
     if (getrandom(&rng, sizeof(rng), 0) != sizeof(rng) || be_open_cpu(&be[0], &lim, &e) < 0)
         return 1;
+#ifdef HAVE_CUDA
     hopper_open(&hopper);
+#endif
     rng = argc > 1 ? strtoull(argv[1], NULL, 0) : rng | 1;
     printf("# seed %llu (an argument repeats it)\n", (unsigned long long) rng);
     test_all();
