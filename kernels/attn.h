@@ -17,7 +17,8 @@ struct attn {
     int32_t         window;       /* key j is visible to query i iff 0 <= i - j < window; 0: all */
     int32_t         n_seq;        /* sequences of the step, */
     int32_t         n_one;        /* its first tokens that are alone in their sequences, */
-    int32_t         ctx;          /* its largest pos + 1: all three only choose among ways */
+    int32_t         ctx;          /* at least its largest pos + 1: all three choose among ways, and
+                                     ctx how many parts of a context have room in the scratch */
     const int32_t  *n_own;        /* [1] tokens behind so many are the last of them again, and may
                                      get its result; NULL: there are none */
 };

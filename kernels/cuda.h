@@ -56,9 +56,9 @@ void gemm_tile_cuda(const struct gemm *g, gpu_stream s);
 /* Any shape, slowly. */
 void gemm_plain_cuda(const struct gemm *g, gpu_stream s);
 
-/* head_dim a multiple of 16, at most 512; at most 16 query heads a kv head. ctx is the largest
- * position of the step + 1. Bound by the reading of K and V for few tokens, by the matrix units for
- * many. part: attn_cuda_scratch() bytes. */
+/* head_dim a multiple of 16, at most 512; at most 16 query heads a kv head. ctx is at least the
+ * largest position of the step + 1. Bound by the reading of K and V for few tokens, by the matrix
+ * units for many. part: attn_cuda_scratch() bytes. */
 #define ATTN_SPLIT_TOK 64                 /* up to so many tokens a context is split and merged */
 size_t attn_cuda_scratch(int32_t n_head, int32_t head_dim);
 void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s);

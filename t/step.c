@@ -560,11 +560,17 @@ static void test_gpu(const char *dir)
     struct err e = {0};
     struct be_memory m;
     struct backend_limits lim;
-    uint64_t before;
+    uint64_t before, total;
     int32_t n_new = 0, n_shape;
 
-    if (world_open(w, dir, true, &e) != 0) {
+    if (be_memory_cuda(&before, &total, &e) != 0) {
         printf("# %s: no GPU: %s\n", dir, e.msg);
+        free(w);
+        return;
+    }
+    if (!ok(world_open(w, dir, true, &e) == 0, "%s: opened", dir)) {
+        printf("# %s\n", e.msg);
+        free(w);
         return;
     }
     n_shape = bucket_count(&w->f.buckets, BUCKET_ROWS);

@@ -312,8 +312,11 @@ static bool record(void *arg)
     struct err e;
 
     while (m->n_recorded < n && m->be->err.code == 0)
-        if (forward_record(&m->fwd, m->n_recorded++))
-            return be_step_end(m->be, &e) == 0;
+        if (forward_record(&m->fwd, m->n_recorded++)) {
+            if (be_step_end(m->be, &e) == 0)
+                return true;
+            log_error("graphs: %s; the next step ends the engine", e.msg);
+        }
     if (m->be->err.code == 0)
         log_info("graphs: all %d are captured, for steps of up to %d requests", n,
                  bucket_shape(&m->fwd.buckets, n - 1).n_row);
