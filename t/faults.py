@@ -212,7 +212,7 @@ def all_plays():
     yield "less than its length at once", FIRST, [together(SHORT, ONE, DONE)]
     yield "an error at once", FIRST, [together(SHORT, ONE, (REP_END, end(2)))]
     yield "an error of a stream at once", LATER, [together(STREAM, ONE, (REP_END, end(2)))]
-    yield "no regard to credit", LATER, [HEAD, ONE, pause, overrun, overrun, overrun, DONE]
+    yield "no regard to credit", LATER, [HEAD, ONE, pause, together(overrun), DONE]
 
     for name, head in (
             ("status 99", rep_head(99)), ("status 600", rep_head(600)), ("status 0", rep_head(0)),

@@ -34,7 +34,7 @@ def ok(cond, name):
 
 def same(got, want, name):
     if not ok(got == want, name):
-        print(f"# got  {got!r}\n# want {want!r}", flush=True)
+        print(f"# got  {got!r}\n# want {want!r}", file=sys.stderr, flush=True)
 
 
 def done():
