@@ -103,6 +103,7 @@ static int listen_api(struct server *s, struct err *e)
         .n_thread = c->api_threads,
         .model_len_max = s->en.plan.model_len,
         .page_tok = s->en.plan.kv.page_tok,
+        .run_max = c->max_num_seqs,
         .request_max = c->max_queue + c->max_num_seqs,
         .tenant_max = c->max_requests_per_key,
         .strict = c->strict,

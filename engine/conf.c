@@ -457,7 +457,8 @@ void conf_help(int cmd)
 {
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
         if (commands[i].cmd == cmd)
-            printf("usage: inferd %s %s [options]\n\n", commands[i].name, commands[i].args);
+            printf("usage: inferd %s%s%s [options]\n\n", commands[i].name,
+                   commands[i].args[0] != '\0' ? " " : "", commands[i].args);
     }
     for (size_t i = 0; i < N_OPT; i++) {
         const struct conf_opt *o = &opts[i];

@@ -293,8 +293,9 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
     pool_row("full", p->full_page_bytes, p->full_pages_session, p->kv.n_page_full, p);
     pool_row("sliding", p->sliding_page_bytes, p->sliding_pages_session, p->kv.n_page_sliding, p);
     printf("  split for sessions of %d tokens (--kv-session-tokens): %d fit; %lld tokens in all;\n"
-           "  a request may have %d; at most %d run at once\n", p->session_len, p->sessions,
-           (long long) p->kv.n_page_full * p->kv.page_tok, p->model_len, c->max_num_seqs);
+           "  a request may have %d; at most %d run at once (--max-num-seqs)\n", p->session_len,
+           p->sessions, (long long) p->kv.n_page_full * p->kv.page_tok, p->model_len,
+           c->max_num_seqs);
     if (p->scratch_bytes > 0)
         printf("activations and work space of a step %.1f MiB\n",
                (double) p->scratch_bytes / MIB);

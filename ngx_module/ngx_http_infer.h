@@ -297,7 +297,6 @@ ngx_http_infer_ctx_t *ngx_http_infer_get_ctx(ngx_http_request_t *r);
 /* _request.c */
 
 ngx_int_t ngx_http_infer_build_head(ngx_http_infer_ctx_t *ctx);
-ngx_uint_t ngx_http_infer_method(ngx_http_request_t *r);
 /* Copy the next n bytes of the body; the cursor moves. */
 ngx_int_t ngx_http_infer_read_body(ngx_http_infer_ctx_t *ctx, u_char *p,
     size_t n);

@@ -21,6 +21,7 @@ typedef struct {
 
 static ngx_uint_t ngx_http_infer_status(ngx_http_request_t *r,
     ngx_uint_t status);
+static ngx_uint_t ngx_http_infer_same_path(ngx_str_t *asked, ngx_str_t *path);
 static ngx_int_t ngx_http_infer_retry_headers(ngx_http_request_t *r);
 static ngx_int_t ngx_http_infer_openai_error(ngx_http_request_t *r,
     const char *type, const char *code, const char *message,
@@ -41,7 +42,7 @@ static ngx_http_infer_message_t  ngx_http_infer_messages[] = {
     { 404, "invalid_request_error", "not_found_error",
       "not_found", "there is nothing under this address" },
     { 405, "invalid_request_error", "invalid_request_error",
-      "method_not_allowed", "this method is not supported" },
+      "method_not_allowed", "this method is not allowed here" },
     { 408, "timeout", "timeout_error",
       "request_timeout", "the request did not arrive in time" },
     { 413, "invalid_request_error", "request_too_large",
@@ -107,6 +108,27 @@ ngx_http_infer_error_handler(ngx_http_request_t *r)
 }
 
 
+/* As nginx compares by default: several slashes are one. */
+
+static ngx_uint_t
+ngx_http_infer_same_path(ngx_str_t *asked, ngx_str_t *path)
+{
+    size_t  i, k;
+
+    for (i = 0, k = 0; i < asked->len; i++) {
+        if (i && asked->data[i] == '/' && asked->data[i - 1] == '/') {
+            continue;
+        }
+
+        if (k == path->len || asked->data[i] != path->data[k++]) {
+            return 0;
+        }
+    }
+
+    return k == path->len;
+}
+
+
 /*
  * Under the two addresses where the engine speaks Anthropic's words, as the
  * client wrote them or as a rewrite made them: error_page changes the
@@ -133,9 +155,7 @@ ngx_http_infer_anthropic(ngx_http_request_t *r)
 
     for (i = 0; paths[i].len; i++) {
         for (uri = &asked; uri; uri = (uri == &asked) ? &r->uri : NULL) {
-            if (uri->len == paths[i].len
-                && ngx_memcmp(uri->data, paths[i].data, uri->len) == 0)
-            {
+            if (ngx_http_infer_same_path(uri, &paths[i])) {
                 return 1;
             }
         }

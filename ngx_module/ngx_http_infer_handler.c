@@ -31,31 +31,10 @@ ngx_http_infer_handler(ngx_http_request_t *r)
     ngx_int_t               rc;
     ngx_http_infer_pool_t  *pool;
 
-    static char             allow[] = "GET, HEAD, POST";
-
     if (r != r->main) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "infer_pass does not serve subrequests");
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    if (ngx_http_infer_method(r) == 0) {
-
-        rc = ngx_http_discard_request_body(r);
-        if (rc != NGX_OK) {
-            return rc;
-        }
-
-        if (ngx_http_infer_add_header(r, "Allow", 5, (u_char *) allow,
-                                      sizeof(allow) - 1)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-
-        return ngx_http_infer_send_error(r, NGX_HTTP_NOT_ALLOWED,
-                                         "method_not_allowed",
-                                         "this method is not supported");
     }
 
     pool = ngx_http_infer_find_pool(r);

@@ -553,12 +553,20 @@ ngx_http_infer_pool_wait(ngx_http_infer_ctx_t *ctx)
 }
 
 
-/* A body is what a client asks of the model. */
+/* A body is what a client asks of the model, but for an operator's: that one
+ * means nothing. */
 
 static ngx_uint_t
 ngx_http_infer_asks(ngx_http_infer_ctx_t *ctx)
 {
-    return ctx->request->method == NGX_HTTP_POST && ctx->body_bytes != 0;
+    ngx_http_request_t  *r = ctx->request;
+
+    static ngx_str_t     admin = ngx_string("/admin/");
+
+    return r->method == NGX_HTTP_POST
+           && ctx->body_bytes != 0
+           && (r->uri.len < admin.len
+               || ngx_strncmp(r->uri.data, admin.data, admin.len) != 0);
 }
 
 

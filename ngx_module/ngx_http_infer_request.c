@@ -8,6 +8,7 @@
 #include "ngx_http_infer.h"
 
 
+static uint16_t ngx_http_infer_method(ngx_http_request_t *r);
 static ngx_int_t ngx_http_infer_uri(ngx_http_request_t *r, ngx_str_t *uri);
 static ngx_int_t ngx_http_infer_put(ngx_http_infer_ctx_t *ctx, size_t cap,
     const char *name, size_t name_len, ngx_str_t *value);
@@ -34,7 +35,7 @@ static ngx_str_t  ngx_http_infer_pass_default[] = {
 static u_char  ngx_http_infer_head_buf[WIRE_HEAD_BYTES_MAX];
 
 
-ngx_uint_t
+static uint16_t
 ngx_http_infer_method(ngx_http_request_t *r)
 {
     switch (r->method) {
@@ -48,7 +49,7 @@ ngx_http_infer_method(ngx_http_request_t *r)
     case NGX_HTTP_OPTIONS:
         return WIRE_METHOD_OPTIONS;
     default:
-        return 0;
+        return WIRE_METHOD_OTHER;
     }
 }
 
@@ -129,21 +130,17 @@ ngx_http_infer_build_head(ngx_http_infer_ctx_t *ctx)
 }
 
 
-/* As the client wrote it, or what a rewrite made of it. */
+/*
+ * What nginx chose the location by: "//v1/messages" is "/v1/messages" for
+ * both, so nothing that a location keeps out reaches the engine in another
+ * spelling.
+ */
 
 static ngx_int_t
 ngx_http_infer_uri(ngx_http_request_t *r, ngx_str_t *uri)
 {
     u_char     *p;
     uintptr_t   escape;
-
-    if (r->valid_unparsed_uri) {
-        *uri = r->unparsed_uri;
-
-        if (uri->len && uri->data[0] == '/') {
-            return NGX_OK;
-        }
-    }
 
     escape = 2 * ngx_escape_uri(NULL, r->uri.data, r->uri.len,
                                 NGX_ESCAPE_URI);

@@ -101,6 +101,9 @@ def routes():
     refused(no, chat_with("content-encoding:gzip"), "a content encoding")
     same(chat_with("content-encoding:Identity").status, 200, "identity is none")
     same(set(call("GET", "/version").json), {"version"}, "/version")
+    info = call("GET", "/server_info").json
+    same([info[x] for x in ("max_model_len", "max_num_seqs", "max_queue")], [4096, 32, 96],
+         "/server_info has the limits by the names of their options")
     ok(metric("vllm:num_requests_running") == 0, "/metrics has vLLM's names")
 
     t = post("/tokenize", prompt="Hello, world", return_token_strs=True).json
@@ -647,8 +650,28 @@ def heads(port):
             ok(int(h["content-length"]) > 0, f"HEAD {path}: {h['content-length']} bytes")
     status, h, body = ask("HEAD", CHAT)
     same((status, h["allow"], body), (405, "POST", b""), f"HEAD {CHAT}")
-    status, h, body = ask("POST", "/health")
-    same((status, h["allow"]), (405, "GET, HEAD"), "POST /health")
+    c.close()
+
+
+def addresses(port):
+    """What is refused is refused in the same words whatever it is, and a path has one meaning."""
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+
+    def ask(method, path, body):
+        c.request(method, path, body, {"Content-Type": "application/json"})
+        r = c.getresponse()
+        return r.status, r.headers, r.read()
+
+    for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        status, h, body = ask(method, CHAT, b"{}")
+        same((status, h["allow"], json.loads(body)["error"]["message"]),
+             (405, "POST", "This method is not allowed here, only POST."), f"{method} {CHAT}")
+    for method in ("POST", "PUT"):
+        status, h, body = ask(method, "/health", None)
+        same((status, h["allow"]), (405, "GET, HEAD"), f"{method} /health")
+    for path in ("//v1/messages", "/v1//messages", "/v1/x/../messages", "/v1/m%65ssages"):
+        status, h, body = ask("POST", path, b"{}")
+        same((status, json.loads(body)["type"]), (400, "error"), f"{path} is /v1/messages")
     c.close()
 
 
@@ -681,6 +704,7 @@ def hang_up(p, log):
 def through_nginx():
     with Stack() as s:
         heads(s.port)
+        addresses(s.port)
         long_id(s)
         quick(Client(s.port))
     with Stack(model=None, serve_args=["--max-num-seqs", "1", "--max-queue", "1"]) as s:

@@ -384,8 +384,9 @@ def leaving(s):
     load = json.loads(fetch(s.url + "/load")[2])
     same((load["ready"], load["draining"], load["running"]), (False, True, 32), "/load says so")
     ok("inferd_streams 2\n" in fetch(s.url + "/metrics")[2], "/metrics is there")
-    same(json.loads(fetch(s.url + "/admin/abort?request_id=late", b"")[2]), {"aborted": 1},
-         "what runs can be aborted")
+    same(fetch(s.url + "/admin/abort?request_id=none", b"")[0], 404, "its operator is heard")
+    same(json.loads(fetch(s.url + "/admin/abort?request_id=late", {})[2]), {"aborted": 1},
+         "with a body too: what runs can be aborted")
     t.join()
     same(json.loads(late[0][2])["error"]["code"], "request_aborted", "and is told so")
     same(s.engine.wait(LIMIT), 0, "the engine ends")

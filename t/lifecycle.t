@@ -299,10 +299,10 @@ subtest 'an engine that leaves finishes what it has and hears its operator' => s
     ok($t->until(sub { $t->status =~ /"q","waiting":1/ }), 'or it waits in the queue');
     like($t->get('/r'), qr/"i":2.*\[DONE\]/s, 'or it goes to another engine');
     my @ask = ([method => 'GET', uri => '/metrics'], [body => '', uri => '/admin/abort'],
-               [method => 'GET', uri => '/q/load']);
+               [uri => '/admin/abort'], [method => 'GET', uri => '/q/load']);
     my @told = map { $t->open_stream(@$_) } @ask;
     ok($t->collect(\@told, sub { (grep { $_->{got} =~ /"i":0/ } @told) == @told }),
-       'GET, and POST without a body, are answered');
+       'GET, POST without a body, and its operator are answered');
     like($t->get('/r', method => 'GET'), qr/\[DONE\]/, 'by another engine if there is one');
 
     kill 'HUP', $t->master;

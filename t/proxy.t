@@ -115,15 +115,13 @@ Content-Length: 1000000
 --- no_error_log
 [error]
 
-=== TEST 6: PUT is refused, in JSON, and the connection goes on
+=== TEST 6: any other method is the engine's to refuse, and the connection goes on
 --- config
 location / { infer_pass echo; }
 --- pipelined_requests eval
-["PUT /x\nabc", "GET /y"]
---- error_code eval
-[405, 200]
+["PUT /x\nabc", "PATCH /x", "GET /y"]
 --- response_body_like eval
-['^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"method_not_allowed"\}\}', "^GET /y\n"]
+["^OTHER /x\n(?s:.*)\nbody 3 ", "^OTHER /x\n", "^GET /y\n"]
 
 === TEST 7: pipelined requests
 --- config
@@ -545,15 +543,18 @@ HEAD /health
 Content-Type: application/json
 --- response_body:
 
-=== TEST 50: PUT, with what is allowed
+=== TEST 50: the engine sees the address by which nginx chose the location
 --- config
 location / { infer_pass echo; }
---- request
-PUT /x
-abc
---- error_code: 405
---- response_headers
-Allow: GET, HEAD, POST
+location /admin/ { deny all; }
+--- pipelined_requests eval
+["POST //v1/messages?a=//b\n{}", "GET /v1/./models//a%2Fb%20%3f%25", "GET /x/../v1/m%6fdels?%41",
+ "GET /v1/models/\xc3\xa4", "GET //admin/drain", "GET /%61dmin/drain"]
+--- response_body_like eval
+["^POST /v1/messages\\?a=//b\n", "^GET /v1/models/a/b%20%3F%25\n", "^GET /v1/models\\?%41\n",
+ "^GET /v1/models/%C3%A4\n", "403 Forbidden", "403 Forbidden"]
+--- error_code eval
+[200, 200, 200, 200, 403, 403]
 
 === TEST 51: nginx's own errors in Anthropic's words
 --- config
@@ -574,24 +575,29 @@ error_page 404 /e;
 location = /e { internal; infer_error; }
 location / { return 404; }
 --- pipelined_requests eval
-["GET /v1/messages", "GET /v1/messages/count_tokens", "GET /v1/messages/", "GET /v1/messages/x",
- "GET /v1/message", "GET /x?/v1/messages"]
+["GET /v1/messages", "GET //v1///messages/count_tokens?//", "GET /v1/messages/",
+ "GET /v1/messages/x", "GET /v1/message", "GET /x?/v1/messages"]
 --- error_code eval
 [404, 404, 404, 404, 404, 404]
 --- response_body_like eval
 [('^\{"type":"error","error":\{"type":"not_found_error","message":') x 2,
  ('^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"not_found"\}') x 4]
 
-=== TEST 53: a method that nobody has, and a rewritten address
+=== TEST 53: a method that nginx itself refuses, and a rewritten address
+--- http_config
+infer_pool none { engine unix:/nonexistent/x.sock; }
 --- config
+error_page 405 /e;
+location = /e { internal; infer_error; }
 rewrite ^/anthropic(/.*) $1 break;
-location / { infer_pass echo; }
+location / { infer_pass none; }
 --- pipelined_requests eval
-["PUT /v1/messages\nabc", "PUT /anthropic/v1/messages\nabc"]
+["PUT /anthropic/v1/messages\nabc", "TRACE /v1/messages"]
 --- error_code eval
-[405, 405]
+[529, 405]
 --- response_body_like eval
-[('^\{"type":"error","error":\{"type":"invalid_request_error","message":"this method is not supported"\},') x 2]
+['^\{"type":"error","error":\{"type":"overloaded_error",',
+ '^\{"type":"error","error":\{"type":"invalid_request_error","message":"this method is not allowed here"\},']
 
 === TEST 54: no engine: Anthropic's 529, and its id is the log's
 --- http_config

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define WIRE_MAGIC           0x31524645464e49ull    /* "INFERF1" */
-#define WIRE_MAJOR           2                      /* exact match */
+#define WIRE_MAJOR           3                      /* exact match */
 #define WIRE_MINOR           0                      /* the smaller of both counts */
 
 #define WIRE_LINE            64                     /* one cache line */
@@ -73,6 +73,7 @@ struct wire_req_head {
 #define WIRE_METHOD_POST     2
 #define WIRE_METHOD_DELETE   3
 #define WIRE_METHOD_OPTIONS  4
+#define WIRE_METHOD_OTHER    5    /* PUT, PATCH ...: the engine says what it has instead */
 
 struct wire_rep_head {
     uint64_t body_bytes;          /* Content-Length, or WIRE_BODY_UNKNOWN for a stream */

@@ -507,7 +507,7 @@ int wire_req_head_read(const uint8_t *buf, uint32_t len, struct wire_req_head *h
 
     if (h->uri_bytes > len - sizeof(*h) || h->n_hdr > WIRE_HDR_N_MAX
         || h->body_bytes > WIRE_BODY_BYTES_MAX
-        || h->method < WIRE_METHOD_GET || h->method > WIRE_METHOD_OPTIONS)
+        || h->method < WIRE_METHOD_GET || h->method > WIRE_METHOD_OTHER)
     {
         return E_INVALID;
     }

@@ -27,7 +27,8 @@ struct api_conf {
     int32_t     n_model_name;
     int32_t     model_len_max;       /* --max-model-len */
     int32_t     page_tok;            /* of the KV cache */
-    int32_t     request_max;         /* requests alive in all threads */
+    int32_t     run_max;             /* --max-num-seqs */
+    int32_t     request_max;         /* these and --max-queue: alive in all threads */
     int32_t     ping_s;              /* silence of a stream before a ping; 0: none */
     int32_t     tenant_max;          /* of one key; 0: no limit of its own */
     bool        strict;              /* unknown fields are errors */

@@ -359,10 +359,11 @@ static void on_server_info(struct stream *st)
         buf_str(&b, i > 0 ? "," : "");
         buf_json_str(&b, a->c.model_name[i], strlen(a->c.model_name[i]));
     }
-    buf_fmt(&b, "],\"max_model_len\":%d,\"max_requests\":%d,\"block_size\":%d,\"layers\":%d,"
-            "\"hidden_size\":%d,\"vocab_size\":%d,\"experts\":%d,\"tokenizer\":%s}",
-            a->c.model_len_max, a->c.request_max, a->c.page_tok, mc->n_layer, mc->hidden,
-            mc->vocab, mc->n_expert, a->tok != NULL ? "true" : "false");
+    buf_fmt(&b, "],\"max_model_len\":%d,\"max_num_seqs\":%d,\"max_queue\":%d,"
+            "\"block_size\":%d,\"layers\":%d,\"hidden_size\":%d,\"vocab_size\":%d,\"experts\":%d,"
+            "\"tokenizer\":%s}", a->c.model_len_max, a->c.run_max,
+            a->c.request_max - a->c.run_max, a->c.page_tok, mc->n_layer, mc->hidden, mc->vocab,
+            mc->n_expert, a->tok != NULL ? "true" : "false");
     reply_json(st, 200, &b);
 }
 
@@ -630,19 +631,12 @@ static void refuse_role(struct stream *st)
     http_error(st, &e);
 }
 
-static const char *method_name(uint16_t method)
-{
-    static const char *const name[] = { "", "GET", "POST", "DELETE", "OPTIONS" };
-
-    return name[method];
-}
-
 static void refuse_url(struct stream *st)
 {
     struct api_err e;
 
-    api_err_set(&e, 404, "invalid_request_error", "unknown_url", NULL, "Unknown URL: %s %s",
-                method_name(st->method), st->uri);
+    api_err_set(&e, 404, "invalid_request_error", "unknown_url", NULL, "Unknown URL: %s",
+                st->uri);
     http_error(st, &e);
 }
 
@@ -652,7 +646,7 @@ static void refuse_method(struct stream *st)
     struct api_err e;
 
     api_err_set(&e, 405, "invalid_request_error", "method_not_allowed", NULL,
-                "%s is not allowed here, only %s.", method_name(st->method), allow);
+                "This method is not allowed here, only %s.", allow);
     error_with(st, &e, (struct header) { "allow", allow });
 }
 
@@ -661,7 +655,8 @@ void docs_routes(struct buf *b)
     static const char *const key[] = { "none", "any", "`admin`" };
 
     for (const struct route *r = routes; r->path != NULL; r++)
-        buf_fmt(b, "| `%s %s%s` | %s | %s |\n", method_name(r->method), r->path,
+        buf_fmt(b, "| `%s %s%s` | %s | %s |\n",
+                r->method == WIRE_METHOD_GET ? "GET" : "POST", r->path,
                 r->path[strlen(r->path) - 1] == '/' ? "{id}" : "", key[r->access], r->help);
 }
 

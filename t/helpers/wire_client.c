@@ -210,7 +210,7 @@ static char *read_all(size_t *n)
 
 int main(int argc, char **argv)
 {
-    static const char *const method[] = { "", "GET", "POST", "DELETE", "OPTIONS" };
+    static const char *const method[] = { "", "GET", "POST", "DELETE", "OPTIONS", "OTHER" };
     struct client c = { .window = 12288 };
     const char   *pos[4] = { NULL, NULL, NULL, "" };
     size_t        n;
@@ -232,7 +232,7 @@ int main(int argc, char **argv)
         else if (n_pos < 4)
             pos[n_pos++] = argv[i];
     }
-    for (uint16_t k = 1; n_pos >= 3 && k < 5; k++)
+    for (uint16_t k = 1; n_pos >= 3 && k < sizeof(method) / sizeof(*method); k++)
         if (strcmp(pos[1], method[k]) == 0)
             m = k;
     if (m == 0)
