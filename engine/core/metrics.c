@@ -58,7 +58,7 @@ const uint64_t *histogram_bounds(enum histogram_kind kind, int *n)
 
 static uint64_t get(const _Atomic uint64_t *v)
 {
-    return atomic_load_explicit((_Atomic uint64_t *) v, memory_order_relaxed);
+    return atomic_load_explicit((_Atomic uint64_t *) v, memory_order_acquire);
 }
 
 static void add(_Atomic uint64_t *v, uint64_t n)

@@ -44,9 +44,10 @@ static void count(_Atomic uint64_t *v, uint64_t n)
     atomic_fetch_add_explicit(v, n, memory_order_relaxed);
 }
 
+/* In order: who sees one sees those before it. */
 static void gauge(_Atomic uint64_t *v, uint64_t n)
 {
-    atomic_store_explicit(v, n, memory_order_relaxed);
+    atomic_store_explicit(v, n, memory_order_release);
 }
 
 /* --- open and close --- */
@@ -436,8 +437,6 @@ static void report(struct serve *s)
     struct prefix_count cached = kv_cached(s->kv);
     struct metrics *m = &s->metrics;
 
-    gauge(&m->running, (uint64_t) s->sched.n_run);
-    gauge(&m->waiting, (uint64_t) q->n_wait);
     gauge(&m->deferred, (uint64_t) sched_deferred(&s->sched));
     gauge(&m->waiting_tok, (uint64_t) q->wait_tok);
     gauge(&m->wait_ns, rate_wait_ns(&s->rate, q->wait_tok));
@@ -448,6 +447,8 @@ static void report(struct serve *s)
     gauge(&m->pages_sliding_cached, (uint64_t) kv_pool(s->kv, false)->n_idle);
     gauge(&m->pages_full_used, (uint64_t) used.full);
     gauge(&m->pages_sliding_used, (uint64_t) used.sliding);
+    gauge(&m->waiting, (uint64_t) q->n_wait);
+    gauge(&m->running, (uint64_t) s->sched.n_run);
 
     for (int32_t i = 0; i < s->c.n_port; i++)
         if (s->port[i].touched) {
