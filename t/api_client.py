@@ -406,7 +406,7 @@ def bad_json():
 
 def cut_and_slow():
     kw = {"stream": True, "max_tokens": 3000, "ignore_eos": True, "temperature": 0}
-    r = post(TEXT, "--abort-after", 3, prompt="a", **kw)
+    r = post(TEXT, "--abort-after", 3, prompt="a", n=32, **kw)      # many seconds of work
     ok("end 1 " in r.note and "finish abort" in r.note, "a cancelled stream ends as cancelled")
     ok(settled("vllm:num_requests_running", 0), "and leaves the core")
 
@@ -542,8 +542,8 @@ def overload():
 
 def draining(engine):
     p, out = start(TEXT, {"prompt": "a", "max_tokens": 4000, "ignore_eos": True, "stream": True,
-                          "n": 16})
-    ok(settled("vllm:num_requests_running", 16), "16 choices run")
+                          "n": 32})
+    ok(settled("vllm:num_requests_running", 32), "32 choices run")
     engine.terminate()
     until(lambda: call("GET", "/ready").json["state"] == "draining")
     ok(chat().note.startswith("end 3 "), "a draining engine hands requests back")

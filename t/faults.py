@@ -42,11 +42,17 @@ class Link(Side):
                         [self.fd])
         os.close(self.fd)
 
-    def run(self):
+    def pulse(self):
+        """Whatever is played, and however long that takes here."""
         beat = 0
-        while not self.closed(0.001):
+        while not self.over.wait(0.05):
             beat += 1
             self.word(HEARTBEAT, beat)
+
+    def run(self):
+        self.over = threading.Event()
+        threading.Thread(target=self.pulse, daemon=True).start()
+        while not self.closed(0.001):
             for kind, slot, gen, p in self.records(REQ_END, limit=0.02):
                 if kind == REQ_HEAD:
                     self.seq[slot] = 0
@@ -55,6 +61,7 @@ class Link(Side):
                     self.play(PLAYS[name][1], slot, gen)
                 if kind == REQ_CANCEL:
                     self.put(REP_END, end(1), slot, gen)
+        self.over.set()
 
     def play(self, play, slot, gen):
         for step in play:

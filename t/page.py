@@ -90,6 +90,15 @@ IDLE = "document.querySelectorAll('.busy').length"
 LAST = "[...document.querySelectorAll('.assistant')].at(-1)"
 
 
+def visit(b, url, models=2):
+    """The page as one finds it: with its models, and the cursor in the box, which is there only
+    when the page has been drawn."""
+    b.open(url)
+    same((b.wait("document.querySelector('#model').length", models),
+          b.wait("document.activeElement.id", "box")), (models, "box"),
+         f"models: {models}, and the cursor is in the box")
+
+
 def say(b, text, idle=True):
     b.type(text)
     b.key("Enter")
@@ -117,10 +126,8 @@ def file():
 
 
 def canned(b, url):
-    b.open(url)
-    same(b.wait("document.querySelector('#model').length", 2), 2, "the models are listed")
+    visit(b, url)
     same(b.js("document.querySelector('#model').value"), "one", "the first is chosen")
-    same(b.js("document.activeElement.id"), "box", "the cursor is in the box")
 
     say(b, "evil")
     same((b.js("document.title"), b.js(f"{LAST}.querySelectorAll('img,script,svg,i,b').length")),
@@ -207,7 +214,9 @@ def settings(b):
         b.js(f"document.querySelector('#{name}').focus()")
         b.type(value)
     b.key("Escape")
-    same(b.wait("document.querySelector('#settings').open", False), False, "Escape closes them")
+    same((b.wait("document.querySelector('#settings').open", False),
+          b.wait("sessionStorage.getItem('key')", "sk-1")), (False, "sk-1"),
+         "Escape closes them, and what they say holds")
     b.click("#think")
     b.click("#new")
     same(b.js("[document.querySelectorAll('article').length, document.activeElement.id]"),
@@ -229,8 +238,7 @@ def settings(b):
 
 def keyboard(b, url):
     """Everything has its place in the order of Tab."""
-    b.open(url)
-    b.wait("document.querySelector('#model').length", 2)
+    visit(b, url)
     order = []
     for shift in (False, False, True, True, True, True, True):
         b.key("Tab", shift)
@@ -258,8 +266,7 @@ def looks(b, url):
         b.scheme(scheme)
         for width, height in ((320, 568), (390, 844), (1280, 800)):
             b.size(width, height, mobile=width < 600)
-            b.open(url)
-            b.wait("document.querySelector('#model').length", 2)
+            visit(b, url)
             say(b, "evil")
             w, bottom = b.js("[document.documentElement.scrollWidth, "
                              "go.getBoundingClientRect().bottom]")
@@ -281,8 +288,8 @@ def quiet(b, urls):
 
 def real(b, s):
     b.size(1000, 800)
-    b.open(s.url + "/")
-    same(b.wait("document.querySelector('#model').value", "demo"), "demo", "the engine's model")
+    visit(b, s.url + "/", 1)
+    same(b.js("document.querySelector('#model').value"), "demo", "the engine's model")
     more(b, {"temperature": 0})
     say(b, "Hello! " + "What is 12 + 30? " * 12)
     ok(len(b.js(f"{LAST}.querySelector('.text').textContent")) > 5, "an answer of the model")

@@ -22,6 +22,7 @@ LIMIT = 120
 ENDLESS = 60000                             # tokens: minutes of work, longer than any test looks
 _n = 0
 _failed = 0
+_given = set()
 
 
 def ok(cond, name):
@@ -51,14 +52,18 @@ def until(cond, limit=LIMIT):
 
 
 def free_port():
-    """Below the ports that the system gives to clients, so that none of them takes it meanwhile."""
+    """Below the ports that the system gives to clients, so that none of them takes it meanwhile;
+    none twice."""
     while True:
+        port = random.SystemRandom().randrange(20000, 30000)
         with socket.socket() as s:
             try:
-                s.bind(("127.0.0.1", random.SystemRandom().randrange(20000, 30000)))
-                return s.getsockname()[1]
+                s.bind(("127.0.0.1", port))
             except OSError:
-                pass
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def endless(path, ends=False):

@@ -30,6 +30,7 @@
 static struct {
     uint32_t tokens, interval_ms, first_delay_ms, alive_ms, bytes;
     uint32_t garbage, stale, bad_seq, busy, bad_version, burst, ignore_credit, verbose;
+    uint32_t one_by_one, alive_n;
     uint32_t hang_at, die_at, goaway_after, status;
 } opt = { .tokens = 16, .interval_ms = 20, .bytes = 90 };
 
@@ -37,7 +38,7 @@ enum state { FREE, BODY, RUN, TAIL };           /* TAIL: all is made, some is no
 
 struct stream {
     struct link *link;
-    uint32_t     slot, gen, rx_seq, tx_seq, n_rec, made;
+    uint32_t     slot, gen, rx_seq, tx_seq, n_rec, made, n_alive;
     enum state   state;
     uint64_t     body_left, sent, due, begin;   /* ns: next action, begin of the reply */
     uint32_t     at;                            /* in active[] */
@@ -365,19 +366,36 @@ static uint64_t next_due(const struct stream *s, uint64_t after)
     return (after / MS + 1) * MS + (s->made == 0 ? s->slot % opt.interval_ms * MS : 0);
 }
 
+static int only_alive(const struct stream *s, uint64_t now)
+{
+    return now < s->begin || s->n_alive < opt.alive_n;
+}
+
 /* The next sign of life before the reply, or its begin. */
 static uint64_t alive_due(const struct stream *s, uint64_t now)
 {
     uint64_t next = now + opt.alive_ms * MS;
 
-    return opt.alive_ms != 0 && next < s->begin ? next : s->begin;
+    return opt.alive_ms != 0 && only_alive(s, next) ? next : s->begin;
+}
+
+/* The worker, which flushes before it releases, has passed on all that it was sent. */
+static int all_read(const struct wire_ring *w)
+{
+    return __atomic_load_n(&w->peer->head, __ATOMIC_ACQUIRE) == w->tx_tail;
 }
 
 static void stream_due(struct stream *s, uint64_t now)
 {
-    if (now < s->begin) {
+    if (opt.one_by_one && !all_read(&s->link->l.ring)) {
+        s->due = now + MS;
+        return;
+    }
+
+    if (only_alive(s, now)) {
         if (credit(s, WIRE_RESERVE) >= WIRE_REC_SIZE(0)) {
             say("slot %u gen %u: alive", s->slot, s->gen);
+            s->n_alive++;
             put(s, WIRE_REP_ALIVE, NULL, 0);
         }
         s->due = alive_due(s, now);
@@ -691,11 +709,13 @@ static const struct { const char *name; uint32_t *v; int has_arg; const char *he
     { "bytes", &opt.bytes, 1, "of an event (90)" },
     { "first-delay-ms", &opt.first_delay_ms, 1, "before the reply starts (0)" },
     { "alive-ms", &opt.alive_ms, 1, "between REP_ALIVE records until then (0: none)" },
+    { "alive-n", &opt.alive_n, 1, "at least so many of them (0)" },
     { "status", &opt.status, 1, "answer with this and a JSON body instead" },
     { "busy", &opt.busy, 0, "answer END_BUSY instead" },
     { "garbage", &opt.garbage, 0, "a record of no known type" },
     { "stale", &opt.stale, 0, "data of an older generation before the reply" },
     { "bad-seq", &opt.bad_seq, 0, "skip a number in the 4th record of a stream" },
+    { "one-by-one", &opt.one_by_one, 0, "an event only when those before have been passed on" },
     { "ignore-credit", &opt.ignore_credit, 0, "overrun the window" },
     { "hang-at", &opt.hang_at, 1, "stop for good after this many records, heartbeat too" },
     { "die-at", &opt.die_at, 1, "exit after this many records" },

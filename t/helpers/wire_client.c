@@ -23,7 +23,7 @@ struct client {
     uint32_t         seq, window;
     uint64_t         received;
     long             abort_after, slow_ms, n_data, n_alive;
-    int              cancelled, no_end;
+    int              cancelled, no_end, gone;
     const char      *hdr[16];
     int              n_hdr;
 };
@@ -40,14 +40,16 @@ static void bell(struct client *c, int must)
         die("the engine is gone");
 }
 
+/* An engine that has gone may have said its last word before: who reads looks once more. */
 static void wait_readable(struct client *c)
 {
     struct pollfd p = { c->fd, POLLIN, 0 };
     int           goaway;
 
-    poll(&p, 1, 100);
-    if (wire_bell_drain(c->fd, &goaway) != 0)
+    if (c->gone)
         die("the engine closed the link");
+    poll(&p, 1, 100);
+    c->gone = wire_bell_drain(c->fd, &goaway) != 0;
 }
 
 static void attach(struct client *c, const char *path)

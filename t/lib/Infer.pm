@@ -46,11 +46,14 @@ sub new {
 # The socket path is short whatever the tree's is: sun_path holds 107 bytes.
 sub sock { return "$_[0]{sockdir}/$_[1].sock" }
 
-# Below the ports that the system gives to clients, so that none of them takes it meanwhile.
+# Below the ports that the system gives to clients, so that none of them takes it meanwhile; none
+# twice.
+my %given;
+
 sub free_port {
     for (;;) {
         my $port = 20000 + int rand 10000;
-        return $port if IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$port");
+        return $port if !$given{$port}++ && IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$port");
     }
 }
 
