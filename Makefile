@@ -2,6 +2,7 @@
 # make demo       install what is missing, start inferd and nginx on 127.0.0.1:8080, ask something
 # make test       install what the tests need and run all of them
 # make install    DESTDIR and PREFIX are honoured; docs/nginx.md says what goes where
+# make uninstall  takes that away again, with the same DESTDIR and PREFIX
 # make test-gpu   the GPU against the CPU; says so and passes where there is none
 # GPU_ARCH=80     the kernels for 8.0 and newer alone, in build/ptx80; for test-gpu on a newer GPU
 # make fuzz       every fuzzer for ten minutes, or FUZZ_S seconds
@@ -72,6 +73,15 @@ endif
 
 all: $(BUILD)/inferd module
 
+# Other flags than last time (NVCC=, ARCH=): all objects are made again.
+FLAGS = $(strip $(CC) $(CFLAGS) $(NVCC) $(NVFLAGS))
+ifneq ($(FLAGS),$(file <$(BUILD)/flags))
+$(shell rm -f $(BUILD)/flags)
+endif
+$(BUILD)/flags:
+	@mkdir -p $(@D)
+	@echo '$(FLAGS)' > $@
+
 $(BUILD)/inferd: $(BUILD)/obj/engine/main.o $(LIB)
 	$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -80,12 +90,12 @@ $(LIB): $(OBJS)
 	ar rcs $@ $^
 
 .SECONDEXPANSION:
-$(BUILD)/obj/%.o: %.c Makefile
+$(BUILD)/obj/%.o: %.c Makefile $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(if $(filter kernels/%,$<),$(KFLAGS)) \
 	    $(addprefix -I,$(INC_$(patsubst %/,%,$(dir $<)))) -c -o $@ $<
 
-$(BUILD)/obj/%.cu.o: %.cu Makefile
+$(BUILD)/obj/%.cu.o: %.cu Makefile $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) -Ikernels -c -o $@ $<
 
@@ -121,15 +131,17 @@ fuzz: fuzzers
 HELPERS = $(patsubst t/helpers/%.c,$(BUILD)/t/helpers/%,$(wildcard t/helpers/*.c))
 helpers: $(HELPERS)
 
+# Quiet: what a newcomer should see is where it listens and what to type; errors show in full.
 demo:
-	tools/install-deps build
-	$(MAKE) -j$$(nproc) all
-	tools/demo-server start
+	@tools/install-deps build
+	@echo 'building $(BUILD)/inferd and $(MODULE)'
+	@$(MAKE) -s -j$$(nproc) all
+	@tools/demo-server start
 	@echo; echo '> Hello! What is inferd?'; tools/demo-server ask 'Hello! What is inferd?'; echo
 	@tools/demo-server hints
 
 demo-stop:
-	tools/demo-server stop
+	@tools/demo-server stop
 
 # C tests first (twice: as built for use, and under ASan and UBSan), then a real nginx with both.
 test:
@@ -164,9 +176,16 @@ install: all
 	install -m 644 conf/inferd.example.conf $(DESTDIR)$(DOC_DIR)/nginx.example.conf
 	install -m 644 conf/grafana/inferd.json $(DESTDIR)$(DOC_DIR)/grafana.json
 
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/inferd $(DESTDIR)$(MODULE_DIR)/ngx_http_infer_module.so \
+	    $(DESTDIR)$(UNIT_DIR)/inferd@.service \
+	    $(DESTDIR)$(UNIT_DIR)/nginx.service.d/inferd-drain.conf $(DESTDIR)/etc/inferd/example.env
+	rm -rf $(DESTDIR)$(PREFIX)/share/inferd $(DESTDIR)$(DOC_DIR)
+
 clean:
 	rm -rf build
 
 -include $(OBJS:.o=.d) $(TESTS:=.d) $(BENCH:=.d) $(FUZZERS:=.d)
 
-.PHONY: all module fuzzers fuzz tests helpers bench clean demo demo-stop test test-gpu install
+.PHONY: all module fuzzers fuzz tests helpers bench clean demo demo-stop test test-gpu install \
+        uninstall

@@ -1,4 +1,6 @@
 """Every command and configuration that the README and docs/ show, run as they stand."""
+import glob
+import json
 import os
 import re
 import shlex
@@ -13,6 +15,7 @@ from env import LIMIT, done, free_port, ok, same, until
 
 readme = open("README.md").read()
 manual = open("docs/nginx.md").read()
+docs = readme + "".join(open(f).read() for f in glob.glob("docs/*.md"))
 
 
 def run(cmd, **kw):
@@ -75,6 +78,46 @@ def installed(d, root):
     ok("[alert]" not in log and "[emerg]" not in log, "no alert")
 
 
+def commands(text):
+    """Those of a text, which may go on over lines inside quotes."""
+    found, part = [], ""
+    for line in text.splitlines():
+        part += line + "\n"
+        if part.count("'") % 2 == 0:
+            found += [part.strip()] if part.strip() else []
+            part = ""
+    return found
+
+
+tried_text = re.search(r"## Try it\n(.*?\n)```\nmake test\n", readme, re.S)[1]
+tried = [c for lang, block in re.findall(r"^```(\w*)\n(.*?)^```$", tried_text, re.M | re.S)
+         if lang == "" for c in commands(block)]
+
+
+def here(cmd, d, port):
+    """As the README shows it, for the demo of this test."""
+    return cmd.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("build/demo", d) \
+        .replace("make demo-stop", f"make demo-stop DEMO_DIR={d}")
+
+
+def metrics(there):
+    """Every name that the docs tell of is one of /metrics."""
+    for name in sorted(set(re.findall(r"`((?:vllm:|inferd_)[a-z_]+(?:{[a-z_,]+})?)`", docs))):
+        base, _, ends = name.partition("{")
+        for end in ends.rstrip("}").split(","):
+            ok(re.search(rf"^# TYPE {base}{end} ", there, re.M), f"/metrics has {base}{end}")
+
+
+def module():
+    """The tables of docs/nginx.md are the module's, and so are the names in its sources."""
+    source = "".join(open(f"ngx_module/ngx_http_infer_{f}.c").read() for f in ("module", "variables"))
+    table = re.search(r"## Directives\n(.*?)\n\n[A-Z]", manual, re.S)[1]
+    said = re.findall(r"^\| `(infer_[a-z_]+)", table, re.M)
+    said += re.findall(r"`\$(infer_[a-z_]+)`", re.search(r"## Variables\n\n(.*?)\. ", manual, re.S)[1])
+    same(sorted(said), sorted(re.findall(r'^    { ngx_string\("(infer_[a-z_]+)"\)', source, re.M)),
+         "docs/nginx.md has all directives and variables")
+
+
 def demo(d):
     """make demo, beside one that may be running: the answer, then each command that it tells of."""
     port = free_port()
@@ -83,21 +126,32 @@ def demo(d):
     ok(p.returncode == 0, "make demo")
     answer = re.search(r"What is inferd\?\n(.+)", p.stdout)
     ok(answer and len(answer[1]) > 10, f"it answers: {answer[1] if answer else p.stdout + p.stderr}")
+    ok(p.stdout.count("\n") < 20 and f"listening on http://127.0.0.1:{port}/"
+       in p.stdout, "it is short, and says where it listens")
+    hints = commands(re.sub("^  ", "", p.stdout[p.stdout.index("\n  curl"):], flags=re.M))
+    same([here(c, d, port) for c in tried[1:4]], hints, "it tells the README's commands")
     workers = f"pgrep -P $(cat {d}/nginx.pid)"
     before = run(workers).stdout
-    said = re.findall(r"^  ([^\s#](?:[^\n]*\\\n)*[^\n]*)", p.stdout, re.M)
-    ok(len(said) == 10 and said[-1].startswith("make demo-stop"), "it says how to go on")
     page = run(f"curl -sfi http://127.0.0.1:{port}/").stdout
     ok("Content-Type: text/html; charset=utf-8" in page and "<title>inferd</title>" in page
        and "X-Frame-Options: DENY" in page, "the chat page is there")
-    for cmd in said[:-1]:
-        cmd = re.sub(r"^python3", "build/venv/bin/python", cmd)
-        p = run(cmd, input="Hello!\n")
-        ok(p.returncode == 0 and len((p.stdout + p.stderr).strip()) > 3,
-           f"{cmd[:60]} ... : {p.stdout[-60:]!r}")
+    stream, tool, stop = hints
+    ok("data: [DONE]" in run(stream).stdout, "a stream")
+    call = json.loads(run(tool).stdout)["choices"][0]["message"]["tool_calls"][0]["function"]
+    same((call["name"], json.loads(call["arguments"])), ("get_weather", {"city": "Paris"}), "a call")
+    python = here(re.search(r"```python\n(.*?)```", readme, re.S)[1], d, port)
+    p = run("build/venv/bin/python -", input=python)
+    ok(p.returncode == 0 and len(p.stdout) > 4, f"OpenAI's client: {p.stdout!r} {p.stderr}")
+    for log in re.findall(r"`([a-z]+\.log)`", tried_text):
+        ok(os.path.getsize(f"{d}/logs/{log}") > 0, log)
+    for path in ("/infer", "/metrics"):
+        ok(f"`{path}`" in tried_text and run(f"curl -sf http://127.0.0.1:{port}{path}").stdout, path)
+    metrics(run(f"curl -s http://127.0.0.1:{port}/metrics").stdout)
+    p = run(here(tried[4], d, port))
+    ok(p.returncode == 0, f"{tried[4]} {p.stderr}")
     ok(until(lambda: not set(before.split()) & set(run(workers).stdout.split())), "a reload it was")
-    p = run(said[-1])
-    ok(p.returncode == 0, said[-1])
+    p = run(stop)
+    ok(p.returncode == 0, stop)
     ok(run(f"curl -s http://127.0.0.1:{port}/health").returncode != 0, "and it is gone")
     demo_refusals(d, port)
     del os.environ["DEMO_PORT"], os.environ["DEMO_DIR"]
@@ -121,6 +175,7 @@ def demo_refusals(d, port):
     other.wait()
 
 
+module()
 with tempfile.TemporaryDirectory() as d:
     os.chmod(d, 0o755)
     demo(f"{d}/demo")
@@ -159,6 +214,9 @@ with tempfile.TemporaryDirectory() as d:
     same(sorted(said), sorted(there), "all that docs/nginx.md lists is installed, and only that")
     units(root)
     installed(d, root)
+    p = run(f"make -s uninstall DESTDIR={shlex.quote(root)} PREFIX=/usr")
+    left = [f"{at}/{f}" for at, _, files in os.walk(root) for f in files]
+    same(left, [f"{root}/lib/systemd/system/nginx.service"], "make uninstall leaves what is another's")
 
 for text, at in ((readme, ""), (manual, "docs/")):
     for link in re.findall(r"\]\(([^)#]+)\)", text):
