@@ -277,25 +277,29 @@ def lying_engines():
            "control characters of the engine's words are escaped in the log")
 
 
-# The loader asks isatty() at each step of its progress: here that takes its time.
-SLOW = """
+# The loader asks isatty() at each step of its progress: here it waits for our word, each time until
+# the pipe is closed.
+STEP = """
+#include <stdlib.h>
 #include <unistd.h>
-int isatty(int fd) { (void) fd; usleep(20000); return 0; }
+int isatty(int fd) { char c; (void) fd; (void) !read(atoi(getenv("STEP")), &c, 1); return 0; }
 """
 
 
 class Loading(Stack):
     def start_engine(self):
-        with open(self.dir + "/slow.c", "w") as f:
-            f.write(SLOW)
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", self.dir + "/slow.so",
-                        self.dir + "/slow.c"], check=True)
+        with open(self.dir + "/step.c", "w") as f:
+            f.write(STEP)
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", self.dir + "/step.so",
+                        self.dir + "/step.c"], check=True)
         self.nginx = self.engine = None
+        step, self.step = os.pipe()
         log = open(self.dir + "/inferd.log", "ab")
         self.engine = subprocess.Popen(
             [f"{BUILD}/inferd", "serve", self.model, "--served-model-name", "demo", "--uds",
              self.sock, "--kv-cache-memory-bytes", "96m"], stdout=log, stderr=log,
-            env=dict(os.environ, LD_PRELOAD=self.dir + "/slow.so"))
+            pass_fds=[step], env=dict(os.environ, LD_PRELOAD=self.dir + "/step.so", STEP=str(step)))
+        os.close(step)
 
     def wait_ready(self, limit=LIMIT):
         pass                                # that is what is tested
@@ -318,7 +322,7 @@ def loading():
     parts, etas, refused, codes = [], [], None, set()
     with Loading() as s:
         limit = time.time() + LIMIT
-        while time.time() < limit:
+        while time.time() < limit and s.engine.poll() is None:
             status, _, ready = get(s.port, "GET", "/ready")
             codes.add(status)
             if status == 200:
@@ -327,7 +331,11 @@ def loading():
                 parts.append(ready["progress"])
                 etas.append(ready["eta_s"])
                 refused = refused or get(s.port, "POST", "/v1/chat/completions", chat)
-            time.sleep(0.02)
+                if len(parts) < 50:
+                    os.write(s.step, b"x")
+                elif len(parts) == 50:
+                    os.close(s.step)        # enough was seen
+            time.sleep(0.01)
         ok(len(set(parts)) > 3 and parts == sorted(parts) and parts[-1] <= 1,
            f"/ready tells how far it is: {len(set(parts))} steps up to {parts[-1:]}")
         ok(any(etas) and all(e is None or e >= 0 for e in etas), "and how long it takes")
