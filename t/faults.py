@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import unquote
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))
-from env import BUILD, LIMIT, Stack, done, ok, same
+from env import BUILD, LIMIT, Stack, done, ok, same, until
 from wire import (HEARTBEAT, OPTIONAL, PAD, REP_ALIVE, REP_DATA, REP_END, REP_HEAD, REP_STATS,
                   REQ_CANCEL, REQ_END, REQ_HEAD, Side, hello, pair)
 
@@ -52,16 +53,22 @@ class Link(Side):
     def run(self):
         self.over = threading.Event()
         threading.Thread(target=self.pulse, daemon=True).start()
-        while not self.closed(0.001):
-            for kind, slot, gen, p in self.records(REQ_END, limit=0.02):
-                if kind == REQ_HEAD:
-                    self.seq[slot] = 0
-                    uri = p[16:16 + struct.unpack_from("<I", p, 8)[0]].decode()
-                    name = "good" if self.honest else uri.split("/")[-1]
-                    self.play(PLAYS[name][1], slot, gen)
-                if kind == REQ_CANCEL:
-                    self.put(REP_END, end(1), slot, gen)
-        self.over.set()
+        try:
+            while not self.closed(0.001):
+                for record in self.records(REQ_END, limit=0.02):
+                    self.answer(*record)
+        finally:
+            self.over.set()
+
+    def answer(self, kind, slot, gen, p):
+        if kind == REQ_HEAD:
+            self.seq[slot] = 0
+            uri = unquote(p[16:16 + struct.unpack_from("<I", p, 8)[0]].decode())
+            name = "good" if self.honest else uri.split("/")[-1]
+            self.play(PLAYS[name][1], slot, gen)
+            PLAYED.add(name)
+        if kind == REQ_CANCEL:
+            self.put(REP_END, end(1), slot, gen)
 
     def play(self, play, slot, gen):
         for step in play:
@@ -235,6 +242,7 @@ def all_plays():
 
 
 PLAYS = {name.replace(" ", "-").replace(",", ""): (want, play) for name, want, play in all_plays()}
+PLAYED = set()
 
 
 def ask(port, uri):
@@ -270,6 +278,8 @@ def lying_engines():
             if want == FIRST and ask(s.port, "/next/" + name) != "whole":
                 wrong[name] = "what another engine says is not the answer"
         same(wrong, {}, f"{len(PLAYS)} plays: each ends as it must, and the next request is served")
+        until(lambda: PLAYED == set(PLAYS))
+        same(set(PLAYS) - PLAYED, set(), "each was played to its end")
         same(s.workers(), before, "by the same worker")
         log = s.log("error.log")
         same([x for x in log.split("\n") if "[alert]" in x or "[emerg]" in x], [], "no alert")
