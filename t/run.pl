@@ -7,8 +7,10 @@
 use strict;
 use warnings;
 
+use Cwd;
 use TAP::Harness;
 
+my $root = getcwd();        # $PWD may be absent, or another folder's (env -i, make -C)
 my $harness = TAP::Harness->new({
     verbosity => $ENV{TEST_VERBOSE} ? 1 : 0,
     merge     => 0,
@@ -17,7 +19,7 @@ my $harness = TAP::Harness->new({
     exec      => sub {
         my (undef, $file) = @_;
         my @limit = ('t/helpers/within', $ENV{TEST_TIMEOUT} || 1800);
-        push @limit, 'env', 'TEST_BUILD=build/asan', "TEST_NGINX_BINARY=$ENV{PWD}/t/helpers/nginx-asan",
+        push @limit, 'env', 'TEST_BUILD=build/asan', "TEST_NGINX_BINARY=$root/t/helpers/nginx-asan",
             'TEST_INFER_MODULE=build/asan/ngx_http_infer_module.so' if $file =~ s/^asan://;
         return [ @limit, 'perl', '-It/lib', $file ] if $file =~ /\.t$/;
         return [ @limit, 'build/venv/bin/python', $file ] if $file =~ /\.py$/;
