@@ -36,7 +36,7 @@ class Call:
 
     def read(self):
         if self.text is None:
-            self.note = self.p.communicate(timeout=LIMIT)[1].decode()
+            self.note = self.p.communicate(timeout=3 * LIMIT)[1].decode()
             self.out.seek(0)
             head, _, self.text = self.out.read().decode().partition("\n\n")
             lines = head.split("\n")
