@@ -375,13 +375,16 @@ ngx_http_infer_finalize(ngx_http_infer_ctx_t *ctx, ngx_int_t rc)
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "infer finalize: %i", rc);
 
-    /* that the client has gone is often learnt by writing to it */
+    if (rc == NGX_ERROR) {
 
-    if (ctx->finish == NULL && ctx->link && rc == NGX_ERROR) {
-        ctx->finish = "cancelled";
+        /* that the client has gone is often learnt by writing to it */
+
+        ngx_http_infer_cleanup(ctx);
+
+    } else {
+        ngx_http_infer_detach(ctx);
     }
 
-    ngx_http_infer_detach(ctx);
     ngx_http_finalize_request(r, rc);
 }
 

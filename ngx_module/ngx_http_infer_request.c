@@ -44,10 +44,6 @@ ngx_http_infer_method(ngx_http_request_t *r)
         return WIRE_METHOD_GET;
     case NGX_HTTP_POST:
         return WIRE_METHOD_POST;
-    case NGX_HTTP_DELETE:
-        return WIRE_METHOD_DELETE;
-    case NGX_HTTP_OPTIONS:
-        return WIRE_METHOD_OPTIONS;
     default:
         return WIRE_METHOD_OTHER;
     }

@@ -71,9 +71,7 @@ struct wire_req_head {
 
 #define WIRE_METHOD_GET      1
 #define WIRE_METHOD_POST     2
-#define WIRE_METHOD_DELETE   3
-#define WIRE_METHOD_OPTIONS  4
-#define WIRE_METHOD_OTHER    5    /* PUT, PATCH ...: the engine says what it has instead */
+#define WIRE_METHOD_OTHER    3    /* PUT, DELETE ...: the engine says what it has instead */
 
 struct wire_rep_head {
     uint64_t body_bytes;          /* Content-Length, or WIRE_BODY_UNKNOWN for a stream */

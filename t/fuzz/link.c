@@ -221,7 +221,7 @@ static void request(uint32_t slot, unsigned what, const uint8_t *text, uint32_t 
     uint32_t             n_body = what & 128 && n > 0 ? n + API_INLINE_BYTES : n;
     struct wire_req_head h = {
         .body_bytes = n_body, .uri_bytes = (uint32_t) strlen(u), .n_hdr = 0,
-        .method = what & 64 ? (uint16_t) (1 + (what >> 4) % 5) : what % 14 < 5 ? 2 : 1,
+        .method = what & 64 ? (uint16_t) (1 + (what >> 4) % 3) : what % 14 < 5 ? 2 : 1,
     };
     uint8_t              buf[256];
 

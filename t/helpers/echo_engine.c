@@ -57,7 +57,7 @@ static void text(struct req *q, const char *fmt, ...)
 
 static void on_head(struct req *q, const struct wire_rec *r)
 {
-    static const char *const method[] = { "", "GET", "POST", "DELETE", "OPTIONS", "OTHER" };
+    static const char *const method[] = { "", "GET", "POST", "OTHER" };
 
     struct wire_str       uri, name, value;
     struct wire_req_head  h;

@@ -53,7 +53,8 @@ my %given;
 sub free_port {
     for (;;) {
         my $port = 20000 + int rand 10000;
-        return $port if !$given{$port}++ && IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$port");
+        next if $given{$port}++;
+        return $port if IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$port");
     }
 }
 
