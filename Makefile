@@ -179,8 +179,10 @@ install: all
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/inferd $(DESTDIR)$(MODULE_DIR)/ngx_http_infer_module.so \
 	    $(DESTDIR)$(UNIT_DIR)/inferd@.service \
-	    $(DESTDIR)$(UNIT_DIR)/nginx.service.d/inferd-drain.conf $(DESTDIR)/etc/inferd/example.env
-	rm -rf $(DESTDIR)$(PREFIX)/share/inferd $(DESTDIR)$(DOC_DIR)
+	    $(DESTDIR)$(UNIT_DIR)/nginx.service.d/inferd-drain.conf $(DESTDIR)/etc/inferd/example.env \
+	    $(DESTDIR)$(PREFIX)/share/inferd/html/index.html $(DESTDIR)$(DOC_DIR)/README.md \
+	    $(DESTDIR)$(DOC_DIR)/nginx.example.conf $(DESTDIR)$(DOC_DIR)/grafana.json \
+	    $(addprefix $(DESTDIR)$(DOC_DIR)/,$(wildcard docs/*.md))
 
 clean:
 	rm -rf build

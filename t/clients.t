@@ -116,13 +116,17 @@ subtest 'HTTP/2: windows that never open' => sub {
     my $grown = $t->rss($pid) - $before;
     ok($grown < 20 * 96, "at $grown kB");
     like($t->get('/static'), qr/static/, 'nobody else waits');
-    for (1 .. 400) {
+    my @rss;                                # what the worker takes once is not a leak
+    for (1 .. 1200) {
         $c->window($_, 7) for @id;
         $c->read(0.01, sub { 0 }) if $_ % 20 == 0;
+        next if $_ % 400 != 0;
+        ok(settled(), "a few bytes at a time, $_ times");
+        push @rss, $t->rss($pid);
     }
-    ok(settled(), 'a few bytes at a time');
-    my $more = $t->rss($pid) - $before - $grown;
-    ok($more < 20 * 8, "cost $more kB");
+    my $more = $rss[2] - $rss[1];           # 8,000 frames; the sanitizer keeps what was freed
+    my $kept = ($ENV{TEST_BUILD} // '') =~ /asan/ ? 20 * 24 : 0;
+    ok($more < 20 * 4 + $kept, "the last 400 cost $more kB");
     my $short = $c->post('/short');
     ok($t->until(sub { $t->stat('requests') == 21 }), 'one with a send_timeout');
     ok($t->until(sub { $t->stat('active') == 20 }), 'which frees its slot');
