@@ -53,14 +53,20 @@ static ngx_http_infer_message_t  ngx_http_infer_messages[] = {
       "rate_limit_exceeded", "too many requests" },
     { 494, "invalid_request_error", "invalid_request_error",
       "headers_too_large", "the request headers are too large" },
+    { 497, "invalid_request_error", "invalid_request_error",
+      "https_required", "plain HTTP was sent to a port for HTTPS" },
     { 500, "server_error", "api_error",
       "internal_error", "internal error" },
+    { 501, "server_error", "api_error",
+      "not_implemented", "this is not implemented here" },
     { 502, "server_error", "api_error",
       "engine_lost", "the engine failed before it answered" },
     { 503, "service_unavailable_error", "overloaded_error",
       "engine_unavailable", "the service cannot take this request now" },
     { 504, "timeout", "timeout_error",
       "engine_timeout", "the engine did not answer in time" },
+    { 505, "server_error", "api_error",
+      "http_version_not_supported", "this version of HTTP is not spoken here" },
     { 4, "invalid_request_error", "invalid_request_error",
       "error", "the request failed" },
     { 0, "server_error", "api_error",
@@ -165,13 +171,15 @@ ngx_http_infer_anthropic(ngx_http_request_t *r)
 }
 
 
-/* What the client is told: 494 is nginx's own number, and 529 Anthropic's
- * for 503. */
+/* What the client is told: 494 and 497 are nginx's own numbers, and 529 is
+ * Anthropic's for 503. */
 
 static ngx_uint_t
 ngx_http_infer_status(ngx_http_request_t *r, ngx_uint_t status)
 {
-    if (status == NGX_HTTP_REQUEST_HEADER_TOO_LARGE) {
+    if (status == NGX_HTTP_REQUEST_HEADER_TOO_LARGE
+        || status == NGX_HTTP_TO_HTTPS)
+    {
         return NGX_HTTP_BAD_REQUEST;
     }
 

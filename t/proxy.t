@@ -693,3 +693,23 @@ location / { infer_pass echo; }
 [204, 304, 200]
 --- response_body_like eval
 ["^\$", "^\$", "^GET /x\n"]
+
+=== TEST 60: a transfer coding that nginx does not know
+--- config
+error_page 501 @e;
+location @e { infer_error; }
+location / { infer_pass echo; }
+--- raw_request eval
+"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: gzip\r\n\r\n"
+--- error_code: 501
+--- response_body_like: ^\{"error":\{"message":"this is not implemented here","type":"server_error","param":null,"code":"not_implemented"\}\}
+
+=== TEST 61: a version that nginx does not speak: it reads no address
+--- config
+error_page 505 /e;
+location = /e { internal; infer_error; }
+location / { infer_pass echo; }
+--- raw_request eval
+"POST /v1/messages HTTP/3.0\r\nHost: x\r\n\r\n"
+--- error_code: 505
+--- response_body_like: ^\{"error":\{"message":"[^"]+","type":"server_error","param":null,"code":"http_version_not_supported"\}\}

@@ -70,6 +70,11 @@ def installed(d, root):
                   '{"stream": true, "messages": [{"role": "user", "content": "Hello!"}]}')
         ok(until(lambda: "data: [DONE]" in run(ask).stdout), "the installed parts answer: "
            f"{run(ask).stdout[-80:]!r}")
+        for opt, code in ((f"http://127.0.0.1:{port}/v1/models", "https_required"),
+                          (f"--http1.1 -H 'Transfer-Encoding: gzip' https://127.0.0.1:{port}/v1/models",
+                           "not_implemented")):
+            p = run(f"curl -sk --max-time 60 {opt}")
+            ok(f'"code":"{code}"' in p.stdout, f"nginx's own words: {p.stdout}")
     finally:
         nginx.terminate()
         engine.terminate()
@@ -116,6 +121,11 @@ def module():
     said += re.findall(r"`\$(infer_[a-z_]+)`", re.search(r"## Variables\n\n(.*?)\. ", manual, re.S)[1])
     same(sorted(said), sorted(re.findall(r'^    { ngx_string\("(infer_[a-z_]+)"\)', source, re.M)),
          "docs/nginx.md has all directives and variables")
+    words = re.findall(r"^    { (\d{3}), ", open("ngx_module/ngx_http_infer_error.c").read(), re.M)
+    for f, other in (("nginx.conf", ["497"]), ("inferd.example.conf", [])):
+        listed = re.findall(r"^ *error_page ([\d ]+)[ =\d]* /infer_error;", open(f"conf/{f}").read(), re.M)
+        same([w for w in words if w not in " ".join(listed)], other,
+             f"conf/{f} brings to infer_error what it has words for")
 
 
 def demo(d):
