@@ -21,7 +21,8 @@ typedef struct {
 
 static ngx_uint_t ngx_http_infer_status(ngx_http_request_t *r,
     ngx_uint_t status);
-static ngx_uint_t ngx_http_infer_same_path(ngx_str_t *asked, ngx_str_t *path);
+static ngx_str_t ngx_http_infer_asked(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_infer_is(ngx_str_t *uri, ngx_str_t *path);
 static ngx_int_t ngx_http_infer_retry_headers(ngx_http_request_t *r);
 static ngx_int_t ngx_http_infer_openai_error(ngx_http_request_t *r,
     const char *type, const char *code, const char *message,
@@ -114,24 +115,45 @@ ngx_http_infer_error_handler(ngx_http_request_t *r)
 }
 
 
-/* As nginx compares by default: several slashes are one. */
+/*
+ * The address as the client wrote it, read as nginx does before it chooses a
+ * location.  Empty if nginx could not read it, or there is no memory.
+ */
 
-static ngx_uint_t
-ngx_http_infer_same_path(ngx_str_t *asked, ngx_str_t *path)
+static ngx_str_t
+ngx_http_infer_asked(ngx_http_request_t *r)
 {
-    size_t  i, k;
+    ngx_http_request_t         asked;
+    ngx_http_core_srv_conf_t  *cscf;
 
-    for (i = 0, k = 0; i < asked->len; i++) {
-        if (i && asked->data[i] == '/' && asked->data[i - 1] == '/') {
-            continue;
-        }
+    /* all that the parser looks at */
 
-        if (k == path->len || asked->data[i] != path->data[k++]) {
-            return 0;
-        }
+    ngx_memzero(&asked, sizeof(ngx_http_request_t));
+    asked.connection = r->connection;
+    asked.uri_start = r->unparsed_uri.data;
+    asked.uri_end = r->unparsed_uri.data + r->unparsed_uri.len;
+
+    if (r->unparsed_uri.len) {
+        asked.uri.data = ngx_pnalloc(r->pool, r->unparsed_uri.len + 1);
     }
 
-    return k == path->len;
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    if (asked.uri.data == NULL
+        || ngx_http_parse_complex_uri(&asked, cscf->merge_slashes) != NGX_OK)
+    {
+        ngx_str_null(&asked.uri);
+    }
+
+    return asked.uri;
+}
+
+
+static ngx_uint_t
+ngx_http_infer_is(ngx_str_t *uri, ngx_str_t *path)
+{
+    return uri->len == path->len
+           && ngx_strncmp(uri->data, path->data, path->len) == 0;
 }
 
 
@@ -144,8 +166,7 @@ ngx_http_infer_same_path(ngx_str_t *asked, ngx_str_t *path)
 ngx_uint_t
 ngx_http_infer_anthropic(ngx_http_request_t *r)
 {
-    u_char      *p, *last;
-    ngx_str_t    asked, *uri;
+    ngx_str_t    asked;
     ngx_uint_t   i;
 
     static ngx_str_t  paths[] = {
@@ -154,16 +175,13 @@ ngx_http_infer_anthropic(ngx_http_request_t *r)
         ngx_null_string
     };
 
-    asked = r->unparsed_uri;
-    last = asked.data + asked.len;
-    p = ngx_strlchr(asked.data, last, '?');
-    asked.len = (p ? p : last) - asked.data;
+    asked = ngx_http_infer_asked(r);
 
     for (i = 0; paths[i].len; i++) {
-        for (uri = &asked; uri; uri = (uri == &asked) ? &r->uri : NULL) {
-            if (ngx_http_infer_same_path(uri, &paths[i])) {
-                return 1;
-            }
+        if (ngx_http_infer_is(&asked, &paths[i])
+            || ngx_http_infer_is(&r->uri, &paths[i]))
+        {
+            return 1;
         }
     }
 

@@ -575,13 +575,14 @@ error_page 404 /e;
 location = /e { internal; infer_error; }
 location / { return 404; }
 --- pipelined_requests eval
-["GET /v1/messages", "GET //v1///messages/count_tokens?//", "GET /v1/messages/",
- "GET /v1/messages/x", "GET /v1/message", "GET /x?/v1/messages"]
+["GET /v1/messages", "GET //v1///messages/count_tokens?//", "GET /v1/./%6dessages#x",
+ "GET /x/../v1%2Fmessages", "GET /v1/messages/", "GET /v1/messages/x", "GET /v1/message",
+ "GET /x?/v1/messages", "GET /v1/messages/../x"]
 --- error_code eval
-[404, 404, 404, 404, 404, 404]
+[(404) x 9]
 --- response_body_like eval
-[('^\{"type":"error","error":\{"type":"not_found_error","message":') x 2,
- ('^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"not_found"\}') x 4]
+[('^\{"type":"error","error":\{"type":"not_found_error","message":') x 4,
+ ('^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"not_found"\}') x 5]
 
 === TEST 53: a method that nginx itself refuses, and a rewritten address
 --- http_config
