@@ -140,7 +140,7 @@ static void full_engine(void)
 
 static void long_prompt(void)
 {
-    enum { N = 32 };
+    enum { N = 32, MOST = STEP_TOK * 7 / 8 };
     struct engine en = bring_up((struct kv_conf) {
         .shape = { 16, 10000, 10000 }, .window = 1024, .step_tok_max = STEP_TOK, .seq_max = N + 1,
         .page_max = 10000 });
@@ -159,14 +159,54 @@ static void long_prompt(void)
     sched_add(&en.s, &r[N]);
     for (; r[N].n_known == r[N].n_prompt; n++) {
         run_step(&en);
-        all = all && en.s.plan.n_item == N + 1 && en.s.plan.n_tok <= STEP_TOK;
+        all = all && en.s.plan.n_item == N + 1 && en.s.plan.n_fill_tok <= MOST;
     }
     ok(all, "while 100,000 tokens of a prompt come in, each of 32 decodes moves in every step");
-    is_int(n, (100000 + STEP_TOK - N - 1) / (STEP_TOK - N), "of one budget");
+    is_int(n, (100000 + MOST - 1) / MOST, "and these have seven eighths of the budget");
 
     tear_down(&en);
     for (int i = 0; i <= N; i++)
         req_free(&r[i]);
+}
+
+static int32_t any_id(void *arg, const int32_t *gen, int32_t n_gen, uint32_t *mask)
+{
+    (void) arg;
+    (void) gen;
+    (void) n_gen;
+    (void) mask;
+    return GUIDE_ANY;
+}
+
+/* It must know its token before its next step is planned: so it is in one step of two, but waits
+ * in both. */
+static void guided_answer(void)
+{
+    struct engine en = bring_up((struct kv_conf) {
+        .shape = { 16, 10000, 10000 }, .window = 1024, .step_tok_max = STEP_TOK, .seq_max = 2,
+        .page_max = 10000 });
+    struct req answer, prompt;
+
+    make(&en, &answer, 10, 20, 1);
+    answer.guide = any_id;
+    req_reset(&answer);
+    sched_add(&en.s, &answer);
+    run_step(&en);
+    sched_plan(&en.s);
+    is_int(en.s.plan.n_tok, 1, "a guided answer moves");
+
+    make(&en, &prompt, 5000, 1, 2);
+    sched_add(&en.s, &prompt);
+    sched_plan(&en.s);
+    ok(en.s.plan.n_item == 1 && en.s.plan.n_tok == STEP_TOK * 7 / 8, "and waits for its token while"
+       " the next step is planned: %d tokens of a prompt", en.s.plan.n_tok);
+    sched_remove(&en.s, &answer);
+    sched_plan(&en.s);
+    is_int(en.s.plan.n_tok, STEP_TOK, "without it prompts have the whole step");
+
+    tear_down(&en);
+    req_free(&answer);
+    req_free(&prompt);
 }
 
 /* --- two tenants --- */
@@ -457,6 +497,7 @@ int main(void)
 {
     full_engine();
     long_prompt();
+    guided_answer();
     tenants();
     newcomer();
     closed_loops();

@@ -247,18 +247,24 @@ static void itl_target(void)
     while (serve_once(s, &e))
         ;
     ok(as_expected(&r[4]), "and the prompt is done nonetheless");
+    drop(&r[4]);
+    make(&r[4], 140, 1);
+    serve_submit(s, &r[4], &e);
+    for (before = fake.n_tok, most = 0; serve_once(s, &e); before = fake.n_tok)
+        most = fake.n_tok - before > most ? fake.n_tok - before : most;
+    is_int(most, 32, "alone it has whole steps");
     serve_close(s);
     for (int i = 0; i < 5; i++)
         drop(&r[i]);
 }
 
-/* A crowd's decodes took longer than the target. It is gone, and a prompt finds its pace by itself,
- * though no step without prompts shows that decodes are quick again. */
+/* A crowd's decodes took longer than the target. It is gone, and a prompt beside one answer finds
+ * its pace by itself, though no step without prompts shows that decodes are quick again. */
 static void itl_after_crowd(void)
 {
     enum { N = 20 };
     struct serve_conf c = usual();
-    struct req r[N + 1];
+    struct req r[N + 2];
     struct serve *s;
     int n = 0;
 
@@ -273,13 +279,16 @@ static void itl_after_crowd(void)
     }
     while (serve_once(s, NULL))
         ;
-    make(&r[N], 140, 1);
-    serve_submit(s, &r[N], NULL);
-    while (serve_once(s, NULL))
-        n++;
-    ok(n <= 24, "after a crowd a prompt of 140 tokens is through in %d steps", n);
+    make(&r[N], 3, 60);
+    make(&r[N + 1], 140, 1);
+    for (int i = N; i < N + 2; i++)
+        serve_submit(s, &r[i], NULL);
+    for (; fin_of(&r[N + 1]) == FIN_NONE; n++)
+        serve_once(s, NULL);
+    ok(n <= 24 && fin_of(&r[N]) == FIN_NONE, "after a crowd a prompt of 140 tokens beside an"
+       " answer is through in %d steps", n);
     serve_close(s);
-    for (int i = 0; i <= N; i++)
+    for (int i = 0; i < N + 2; i++)
         drop(&r[i]);
 }
 

@@ -111,6 +111,7 @@ static const char *check_plan(const struct load *l)
 {
     const struct step_plan *p = &l->s.plan;
     int32_t sum = 0, fills = 0, page = l->c.shape.page_tok;
+    bool decodes = false;
 
     if (p->n_item == 0 && l->before.n_item == 0 && (l->s.n_run > 0 || l->s.queue.n_wait > 0))
         return "nothing moves";
@@ -126,12 +127,13 @@ static const char *check_plan(const struct load *l)
             return "sliding pages behind the window are kept";
         sum += p->item[i].n;
         fills += p->item[i].fills ? p->item[i].n : 0;
+        decodes = decodes || !p->item[i].fills;
         if (!p->item[i].fills && p->item[i].n != 1)
             return "a decode of more than one token";
     }
     if (sum != p->n_tok || sum > l->c.step_tok_max)
         return "the budget of the step was passed";
-    if (fills != p->n_fill_tok || fills > l->s.fill_tok_max)
+    if (fills != p->n_fill_tok || (decodes && fills > l->s.fill_tok_max))
         return "the budget of prompts was passed";
     return NULL;
 }

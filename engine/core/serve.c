@@ -600,8 +600,7 @@ static void take_row(struct serve *s, struct batch_mem *b, int32_t i, uint64_t n
     }
 }
 
-/* With a target for the time between two tokens prompts get what is left of it beside the decodes.
- */
+/* With a target for the time between two tokens prompts get what is left of it beside answers. */
 static void tune(struct serve *s, const struct batch_mem *b, double ns)
 {
     double *mean = b->n_fill_tok == 0 ? &s->decode_ns : &s->fill_ns, budget;
