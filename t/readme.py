@@ -152,6 +152,7 @@ def demo(d):
     python = here(re.search(r"```python\n(.*?)```", readme, re.S)[1], d, port)
     p = run("build/venv/bin/python -", input=python)
     ok(p.returncode == 0 and len(p.stdout) > 4, f"OpenAI's client: {p.stdout!r} {p.stderr}")
+    same(re.findall(r"`build/demo/\S*`", tried_text), [], "no file of the demo has a fixed place")
     for log in re.findall(r"`([a-z]+\.log)`", tried_text):
         ok(os.path.getsize(f"{d}/logs/{log}") > 0, log)
     for path in ("/infer", "/metrics"):
