@@ -44,23 +44,89 @@ static void deferred(void)
 
 /* --- limits of the queue --- */
 
+enum { MS = 1000000 };
+
+static bool near(uint64_t ns, double want_s)
+{
+    return (double) ns > want_s * 0.9e9 && (double) ns < want_s * 1.1e9;
+}
+
 static void pace_of_the_queue(void)
 {
     struct rate r = { 0 };
-    uint64_t t = 1000000000u;
+    uint64_t t = 1000 * MS;
 
     is_int(rate_wait_ns(&r, 1000), 0, "nothing is known at first");
-    for (int i = 0; i <= 20; i++)
-        rate_note(&r, t += 100000000, i > 0, 50);
-    ok(rate_wait_ns(&r, 500) > 900000000u && rate_wait_ns(&r, 500) < 1100000000u,
-       "at 500 tokens a second 500 tokens take a second");
-    rate_note(&r, t += 100000000, false, 50);
-    rate_note(&r, t += 5000000000u, false, 0);
-    ok(rate_wait_ns(&r, 500) < 600000000u, "after 5 s without a queue it is thought to be faster");
-    rate_note(&r, t += 10000000000u, false, 0);
-    is_int(rate_wait_ns(&r, 500), 0, "after 10 s nothing is known");
+    for (int i = 0; i <= 30; i++)
+        rate_note(&r, t += 100 * MS, true, 50);
+    ok(near(rate_wait_ns(&r, 500), 1), "at 500 tokens a second 500 tokens take a second");
+    ok(rate_shows(&r, 12000ull * MS) && !rate_shows(&r, 12001ull * MS),
+       "after 3 s of a queue a wait of 12 s can be told, and no longer one");
+    for (int i = 0; i < 600; i++)
+        rate_note(&r, t += 100 * MS, true, 5);
+    ok(rate_wait_ns(&r, 500) > 4000ull * MS, "a pace that falls is seen within a minute");
+    rate_note(&r, t += 100 * MS, false, 50);
+    ok(rate_wait_ns(&r, 500) == 0 && !rate_shows(&r, 0), "without a queue nothing is known");
+
+    /* for a minute there is somebody in the queue at every 20th step, and then always */
+    for (int i = 0; i < 600; i++)
+        rate_note(&r, t += 100 * MS, i % 20 == 0, 50);
+    for (int i = 0; i <= 30; i++)
+        rate_note(&r, t += 100 * MS, true, 50);
+    ok(near(rate_wait_ns(&r, 500), 1), "a queue that comes and goes does not make it look quicker");
+
+    r = (struct rate) { 0 };
+    rate_note(&r, t, true, 64 * 20);
+    rate_note(&r, t += 10000ull * MS, true, 20);
+    ok(rate_wait_ns(&r, 65 * 20) < 15000ull * MS, "one that came in late is not all of a wave");
     is_int(rate_retry_ms(1), RETRY_MS_MIN, "nobody is told to come back at once");
     is_int(rate_retry_ms(UINT64_MAX), RETRY_MS_MAX, "or in an hour");
+}
+
+static uint64_t still(void *arg)
+{
+    (void) arg;
+    return ticks;
+}
+
+/* 32 run, whose answers take 3 s but for a few short ones. Then 150 come, of whom nginx lets in as
+ * many as make 80 with those who run: nobody waits for 16 s. A first short answer lets in one of 48
+ * after a moment, which is no reason to refuse the others. */
+static void crowd(void)
+{
+    enum { SLOTS = 32, IN = 80, N = SLOTS + 150 };
+    struct serve_conf c = usual();
+    struct req r[N];
+    struct serve *s;
+    uint64_t longest = 0;
+    int n = 0, refused = 0, done;
+
+    c.now_ns = still;
+    c.wait_max_ns = 16000ull * MS;
+    c.seq_max = SLOTS;
+    c.step_tok_max = 64;
+    c.kv = (struct kv_shape) { 16, 400, 400 };
+    s = open_serve(&c);
+    for (int i = 0; i < N; i++)
+        make(&r[i], 4, i % 10 == 3 ? 40 : 100);
+    do {
+        done = 0;
+        for (int i = 0; i < n; i++)
+            done += fin_of(&r[i]) != FIN_NONE;
+        for (int most = n < SLOTS ? n + 1 : IN + done; n < most && n < N; n++)
+            serve_submit(s, &r[n], NULL);
+        ticks += 30 * MS;
+    } while (serve_once(s, NULL));
+    for (int i = 0; i < N; i++) {
+        refused += fin_of(&r[i]) == FIN_BUSY;
+        if (r[i].started && r[i].start_ns - r[i].submit_ns > longest)
+            longest = r[i].start_ns - r[i].submit_ns;
+        drop(&r[i]);
+    }
+    ok(n == N && longest > 2000ull * MS && longest < c.wait_max_ns, "a crowd waits for %d ms at"
+       " most", (int) (longest / MS));
+    is_int(refused, 0, "and nobody of it is refused");
+    serve_close(s);
 }
 
 static void quota(void)
@@ -296,6 +362,7 @@ int main(void)
 {
     deferred();
     pace_of_the_queue();
+    crowd();
     quota();
     long_queue();
     idle_engine();

@@ -400,7 +400,7 @@ static void arrive(struct serve *s, struct req *r, uint64_t now)
     if (s->c.tenant_max > 0 && r->tenant != 0 && a.n_own >= s->c.tenant_max) {
         fin = FIN_QUOTA;
         r->retry_ms = rate_retry_ms(wait);
-    } else if (limit > 0 && wait > limit) {
+    } else if (limit > 0 && wait > limit && rate_shows(&s->rate, limit)) {
         fin = FIN_BUSY;
         r->retry_ms = rate_retry_ms(wait - limit);
     } else if (s->c.queue_tok_max > 0 && s->sched.queue.n_wait > 0 && over > 0) {
