@@ -123,7 +123,8 @@ void tune_all(void)
         struct weights w = weights_new(shape[s][0], (int32_t) shape[s][1], 7);
 
         for (size_t i = 0; i < sizeof(n_row) / sizeof(n_row[0]); i++)
-            if (n_row[i] <= most && (only == 0 || only == n_row[i]))
+            if (n_row[i] <= most && (n_row[i] > GEMM_HOPPER_TOK || shape[s][0] == VOCAB)
+                && (only == 0 || only == n_row[i]))
                 tune(lt, &w, in, n_row[i]);
         free(in);
     }

@@ -46,6 +46,7 @@ struct gemm_lt {
     cublasLtMatmulPreference_t pref;
     void                      *work;
     bool                       tuned;      /* the table is of this GPU and this library */
+    char                       gpu[sizeof(((struct cudaDeviceProp *) 0)->name)];
     char                       note[512];
     struct lt_shape            shape[LT_SHAPES];
 };
@@ -132,21 +133,12 @@ static const struct gemm_entry *table_find(const struct gemm *g)
     return NULL;
 }
 
-/* Whether the table counts here, and all of it. */
-static void read_table(struct gemm_lt *lt)
+/* Algorithms of the table that the library refuses; *n: of so many. */
+static int count_refused(struct gemm_lt *lt, int *n)
 {
-    struct cudaDeviceProp gpu = {};
-    int n_refused = 0, n = 0;
+    int n_refused = 0;
 
-    (void) cudaGetDeviceProperties(&gpu, 0);
-    lt->tuned = strcmp(gpu.name, GEMM_TABLE_GPU) == 0 && lt_fn.GetVersion() == GEMM_TABLE_LT;
-    if (!lt->tuned) {
-        snprintf(lt->note, sizeof(lt->note), "products of many rows are made as cuBLASLt likes"
-                 " best, not as measured: kernels/gemm_table.inc is of %s and version %d, this is"
-                 " %s and version %zu", GEMM_TABLE_GPU, GEMM_TABLE_LT, gpu.name,
-                 lt_fn.GetVersion());
-        return;
-    }
+    *n = 0;
     for (const struct gemm_entry &e : gemm_table) {
         struct gemm g = {};
         struct lt_layout m;
@@ -159,11 +151,9 @@ static void read_table(struct gemm_lt *lt)
             n_refused += !e.way.own && !algo_of(lt, &algo, &e.way, &m);
             layout_free(&m);
         }
-        n++;
+        ++*n;
     }
-    if (n_refused > 0)
-        snprintf(lt->note, sizeof(lt->note), "cuBLASLt refuses %d of %d algorithms of"
-                 " kernels/gemm_table.inc, and there takes what it likes best", n_refused, n);
+    return n_refused;
 }
 
 struct gemm_lt *gemm_lt_open(void)
@@ -173,6 +163,7 @@ struct gemm_lt *gemm_lt_open(void)
                        | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
     cublasOperation_t trans = CUBLAS_OP_T;
     size_t work = GEMM_LT_WORK;
+    struct cudaDeviceProp gpu = {};
 
     if (lt == NULL)
         return NULL;
@@ -189,7 +180,9 @@ struct gemm_lt *gemm_lt_open(void)
         gemm_lt_close(lt);
         return NULL;
     }
-    read_table(lt);
+    (void) cudaGetDeviceProperties(&gpu, 0);
+    lt->tuned = strcmp(gpu.name, GEMM_TABLE_GPU) == 0 && lt_fn.GetVersion() == GEMM_TABLE_LT;
+    memcpy(lt->gpu, gpu.name, sizeof(lt->gpu));
     return lt;
 }
 
@@ -207,8 +200,18 @@ void gemm_lt_close(struct gemm_lt *lt)
     free(lt);
 }
 
-const char *gemm_lt_note(const struct gemm_lt *lt)
+const char *gemm_lt_note(struct gemm_lt *lt)
 {
+    int n, n_refused = lt->tuned ? count_refused(lt, &n) : 0;
+
+    if (!lt->tuned)
+        snprintf(lt->note, sizeof(lt->note), "products of many rows are made as cuBLASLt likes"
+                 " best, not as measured: kernels/gemm_table.inc is of %s and version %d, this is"
+                 " %s and version %zu", GEMM_TABLE_GPU, GEMM_TABLE_LT, lt->gpu,
+                 lt_fn.GetVersion());
+    else if (n_refused > 0)
+        snprintf(lt->note, sizeof(lt->note), "cuBLASLt refuses %d of %d algorithms of"
+                 " kernels/gemm_table.inc, and there takes what it likes best", n_refused, n);
     return lt->note[0] != '\0' ? lt->note : NULL;
 }
 

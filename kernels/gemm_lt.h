@@ -1,11 +1,12 @@
 /* gemm_lt.h - y = x W^T of many rows through cuBLASLt, by a table of what was measured.
  *
  * gemm_table.inc names, for a model's matrices and up to so many rows, the library's algorithm that
- * is fastest, or our own tiles where they are. `bench/kernels --tune` makes it; nothing is measured
- * when the engine starts. It counts for the GPU and the version of the library that it was made
- * with. Elsewhere, for what it lacks, and for an algorithm that the library refuses, the library's
- * own favourite is taken. Bound by the reading of w up to about 180 rows, then by the matrix units:
- * 60 % of their speed accepted at 8,192.
+ * is fastest, or our own tiles where they are; its GPU has gemm_hopper.cu, so up to GEMM_HOPPER_TOK
+ * rows only what is too large for that is in it, the head. `bench/kernels --tune` makes it; nothing
+ * is measured when the engine starts. It counts for the GPU and the version of the library that it
+ * was made with. Elsewhere, for what it lacks, and for an algorithm that the library refuses, the
+ * library's own favourite is taken. Bound by the reading of w up to about 180 rows, then by the
+ * matrix units: 60 % of their speed accepted at 8,192.
  *
  * Same inputs, same bytes: where a sum is split, its parts are added in an order, never in place.
  * Plain C, no CUDA types. */
@@ -27,8 +28,8 @@ void gemm_lt_close(struct gemm_lt *lt);
 /* 0: our own tiles are faster, or the library has no way to do it; nothing was launched. */
 int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, gpu_stream s);
 
-/* NULL: all of the table counts here. Otherwise what is said at the start; lt's. */
-const char *gemm_lt_note(const struct gemm_lt *lt);
+/* The table is looked through. NULL: all of it counts here. Otherwise what is to be said; lt's. */
+const char *gemm_lt_note(struct gemm_lt *lt);
 
 /* How a product is made. The numbers are the library's (CUBLASLT_ALGO_CONFIG_*). */
 struct gemm_way {
