@@ -56,9 +56,11 @@ struct backend_ops {
      * steps can launch what it launched before. */
     void  (*step_begin)(struct backend *be, int32_t shape);
     void  (*step_end)(struct backend *be);
-    /* As step_begin, but nothing will run: the step is only kept. false: it is already. Asked of a
-     * backend that keeps steps. */
+    /* Of a backend that keeps steps. As step_begin and step_end, but nothing runs, the step is only
+     * kept. false: it is already, or no more are. E_FULL: it could not be, and e says why; from now
+     * on no more are kept, and all that are not run op by op. */
     bool  (*record)(struct backend *be, int32_t shape);
+    int   (*recorded)(struct backend *be, struct err *e);
 
     void (*embed)     (struct backend *be, const struct embed *a);
     void (*norm)      (struct backend *be, const struct norm *a);
@@ -90,6 +92,7 @@ struct backend {
     const char               *note;    /* to be said at the start, NULL: nothing */
     bool                      sealed;  /* ready: no be_alloc any more */
     bool                      keeps;   /* steps, by their shapes */
+    int32_t                   due;     /* the shape that is worth it now, or NO_SHAPE */
     bool                      device;  /* memory of its own; matrices, acts (norm.h) and KV pages
                                           are bf16 there */
 };

@@ -283,6 +283,7 @@ int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct e
     if (c == NULL)
         return err_set(e, E_IO, "out of memory");
     c->be.ops = &cpu_ops;
+    c->be.due = NO_SHAPE;
     c->lim = *lim;
 
     rc = pool_open(&c->pool, lim->n_thread, e);

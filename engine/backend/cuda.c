@@ -104,11 +104,6 @@ static void cuda_step_begin(struct backend *be, int32_t shape)
         cuda_graph_begin(c, shape);
 }
 
-static bool cuda_record(struct backend *be, int32_t shape)
-{
-    return be->err.code == 0 && cuda_graph_record(cuda_of(be), shape);
-}
-
 #define CUDA_OP(name, type, n_item)                                                         \
     static void cuda_##name(struct backend *be, const struct type *a)                       \
     {                                                                                       \
@@ -357,25 +352,30 @@ static void finish(struct cuda *c)
     }
 }
 
+void cuda_step_over(struct cuda *c)
+{
+    c->mode = EAGER;
+    c->routing = false;
+    c->n_result = c->n_table = 0;
+    c->up_rows = c->up_used = c->up_sent = c->up_base;
+}
+
 static void cuda_step_end(struct backend *be)
 {
     struct cuda *c = cuda_of(be);
-    bool runs = c->mode != RECORD;
 
-    cuda_graph_end(c);
-    if (runs)
-        finish(c);
-    else
-        latch(c, "graph", cudaStreamSynchronize(c->stream));
-    c->n_result = 0;
-    c->up_rows = c->up_used = c->up_sent = c->up_base;
+    if (c->mode == REPLAY)
+        cuda_graph_launch(c);
+    finish(c);
+    cuda_step_over(c);
 }
 
 const struct backend_ops cuda_ops = {
     .alloc = cuda_alloc,          .close = cuda_close,        .memory = cuda_memory,
     .weight = cuda_weight,        .loading = cuda_loading,
     .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
-    .step_begin = cuda_step_begin, .step_end = cuda_step_end, .record = cuda_record,
+    .step_begin = cuda_step_begin, .step_end = cuda_step_end,
+    .record = cuda_record,        .recorded = cuda_recorded,
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
     .join = cuda_join,            .to_act = cuda_to_act,      .linear = cuda_linear,
     .geglu = cuda_geglu,          .rope_table = cuda_rope_table, .kv_copy = cuda_kv_copy,

@@ -3,13 +3,15 @@
  *
  * There is one graph a shape (bucket.h), captured when the thread that launches has had nothing to
  * do for a moment (runner.h), short contexts and few rows first. Until then a step runs op by op,
- * but for one that has come so often that this has cost as much as a capture: a server that is
- * never idle gets its graphs too. A second thread could capture beside the steps, but would need
+ * but a shape that has come so often that this has cost as much as a capture is due: a server that
+ * is never idle gets its graphs too. A second thread could capture beside the steps, but would need
  * its own streams, library handles and scratch, since all of these are part of a graph; this way a
  * request that arrives meanwhile waits for one capture: 3 to 10 ms, 27 where it loads a kernel.
  *
- * The driver takes memory of the GPU for each. It is in the plan (be_graphs_cuda); after ready
- * nothing else is taken. */
+ * The driver takes memory of the GPU for each. It is in the plan (be_graphs_cuda) and held from the
+ * start until the first capture, so that nobody else takes it meanwhile; during the captures
+ * somebody may, and then the steps without a graph go on op by op: slower, and nothing is lost,
+ * since a capture runs nothing. After ready nothing else is taken. */
 #include "cuda_priv.h"
 
 #include <stdlib.h>
@@ -28,30 +30,38 @@ size_t be_graphs_cuda(const struct backend_limits *lim)
            + (size_t) lim->n_layer * (few * GRAPH_LAYER_FEW + (n - few) * GRAPH_LAYER);
 }
 
-static void capture(struct cuda *c, int32_t shape, enum step_mode mode)
-{
-    latch(c, "capture", cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
-    c->shape = shape;
-    c->mode = mode;
-}
-
 void cuda_graph_begin(struct cuda *c, int32_t shape)
 {
     struct graph *g = &c->graph[shape];
 
-    if (g->exec != NULL) {
-        c->shape = shape;
+    c->shape = shape;
+    if (g->exec != NULL)
         c->mode = REPLAY;
-    } else if (++g->n_seen >= GRAPH_SEEN) {
-        capture(c, shape, CAPTURE);
-    }
+    else if (++g->n_seen >= GRAPH_SEEN && !c->full)
+        c->be.due = shape;
 }
 
-bool cuda_graph_record(struct cuda *c, int32_t shape)
+void cuda_graph_launch(struct cuda *c)
 {
-    if (c->graph[shape].exec != NULL)
+    if (c->be.err.code != 0)
+        return;
+    latch(c, "clock", cudaEventRecord(c->first, c->stream));
+    cuda_up_send(c, c->up_rows, c->up_used);
+    latch(c, "graph", cudaGraphLaunch(c->graph[c->shape].exec, c->stream));
+}
+
+bool cuda_record(struct backend *be, int32_t shape)
+{
+    struct cuda *c = cuda_of(be);
+
+    be->due = NO_SHAPE;
+    if (be->err.code != 0 || c->full || c->graph[shape].exec != NULL)
         return false;
-    capture(c, shape, RECORD);
+    latch(c, "graph", cudaFree(c->hold));
+    c->hold = NULL;
+    latch(c, "capture", cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
+    c->shape = shape;
+    c->mode = RECORD;
     return true;
 }
 
@@ -68,20 +78,28 @@ static void keep(struct cuda *c)
         cudaGraphDestroy(graph);
     if (c->be.err.code == 0)
         latch(c, "graph", cudaGraphUpload(*exec, c->stream));
+    if (c->be.err.code == 0)
+        latch(c, "graph", cudaStreamSynchronize(c->stream));
 }
 
-void cuda_graph_end(struct cuda *c)
+/* A failure that the device outlives is the capture's alone. */
+int cuda_recorded(struct backend *be, struct err *e)
 {
-    enum step_mode mode = c->mode;
+    struct cuda *c = cuda_of(be);
+    cudaGraphExec_t *exec = &c->graph[c->shape].exec;
 
-    c->mode = EAGER;
-    if (mode == CAPTURE || mode == RECORD)
-        keep(c);
-    if (mode == EAGER || mode == RECORD || c->be.err.code != 0)
-        return;
-    latch(c, "clock", cudaEventRecord(c->first, c->stream));
-    cuda_up_send(c, c->up_rows, c->up_used);
-    latch(c, "graph", cudaGraphLaunch(c->graph[c->shape].exec, c->stream));
+    keep(c);
+    cuda_step_over(c);
+    (void) cudaGetLastError();
+    if (be->err.code == 0 || cudaStreamSynchronize(c->stream) != cudaSuccess)
+        return be_failed(be, e);
+    if (*exec != NULL)
+        cudaGraphExecDestroy(*exec);
+    *exec = NULL;
+    c->full = true;
+    err_set(e, E_FULL, "%s", be->err.msg);
+    be->err = (struct err) {0};
+    return E_FULL;
 }
 
 void cuda_graph_close(struct cuda *c)

@@ -60,6 +60,7 @@ void cuda_close(struct backend *be)
     if (c->fork != NULL)
         cudaEventDestroy(c->fork);
     cuda_graph_close(c);
+    cudaFree(c->hold);
     cuda_load_end(c);
     if (c->first != NULL)
         cudaEventDestroy(c->first);
@@ -200,6 +201,7 @@ static cudaError_t open_lanes(struct cuda *c)
 static int open_buffers(struct cuda *c, struct err *e)
 {
     struct sizes s = sizes_of(&c->lim);
+    size_t graphs = be_graphs_cuda(&c->lim);
     cudaError_t rc = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
 
     c->up_max = s.up;
@@ -209,11 +211,12 @@ static int open_buffers(struct cuda *c, struct err *e)
         rc = cudaEventCreate(&c->first);
     if (rc == cudaSuccess)
         rc = cudaEventCreate(&c->last);
-    if (rc == cudaSuccess && !c->lim.apart
-        && cudaMalloc((void **) &c->mem, c->mem_bytes) != cudaSuccess)
+    if (rc == cudaSuccess
+        && ((!c->lim.apart && cudaMalloc((void **) &c->mem, c->mem_bytes) != cudaSuccess)
+            || cudaMalloc(&c->hold, graphs) != cudaSuccess))
         return err_set(e, E_GPU, "--backend cuda: %llu MiB were free and could not be had: end what"
                        " else runs on the GPU (nvidia-smi shows it) and start again",
-                       (unsigned long long) c->mem_bytes >> 20);
+                       (unsigned long long) (c->mem_bytes + graphs) >> 20);
     if (rc == cudaSuccess)
         rc = cudaHostAlloc((void **) &c->up, s.up, 0);
     if (rc == cudaSuccess)
@@ -258,6 +261,7 @@ int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct 
     c->be.ops = &cuda_ops;
     c->be.device = true;
     c->be.keeps = lim->n_shape > 0;
+    c->be.due = NO_SHAPE;
     c->lim = *lim;
     c->free_before = n_free;
     c->smem_max = prop.sharedMemPerBlockOptin;

@@ -20,9 +20,14 @@
 /* Where the caller wants it. */
 struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top; };
 
+/* Rows in what goes up of which so many bytes each are filled. */
+struct table { size_t at, pitch, bytes, n_row; };
+
+#define TABLES 2                           /* of a step: the pages of both pools */
+
 struct graph { cudaGraphExec_t exec; int32_t n_seen; };        /* exec NULL: not there */
 
-enum step_mode { EAGER, CAPTURE, RECORD, REPLAY };      /* cuda_graph.c */
+enum step_mode { EAGER, RECORD, REPLAY };  /* cuda_graph.c */
 
 struct cuda {
     struct backend        be;              /* first: the two share an address */
@@ -43,6 +48,8 @@ struct cuda {
      * behind them. The buffers are free again at the step's end, when the stream is idle. */
     char                 *up, *up_dev;
     size_t                up_max, up_base, up_rows, up_used, up_sent;
+    struct table          table[TABLES];   /* that are not sent as a whole */
+    int32_t               n_table;
 
     /* What comes down: of each sampled row its id, what was wrong and, if asked, logprobs. */
     int32_t              *down, *down_dev; /* [2 + 2 * TOP, step_tok_max] */
@@ -56,6 +63,8 @@ struct cuda {
     enum step_mode        mode;
     struct graph         *graph;           /* [lim.n_shape] */
     int32_t               shape;           /* of this step, unless EAGER */
+    void                 *hold;            /* be_graphs_cuda() bytes, until the first capture */
+    bool                  full;            /* no more graphs: no room */
     uint64_t              n_step;
 
     struct lane { cudaStream_t stream; cudaEvent_t done; struct gemm_lt *lt; } lane[LANES];
@@ -79,8 +88,10 @@ static inline void latch(struct cuda *c, const char *op, cudaError_t rc)
 
 extern const struct backend_ops cuda_ops;
 
-/* Bytes from .. to of what goes up. */
+/* Bytes from .. to of what goes up; of tables what is filled. */
 void cuda_up_send(struct cuda *c, size_t from, size_t to);
+/* Of this step nothing is left: the next one may begin. */
+void cuda_step_over(struct cuda *c);
 
 void *cuda_alloc(struct backend *be, size_t bytes);
 void  cuda_memory(struct backend *be, struct be_memory *m);
@@ -91,9 +102,10 @@ uint64_t    cuda_loading(struct backend *be);
 void        cuda_load_end(struct cuda *c);
 
 void cuda_graph_begin(struct cuda *c, int32_t shape);
-bool cuda_graph_record(struct cuda *c, int32_t shape);
-/* c->mode is EAGER again. */
-void cuda_graph_end(struct cuda *c);
+void cuda_graph_launch(struct cuda *c);
 void cuda_graph_close(struct cuda *c);
+
+bool cuda_record(struct backend *be, int32_t shape);
+int  cuda_recorded(struct backend *be, struct err *e);
 
 #endif

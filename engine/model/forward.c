@@ -273,7 +273,7 @@ void forward_step(struct fwd *f, const struct batch *b, struct step_out *o)
     run(&s, o);
 }
 
-bool forward_record(struct fwd *f, int32_t shape)
+int forward_record(struct fwd *f, int32_t shape, bool *kept, struct err *e)
 {
     static const int32_t zero;
     static const struct sample greedy = { .top_p = 1 };
@@ -283,13 +283,17 @@ bool forward_record(struct fwd *f, int32_t shape)
                        .page_full = &zero, .page_sliding = &zero, .page_max = 1,
                        .out_row = &zero, .sample = &greedy };
     struct step s = step_of(f, &b);
+    int rc;
 
+    *kept = false;
     if (!f->be->ops->record(f->be, shape))
-        return false;
+        return 0;
     s.n_tok = s.n_seq = s.n_out = s.n_one = want.n_row;
     s.ctx = want.ctx;
     run(&s, &(struct step_out) { .tok = &got });
-    return true;
+    rc = f->be->ops->recorded(f->be, e);
+    *kept = rc == 0;
+    return rc;
 }
 
 struct buckets forward_buckets(const struct model_limits *lim)

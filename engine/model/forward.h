@@ -48,8 +48,8 @@ int  forward_open(struct fwd *f, struct err *e);
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o);
 
 /* Of a backend that keeps steps: steps of this shape (bucket.h) from now on are kept, nothing runs.
- * be_step_end() ends it. false: the backend has it already. */
-bool forward_record(struct fwd *f, int32_t shape);
+ * 0, also where nothing was to do; *kept if it was; E_FULL as backend.h says. */
+int  forward_record(struct fwd *f, int32_t shape, bool *kept, struct err *e);
 
 struct buckets forward_buckets(const struct model_limits *lim);
 
