@@ -8,6 +8,7 @@
 #include <time.h>
 
 #define LANE_ROWS    256                   /* up to so many rows one does not fill the GPU */
+#define TABLE_HOLES  (64u << 10)           /* bytes that cost more than a copy of its own does */
 
 static void cuda_put(struct backend *be, void *to, const void *p, size_t bytes)
 {
@@ -42,25 +43,50 @@ static void *up_take(struct cuda *c, size_t bytes, void **dev)
     return c->up + at;
 }
 
-void cuda_up_send(struct cuda *c, size_t from, size_t to)
+static void send_all(struct cuda *c, size_t from, size_t to)
 {
     if (from < to)
         latch(c, "inputs", cudaMemcpyAsync(c->up_dev + from, c->up + from, to - from,
                                            cudaMemcpyHostToDevice, c->stream));
 }
 
+void cuda_up_send(struct cuda *c, size_t from, size_t to)
+{
+    for (int32_t i = 0; i < c->n_table; i++) {
+        const struct table *t = &c->table[i];
+
+        if (t->at < from || t->at >= to)
+            continue;
+        send_all(c, from, t->at);
+        latch(c, "inputs", cudaMemcpy2DAsync(c->up_dev + t->at, t->pitch, c->up + t->at, t->pitch,
+                                             t->bytes, t->n_row, cudaMemcpyHostToDevice,
+                                             c->stream));
+        from = t->at + t->n_row * t->pitch;
+    }
+    send_all(c, from, to);
+}
+
 static const int32_t *cuda_input(struct backend *be, struct input *in)
 {
     struct cuda *c = cuda_of(be);
-    size_t width = (size_t) in->width, stride = (size_t) in->stride;
+    size_t stride = (size_t) in->stride * sizeof(int32_t);
     void *dev = NULL;
-    int32_t *to = up_take(c, (size_t) in->n_row * width * sizeof(int32_t), &dev);
+    struct table t = { .pitch = (size_t) in->width * sizeof(int32_t),
+                       .bytes = (size_t) in->n_col * sizeof(int32_t), .n_row = (size_t) in->n_row };
+    char *to = up_take(c, t.n_row * t.pitch, &dev);
 
-    for (int32_t r = 0; to != NULL && in->n_col > 0 && r < in->n_row; r++)
-        memcpy(to + (size_t) r * width,
-               in->p + (size_t) (in->row != NULL ? in->row[r] : r) * stride,
-               (size_t) in->n_col * sizeof(int32_t));
     in->stride = in->width;
+    if (to == NULL || t.bytes == 0)
+        return dev;
+    for (int32_t r = 0; r < in->n_row; r++)
+        memcpy(to + (size_t) r * t.pitch,
+               (const char *) in->p + (size_t) (in->row != NULL ? in->row[r] : r) * stride,
+               t.bytes);
+    if (t.n_row * (t.pitch - t.bytes) >= TABLE_HOLES) {
+        assert(c->n_table < TABLES);
+        t.at = (size_t) (to - c->up);
+        c->table[c->n_table++] = t;
+    }
     return dev;
 }
 
