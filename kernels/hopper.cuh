@@ -30,6 +30,9 @@ __device__ static inline void barrier_init_done()
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
+/* For what this thread has done, and other threads before a barrier with it: where one lane arrives
+ * for a warp, what others have read or written must be behind a __syncwarp(). What the matrix units
+ * read for the warp is behind wgmma_wait(). */
 __device__ static inline void barrier_arrive(uint64_t *b)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(smem_at(b)) : "memory");

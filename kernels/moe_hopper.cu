@@ -174,6 +174,7 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
         y[j] = tok < it->n ? p.y + (int64_t) (up ? pos : p.order[pos]) * p.rows + out : NULL;
     }
 
+    __syncwarp();                          /* all have read *it: lane 0 may give its stage back */
     for (int k = 0; k < n_k; k++, use++) {
         int stage = use % STAGES;
         uint64_t a0 = wgmma_tile(sm->w[stage][2 * group]);
