@@ -109,18 +109,42 @@ __device__ static void load(bf16 *to, int dim, const void *pages, const struct a
     }
 }
 
-/* Keys and their values, as one group of copies or as two. */
+/* Keys and their values but for the newest, as one group of copies or as two. */
 template <int keys, bool whole>
 __device__ static void load_stage(bf16 *k, int k_dim, int dim, const struct args *g,
-                                  const struct span *b, int k0, bool newest)
+                                  const struct span *b, int k0)
 {
     int slot = find_slots<keys>(g, b, k0);
 
-    load<keys>(k, k_dim, g->a.attn.kv.k, g, b, k0, slot, newest);
+    load<keys>(k, k_dim, g->a.attn.kv.k, g, b, k0, slot, false);
     if (whole)
         copy_commit();
-    load<keys>(k + keys * k_dim, dim, g->a.attn.kv.v, g, b, k0, slot, newest);
+    load<keys>(k + keys * k_dim, dim, g->a.attn.kv.v, g, b, k0, slot, false);
     copy_commit();
+}
+
+/* The newest key of this head in the pages. */
+__device__ static inline int64_t newest_slot(const struct args *g, const struct span *b)
+{
+    const struct kv_map *m = &g->a.attn.map;
+    const struct kv_layer *kv = &g->a.attn.kv;
+    int64_t page = m->page[(int64_t) b->seq * m->page_max + b->pos / kv->page_tok];
+
+    return (page * kv->page_tok + b->pos % kv->page_tok) * kv->n_kv + b->h_kv;
+}
+
+/* The newest key and value, which an earlier kernel has stored, to this row of k and v. */
+__device__ static void load_newest(bf16 *k, bf16 *v, int row, int k_dim, int dim,
+                                   const struct args *g, const struct span *b)
+{
+    int64_t slot = newest_slot(g, b);
+    const bf16 *from_k = (const bf16 *) g->a.attn.kv.k + slot * k_dim;
+    const bf16 *from_v = (const bf16 *) g->a.attn.kv.v + slot * dim;
+
+    for (int i = threadIdx.x * 8; i < k_dim; i += THREADS * 8)
+        *(uint4 *) (k + place(row, i, k_dim)) = *(const uint4 *) (from_k + i);
+    for (int i = threadIdx.x * 8; i < dim; i += THREADS * 8)
+        *(uint4 *) (v + place(row, i, dim)) = *(const uint4 *) (from_v + i);
 }
 
 /* One warp: y = turn(w * x / rms(x)) as bf16, to a row in shared memory and to a page. Lane l has
@@ -179,10 +203,8 @@ __device__ static void bring_heads(bf16 *q, bf16 *k, bf16 *v, int row, int k_dim
     int t = blockIdx.x;
     int n = g->group + (st->k != NULL && b->pos < b->end ? 2 : 0);
     const float *cs = r->cs + (int64_t) t * 2 * r->n_rot;
-    int64_t head = (int64_t) t * kv->n_kv + b->h_kv, slot;
+    int64_t head = (int64_t) t * kv->n_kv + b->h_kv, slot = newest_slot(g, b);
 
-    slot = g->a.attn.map.page[(int64_t) b->seq * g->a.attn.map.page_max + b->pos / kv->page_tok];
-    slot = (slot * kv->page_tok + b->pos % kv->page_tok) * kv->n_kv + b->h_kv;
     for (int i = threadIdx.x / 32; i < n; i += WARPS) {
         if (i < g->group)
             bring_head<pairs>(q, i, NULL, r->q + (head * g->group + i) * dim, r->w, cs, r, dim,
@@ -397,7 +419,7 @@ static __global__ void __launch_bounds__(THREADS, blocks) attn_kernel(struct arg
         return;
     k0 = b.first / keys * keys;
     for (int i = 0; i < stages; i++)
-        load_stage<keys, whole>(k + i * stage, k_dim, dim, &g, &b, k0 + i * keys, false);
+        load_stage<keys, whole>(k + i * stage, k_dim, dim, &g, &b, k0 + i * keys);
 
     row = b.pos - k0;
     here = b.pos < b.end && row < stages * keys;
@@ -405,10 +427,8 @@ static __global__ void __launch_bounds__(THREADS, blocks) attn_kernel(struct arg
     wait_for_others();
     bring_heads<pairs>(q, here ? newest : NULL, here ? newest + keys * k_dim : NULL, row % keys,
                        k_dim, dim, &g, &b);
-    if (here && g.a.store.k == NULL) {     /* an earlier kernel has stored it */
-        load_stage<keys, whole>(newest, k_dim, dim, &g, &b, b.pos / keys * keys, true);
-        copy_wait<0>();
-    }
+    if (here && g.a.store.k == NULL)
+        load_newest(newest, newest + keys * k_dim, row % keys, k_dim, dim, &g, &b);
     slot = find_slots<keys>(&g, &b, k0 + stages * keys);
     __syncthreads();                       /* the queries are here */
     load_q<keys, rows, chunks>(f, q, dim);
