@@ -4,7 +4,8 @@
 # make install    DESTDIR and PREFIX are honoured; docs/nginx.md says what goes where
 # make uninstall  takes that away again, with the same DESTDIR and PREFIX
 # make test-gpu   the GPU against the CPU; says so and passes where there is none
-# GPU_ARCH=80     the kernels for 8.0 and newer alone, in build/ptx80; for test-gpu on a newer GPU
+# make sanitize-gpu  races, barriers and memory of the kernels; likewise
+# GPU_ARCH=80     the kernels for 8.0 and newer alone, in build/ptx80; for both on a newer GPU
 # make fuzz       every fuzzer for ten minutes, or FUZZ_S seconds
 # ARCH=           for any machine of this architecture; without it for the one that compiles
 # SAN=1           AddressSanitizer and UBSan, in build/asan; CPU only
@@ -158,6 +159,9 @@ test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu $(BUILD)/t/step
 	$(BUILD)/t/step t/golden/moe t/golden/dense t/golden/ple bench/configs/gemma-4-26B-A4B-it
 	TEST_BUILD=$(BUILD) python3 t/gpu_score.py
 
+sanitize-gpu: $(BUILD)/t/gpu
+	TEST_BUILD=$(BUILD) tools/sanitize-gpu
+
 PREFIX     ?= /usr/local
 MODULE_DIR ?= /usr/lib/nginx/modules
 UNIT_DIR   ?= /lib/systemd/system
@@ -189,5 +193,5 @@ clean:
 
 -include $(OBJS:.o=.d) $(TESTS:=.d) $(BENCH:=.d) $(FUZZERS:=.d)
 
-.PHONY: all module fuzzers fuzz tests helpers bench clean demo demo-stop test test-gpu install \
-        uninstall
+.PHONY: all module fuzzers fuzz tests helpers bench clean demo demo-stop test test-gpu \
+        sanitize-gpu install uninstall

@@ -1,6 +1,10 @@
 /* gpu.c - every op of the GPU against its twin: fresh random inputs, outputs poisoned with NaN
  * before, shapes on both sides of every edge. Tolerances are relative to the largest number of the
- * reference and follow from what is rounded to bf16 where. Without a GPU there is nothing to do. */
+ * reference and follow from what is rounded to bf16 where. Without a GPU there is nothing to do.
+ *
+ * usage: t/gpu [quick] [K/N] [SEED]
+ * quick: without the large shapes, which run no kernel of ours that others do not. K/N: part K,
+ * 1 .. N, of the tests, which N processes share. */
 #include "tap.h"
 #include "backend_cuda.h"
 #include "cuda.h"
@@ -9,11 +13,19 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-enum { TOK = 2048, SEQ = 64, PAGE_TOK = 16, PAGES = 1024, VOCAB = 262144 };
+enum { TOK = 2048, SEQ = 64, PAGE_TOK = 16, PAGES = 1024, VOCAB = 262144, QUICK_VOCAB = 20000 };
 
 static struct backend *be[2];              /* the twins, the GPU */
 static struct hopper   hopper;
 static uint64_t rng;
+static bool    quick;
+static int32_t part = 1, parts = 1, n_test;
+
+/* This process has the next test. */
+static bool mine(bool large)
+{
+    return !(quick && large) && n_test++ % parts == part - 1;
+}
 
 static uint64_t next(void)
 {
@@ -190,6 +202,9 @@ static char *say(const char *fmt, ...)
 
 static void test_embed(void)
 {
+    if (!mine(false))
+        return;
+
     int32_t id[65];
     struct two y = two_new(65 * 2816);
 
@@ -204,6 +219,9 @@ static void test_embed(void)
 
 static void test_norm(int32_t n_row, int32_t dim)
 {
+    if (!mine(false))
+        return;
+
     struct two x = two_random((size_t) (n_row * dim), 3, 0), w = two_random((size_t) dim, 1, 0);
     struct two add = two_random(x.n, 1, 0), y = two_new(x.n);
 
@@ -221,6 +239,9 @@ static void test_norm(int32_t n_row, int32_t dim)
 
 static void test_small(int32_t n, int32_t dim)
 {
+    if (!mine(false))
+        return;
+
     size_t all = (size_t) (n * dim);
     struct two x = two_random(all, 4, 0), up = two_random(3 * all, 1, 0), y = two_new(all);
     int32_t idx[65];
@@ -244,6 +265,9 @@ static void test_small(int32_t n, int32_t dim)
 /* No branch, one, two; the stream in place, and into another. */
 static void test_join(int32_t n, int32_t dim)
 {
+    if (!mine(false))
+        return;
+
     size_t all = (size_t) (n * dim);
 
     for (int k = 0; k < 3; k++) {
@@ -272,6 +296,9 @@ static void test_join(int32_t n, int32_t dim)
 
 static void test_rope(int32_t n_tok, int32_t dim, int32_t n_rot)
 {
+    if (!mine(false))
+        return;
+
     struct two freq = two_new((size_t) n_rot), cs = two_new((size_t) (n_tok * 2 * n_rot));
     int32_t pos[65];
     float f[256];
@@ -305,6 +332,9 @@ static void again(const struct two *y, const struct linear *l, const char *what)
 
 static void test_linear(int32_t n_row, int64_t rows, int32_t cols)
 {
+    if (!mine(n_row > 200))
+        return;
+
     struct two x = act_random((size_t) n_row * (size_t) cols, 1);
     struct two y = two_new((size_t) n_row * (size_t) rows);
     struct linear l = { .n = 1 };
@@ -321,6 +351,9 @@ static void test_linear(int32_t n_row, int64_t rows, int32_t cols)
 /* Three or two matrices of different heights in one op, without and with the activation of two. */
 static void test_linears(int32_t n_row, int32_t cols)
 {
+    if (!mine(false))
+        return;
+
     static const int64_t rows[2][3] = { { 100, 33, 8 }, { 52, 52, 19 } };
     struct two x = act_random((size_t) n_row * (size_t) cols, 1);
     struct two z = act_random((size_t) n_row * (size_t) cols, 1);
@@ -352,6 +385,9 @@ static void test_linears(int32_t n_row, int32_t cols)
  * many other rows there are. */
 static void test_same(int32_t n_row, int32_t fewer, int64_t rows, int32_t cols)
 {
+    if (!mine(false))
+        return;
+
     struct two x = act_random((size_t) n_row * (size_t) cols, 1);
     struct mat w = mat_random(1, rows, cols, 3);
     size_t n = (size_t) n_row * (size_t) rows;
@@ -405,6 +441,9 @@ static void moe_compare(struct experts *m, const char *name)
 
 static void test_moe(int32_t n_tok, int32_t n_expert, int32_t top_k, int32_t hidden, int32_t ffn)
 {
+    if (!mine(n_tok > 1000))
+        return;
+
     struct two z = two_random((size_t) (n_tok * n_expert), 4, 0);
     struct two scale = two_random((size_t) n_expert, 1, 0);
     size_t pairs = (size_t) (n_tok * top_k);
@@ -429,6 +468,9 @@ static void test_moe(int32_t n_tok, int32_t n_expert, int32_t top_k, int32_t hid
  * not their number. */
 static void test_moe_counts(const int32_t *count, int32_t n_expert, int32_t hidden, int32_t ffn)
 {
+    if (!mine(false))
+        return;
+
     struct experts moe = { .n_expert = n_expert, .top_k = 1, .hidden = hidden, .ffn = ffn };
     int32_t id[TOK];
     float *once, *again, *z;
@@ -602,6 +644,9 @@ static struct kv_map map_of(int i, const struct place *p)
 
 static void test_copy(int32_t n_kv, int32_t dim, int32_t k_dim)
 {
+    if (!mine(false))
+        return;
+
     static const int32_t copy[8] = { 0, 3, 99, 99, 5, 1, 99, 99 };
     struct kv_layer kv[2];
 
@@ -615,6 +660,9 @@ struct heads { int32_t n_head, n_kv, dim, k_dim, window; };
 
 static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
 {
+    if (!mine(r->last > 3000))
+        return;
+
     static struct place p;
     struct kv_layer kv[2];
     struct two q, k, v, w, wq, cs, y;
@@ -655,6 +703,9 @@ static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
 /* Tokens behind n_own get the result of the last before, the others the same bits as without. */
 static void test_attn_copies(const struct heads *h)
 {
+    if (!mine(false))
+        return;
+
     enum { N = 5, OWN = 3 };
     static const struct run r[N] = { { 90, 1 }, { 1100, 1 }, { 1040, 1 }, { 7, 1 }, { 9, 1 } };
     static const int32_t own = OWN;
@@ -812,6 +863,9 @@ static int32_t steer_case(int32_t *w, int k, int32_t vocab)
 
 static void test_sample(int32_t vocab, float spread, bool steered)
 {
+    if (!mine(vocab > QUICK_VOCAB))
+        return;
+
     enum { ROWS = 96, TOP = 1 + SAMPLE_TOP_MAX };
     static int32_t tok[2][ROWS], lp_id[2][ROWS * TOP];
     static float lp[2][ROWS * TOP];
@@ -879,6 +933,9 @@ static void test_sample(int32_t vocab, float spread, bool steered)
  * of few values (1), all equal (2) or next to each other (3); every second row without its best. */
 static void test_cuts(int32_t vocab, int kind)
 {
+    if (!mine(vocab > QUICK_VOCAB))
+        return;
+
     enum { CUTS = 16, ROWS = 2 * CUTS };
     const struct { int32_t top_k; float top_p, min_p; } cut[CUTS] = {
         { 1, 1, 0 }, { 63, 1, 0 }, { 64, 0.95f, 0 }, { 65, 1, 0 }, { 64, 1e-9f, 0 },
@@ -932,6 +989,9 @@ static void test_cuts(int32_t vocab, int kind)
 /* A number that is none ends its own row only. */
 static void test_bad(void)
 {
+    if (!mine(false))
+        return;
+
     struct two x = two_random(2 * 512, 1, 0);
     struct sample_row row[2];
     float v[2 * 512] = { 0 };
@@ -1033,14 +1093,30 @@ static void test_all(void)
     test_attns();
     for (int steered = 0; steered < 2; steered++) {
         test_sample(512, 8, steered);
+        test_sample(QUICK_VOCAB, 12, steered);
         test_sample(VOCAB, 12, steered);
         test_sample(VOCAB, 1, steered);    /* full of ties */
     }
     for (int kind = 0; kind < 4; kind++) {
         test_cuts(512, kind);
+        test_cuts(QUICK_VOCAB, kind);
         test_cuts(VOCAB, kind);
     }
     test_bad();
+}
+
+static bool read_args(int argc, char **argv)
+{
+    char *end = "", more;
+
+    for (int i = 1; i < argc && *end == '\0'; i++)
+        if (strcmp(argv[i], "quick") == 0)
+            quick = true;
+        else if (strchr(argv[i], '/') != NULL)
+            end = sscanf(argv[i], "%d/%d%c", &part, &parts, &more) == 2 ? "" : argv[i];
+        else
+            rng = strtoull(argv[i], &end, 0);
+    return *end == '\0' && part >= 1 && part <= parts && rng != 0;
 }
 
 int main(int argc, char **argv)
@@ -1055,17 +1131,26 @@ int main(int argc, char **argv)
         .apart = true };
     struct err e = { 0 };
 
+    if (getrandom(&rng, sizeof(rng), 0) != sizeof(rng))
+        return 1;
+    rng |= 1;
+    if (!read_args(argc, argv)) {
+        fprintf(stderr, "usage: %s [quick] [K/N] [SEED]\n", argv[0]);
+        return 2;
+    }
+    if (parts > 1)
+        lim.n_thread = 1;                  /* the parts share the cores */
     if (be_open_cuda(&be[1], &lim, &e) < 0) {
         printf("1..0 # SKIP no GPU: %s\n", e.msg);
         return 0;
     }
-    if (getrandom(&rng, sizeof(rng), 0) != sizeof(rng) || be_open_cpu(&be[0], &lim, &e) < 0)
+    if (be_open_cpu(&be[0], &lim, &e) < 0)
         return 1;
 #ifdef HAVE_CUDA
     hopper_open(&hopper);
 #endif
-    rng = argc > 1 ? strtoull(argv[1], NULL, 0) : rng | 1;
-    printf("# seed %llu (an argument repeats it)\n", (unsigned long long) rng);
+    printf("# part %d/%d, seed %llu (arguments repeat it)\n", part, parts,
+           (unsigned long long) rng);
     test_all();
     be_close(be[0]);
     be_close(be[1]);
