@@ -22,7 +22,7 @@ typedef struct CUstream_st *gpu_stream;
 struct hopper {
     int32_t n_sm;
     void   *encode;                        /* makes the copy engine's maps of matrices */
-    int32_t room[GEMM_SPLIT_MAX + 1];      /* [i]: clusters of i blocks of gemm_hopper at once */
+    int32_t room[GEMM_SPLIT_MAX + 1];      /* [i]: clusters of i blocks at once, one block an SM */
 };
 void hopper_open(struct hopper *h);
 

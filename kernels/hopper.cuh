@@ -51,6 +51,17 @@ __device__ static inline void barrier_arrive_copies(uint64_t *b)
                  :: "r"(smem_at(b)) : "memory");
 }
 
+/* The same for the barrier that lies where b does, in that block of the cluster. It tells of what
+ * was read, not of what was written: a release to the cluster would wait for all stores. */
+__device__ static inline void barrier_arrive_at(uint64_t *b, int rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+                 "}" :: "r"(smem_at(b)), "r"(rank) : "memory");
+}
+
 /* Until the phase of this parity is over. */
 __device__ static inline void barrier_wait(uint64_t *b, uint32_t parity)
 {
@@ -85,6 +96,29 @@ template <typename type> __device__ static inline const type *of_block(const typ
     return there;
 }
 
+/* v to where p lies in that block of the cluster, whose barrier b learns of these 4 bytes. An
+ * illegal instruction where the kernel was not launched in clusters. */
+__device__ static inline void send(int *p, int v, uint64_t *b, int rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there, done;\n"
+                 "mapa.shared::cluster.u32 there, %0, %3;\n"
+                 "mapa.shared::cluster.u32 done, %2, %3;\n"
+                 "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [there], %1, [done];\n"
+                 "}" :: "r"(smem_at(p)), "r"(v), "r"(smem_at(b)), "r"(rank) : "memory");
+}
+
+/* Waits as barrier_wait() does; what other blocks have sent is seen. */
+__device__ static inline void barrier_wait_sent(uint64_t *b, uint32_t parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n"
+                 "}" :: "r"(smem_at(b)), "r"(parity) : "memory");
+}
+
 /* --- the copy engine --- */
 
 /* The box of map whose first element is (row, col) to shared memory; adds its bytes to b. Past the
@@ -99,6 +133,19 @@ __device__ static inline void box_copy(void *to, const CUtensorMap *map, uint64_
                  ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
                  :: "r"(smem_at(to)), "l"(map), "r"(col), "r"(row), "r"(smem_at(b)), "l"(policy)
                  : "memory");
+}
+
+/* To both blocks of a pair, where to and b lie. */
+__device__ static inline void box_copy_pair(void *to, const CUtensorMap *map, uint64_t *b, int row,
+                                            int col)
+{
+    uint64_t policy;
+
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5, %6;"
+                 :: "r"(smem_at(to)), "l"(map), "r"(col), "r"(row), "r"(smem_at(b)),
+                    "h"((uint16_t) 3), "l"(policy) : "memory");
 }
 
 /* The same of what others read too. */
@@ -189,6 +236,8 @@ WGMMA(32, ACC_0, "16", "17", C16(0))
 WGMMA(64, ACC_0 ", " ACC_1, "32", "33", C16(0), C16(16))
 WGMMA(96, ACC_0 ", " ACC_1 ", " ACC_2, "48", "49", C16(0), C16(16), C16(32))
 WGMMA(128, ACC_0 ", " ACC_1 ", " ACC_2 ", " ACC_3, "64", "65", C16(0), C16(16), C16(32), C16(48))
+WGMMA(144, ACC_0 ", " ACC_1 ", " ACC_2 ", " ACC_3 ", %64, %65, %66, %67, %68, %69, %70, %71", "72",
+      "73", C16(0), C16(16), C16(32), C16(48), C4(64), C4(68))
 WGMMA(160, ACC_0 ", " ACC_1 ", " ACC_2 ", " ACC_3 ", " ACC_4, "80", "81", C16(0), C16(16),
       C16(32), C16(48), C16(64))
 

@@ -256,7 +256,9 @@ static bool lay_work(struct moe_work *w, const struct moe *a, const struct hoppe
 
     w->m = *a;
     lay_out(w, scratch, hopper);
-    w->tile_tok = hopper ? MOE_HOPPER_TOK : TILE_TOK;
+    w->pair = hopper && h->room[2] > 0 && pairs > a->n_expert * MOE_HOPPER_TOK;
+    w->tile_tok = w->pair ? 2 * MOE_HOPPER_TOK : hopper ? MOE_HOPPER_TOK : TILE_TOK;
+    w->tile_step = hopper ? MOE_HOPPER_STEP : 1;
     w->tile_max = pairs < a->n_expert ? pairs : a->n_expert + pairs / w->tile_tok;
     return moe_is_skinny(a, hopper, smem_max);
 }

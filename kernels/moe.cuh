@@ -18,6 +18,8 @@ struct moe_work {
     bf16            *act;          /* [n_tok * top_k, ffn] */
     int32_t          tile_max;     /* at most so many tiles, */
     int32_t          tile_tok;     /* of so many tokens */
+    int32_t          tile_step;    /* and of a multiple of it, but the last of an expert */
+    bool             pair;         /* moe_hopper: a tile is for two blocks */
 };
 
 #define EXPERT_MAX  1024
@@ -57,7 +59,7 @@ struct group_smem { int count[EXPERT_MAX], tmp[32]; };
  * size, give or take. */
 __device__ static inline void group_pairs(struct group_smem *sm, const struct moe_work &w)
 {
-    int e = threadIdx.x, n_pair = w.m.n_tok * w.m.top_k, n, start, tiles, tile;
+    int e = threadIdx.x, n_pair = w.m.n_tok * w.m.top_k, n, start, tiles, tile, steps;
 
     sm->count[e] = 0;
     __syncthreads();
@@ -77,12 +79,14 @@ __device__ static inline void group_pairs(struct group_smem *sm, const struct mo
     n = sm->count[e];
     start = scan(n, sm->tmp) - n;
     tiles = (n + w.tile_tok - 1) / w.tile_tok;
+    steps = (n + w.tile_step - 1) / w.tile_step;
     tile = scan(tiles, sm->tmp) - tiles;
     if (e < w.m.n_expert)
         w.m.start[e] = start;
     for (int i = 0; i < tiles; i++) {
-        int lo = i * n / tiles, hi = (i + 1) * n / tiles;
+        int lo = i * steps / tiles * w.tile_step, hi = (i + 1) * steps / tiles * w.tile_step;
 
+        hi = hi < n ? hi : n;
         w.tile[tile + i] = { e, start + lo, hi - lo, 0 };
     }
     if (e == EXPERT_MAX - 1)
@@ -109,10 +113,11 @@ void moe_skinny(struct moe_work *w, gpu_stream s);
  * enough that reading the weights again does not show, and takes more scratch. */
 #define MOE_BASE_TOK 2048
 
-#define MOE_HOPPER_TOK 160
+#define MOE_HOPPER_TOK  160
+#define MOE_HOPPER_STEP 32         /* fewer tokens take as long */
 
-/* Rows of 16 bytes, many tokens: both products, and the sum. Tiles of up to
- * MOE_HOPPER_TOK tokens. */
+/* Rows of 16 bytes, many tokens: both products, and the sum. Tiles of up to MOE_HOPPER_TOK tokens,
+ * of a pair of blocks of twice as many. */
 void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s);
 
 #endif

@@ -5,7 +5,11 @@
  * takes items (256 rows of weights of one expert x up to 160 of its tokens) from a common counter.
  * One warpgroup fills a ring of stages of 64 columns: the copy engine brings weights, its threads
  * gather the rows of tokens. Two warpgroups multiply, 128 rows each, while the ring fills for the
- * next item. */
+ * next item.
+ *
+ * Where experts have more tokens than that, the L2 would bind, which sends each item its weights:
+ * 87 operations a byte of 256 x 128. There two blocks are a cluster, and an item has up to 320
+ * tokens, half of them each block's. A block fetches half of the weights for both: 131. */
 #include "hopper.cuh"
 #include "moe.cuh"
 
@@ -15,12 +19,12 @@
 #define K        64                        /* columns of a stage: 128 bytes of a row */
 #define BOX      64                        /* rows of weights that come in one copy */
 #define BOXES    4
-#define TOK      MOE_HOPPER_TOK            /* tokens of an item: its N is a multiple of 32 */
+#define TOK      MOE_HOPPER_TOK            /* tokens of an item */
 #define PUT_TOK  32                        /* tokens that are put at a time */
 #define L2_TOK   2048                      /* whose x stays in the L2 */
-#define PRODUCER_SYNC 3                    /* ids of group_sync(); 1 and 2 are the consumers' */
+#define TOLD     8                         /* STAGES + 2 or more: see produce() */
 
-/* n 0: the end. */
+/* What a block does of one. n 0: nothing, but its pair does; expert -1: the end. */
 struct __align__(16) item { int expert, first, n, row; };
 
 struct smem {
@@ -28,8 +32,8 @@ struct smem {
     bf16     x[STAGES][TOK][K];
     bf16     put[2][2][PUT_TOK][BOX];      /* [group, turn]: outputs on their way, swizzled */
     struct item item[STAGES];              /* whose stage it is */
-    int      taken[2];                     /* by turns: the item after this one */
-    uint64_t full[STAGES], empty[STAGES];
+    int      taken[TOLD];                  /* items to come, by turns */
+    uint64_t full[STAGES], empty[STAGES], told[TOLD];
 };
 
 /* One of the two products. up: rows of gate and of up, ffn apart, alternate by boxes, and what is
@@ -39,10 +43,11 @@ struct product {
     const bf16            *x;              /* up: [n_tok, cols], down: [pair in order, cols] */
     bf16                  *y;              /* up: [pair in order, rows], down: [pair, rows] */
     const int32_t         *order, *n_tile;
-    int32_t               *taken;          /* items so far, but for the first of each block */
+    int32_t               *taken;          /* items so far, but for the first of each cluster */
     const struct moe_tile *tile;
     int32_t                rows, cols, top_k;
     bool                   by_expert;      /* the order of items */
+    bool                   pair;           /* clusters of two blocks, otherwise of one */
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -53,12 +58,37 @@ template <bool up> __device__ static constexpr int rows_of_item()
     return up ? BOXES * BOX / 2 : BOXES * BOX;
 }
 
-/* Item i; n 0: there is none. The last rows, which may be few, come last where x fits the L2. By
+/* Which block of its pair this is. */
+__device__ static inline int rank_of(const struct product &p)
+{
+    return p.pair ? blockIdx.x % 2 : 0;
+}
+
+/* All threads of the cluster. */
+__device__ static inline void sync(const struct product &p)
+{
+    if (p.pair)
+        cluster_sync();
+    else
+        __syncthreads();
+}
+
+/* This block's tokens of all that an item has: so many that both need the same N. */
+__device__ static inline void share(struct item *it, int rank)
+{
+    int steps = (it->n + MOE_HOPPER_STEP - 1) / MOE_HOPPER_STEP;
+    int part = steps * (MOE_HOPPER_STEP / 2), left = it->n - rank * part;
+
+    it->first += rank * part;
+    it->n = left < 0 ? 0 : left < part ? left : part;
+}
+
+/* Item i, if there is one. The last rows, which may be few, come last where x fits the L2. By
  * expert: its rows are neighbours, as only its own tokens are sure to be in the L2. */
 template <bool up> __device__ static inline struct item item_at(const struct product &p, int i)
 {
     int n_tile = *p.n_tile, n_row = (p.rows + rows_of_item<up>() - 1) / rows_of_item<up>();
-    struct item it = {};
+    struct item it = { -1 };
 
     if (i < n_row * n_tile) {
         int4 t = *(const int4 *) &p.tile[p.by_expert ? i / n_row : i % n_tile];
@@ -67,10 +97,13 @@ template <bool up> __device__ static inline struct item item_at(const struct pro
         it.first = t.y;
         it.n = t.z;
         it.row = (p.by_expert ? i % n_row : i / n_tile) * rows_of_item<up>();
+        if (p.pair)
+            share(&it, rank_of(p));
     }
     return it;
 }
 
+/* Of a pair each block fetches every other box for both. */
 template <bool up>
 __device__ static inline void load_weights(const struct product &p, struct smem *sm, int stage,
                                            const struct item *it, int k)
@@ -79,11 +112,14 @@ __device__ static inline void load_weights(const struct product &p, struct smem 
 
     n_box = n_box < BOXES ? n_box : BOXES;
     barrier_arrive_expect(&sm->full[stage], n_box * (int) sizeof(sm->w[0][0]));
-    for (int i = 0; i < n_box; i++) {
+    for (int i = rank_of(p); i < n_box; i += p.pair ? 2 : 1) {
         int row = up ? (2 * it->expert + i % 2) * p.rows + it->row + i / 2 * BOX
                      : it->expert * p.rows + it->row + i * BOX;
 
-        box_copy(sm->w[stage][i], &p.w, &sm->full[stage], row, k);
+        if (p.pair)
+            box_copy_pair(sm->w[stage][i], &p.w, &sm->full[stage], row, k);
+        else
+            box_copy(sm->w[stage][i], &p.w, &sm->full[stage], row, k);
     }
 }
 
@@ -95,32 +131,57 @@ __device__ static inline void begin_stage(struct smem *sm, uint32_t use, const s
         sm->item[use % STAGES] = *it;
 }
 
+/* Thread 0 of a cluster: message j is the number of item j + 1, to each of its blocks. */
+__device__ static inline void tell(const struct product &p, struct smem *sm, uint32_t j, int item)
+{
+    if (!p.pair)
+        sm->taken[j % TOLD] = item;        /* hear() arrives for it */
+    for (int rank = 0; p.pair && rank < 2; rank++)
+        send(&sm->taken[j % TOLD], item, &sm->told[j % TOLD], rank);
+}
+
+/* All threads of a producer, once for each j. */
+__device__ static inline int hear(const struct product &p, struct smem *sm, uint32_t j)
+{
+    if (threadIdx.x == 0 && p.pair)
+        barrier_arrive_expect(&sm->told[j % TOLD], sizeof(sm->taken[0]));
+    else if (threadIdx.x == 0)
+        barrier_arrive(&sm->told[j % TOLD]);
+    barrier_wait_sent(&sm->told[j % TOLD], j / TOLD % 2);
+    return sm->taken[j % TOLD];
+}
+
 /* The producer: takes items until there are none, then says so in a last stage. A thread gathers
- * one piece of 16 bytes of every 16th token. */
+ * one piece of 16 bytes of every 16th token. The first block of a cluster takes items for both, two
+ * ahead. Message j + 1 may not meet one that is unread in its place: when it is sent, the stages
+ * of all items but the last STAGES have been filled and used in both blocks. */
 template <bool up> __device__ static inline void produce(const struct product &p, struct smem *sm)
 {
-    int piece = threadIdx.x % 8, row = threadIdx.x % GROUP / 8, taken = 0, turn = 0;
-    struct item it = item_at<up>(p, blockIdx.x), next;
-    uint32_t use = 0;                      /* stages so far */
+    int piece = threadIdx.x % 8, row = threadIdx.x % GROUP / 8, taken = 0;
+    int first = p.pair ? blockIdx.x / 2 : blockIdx.x, n = p.pair ? gridDim.x / 2 : gridDim.x;
+    bool tells = threadIdx.x == 0 && rank_of(p) == 0;
+    struct item it = item_at<up>(p, first), next;
+    uint32_t use = 0, j = 0;               /* stages and items so far */
 
-    if (threadIdx.x == 0)
-        taken = atomicAdd(p.taken, 1) + gridDim.x;
-    for (; it.n > 0; it = next, turn ^= 1) {
+    if (tells) {
+        tell(p, sm, 0, atomicAdd(p.taken, 1) + n);
+        taken = atomicAdd(p.taken, 1) + n;
+    }
+    for (; it.expert >= 0; it = next, j++) {
         uint32_t at[TOK / 16];             /* in pieces */
 
-        if (threadIdx.x == 0)
-            sm->taken[turn] = taken;
-        group_sync(PRODUCER_SYNC, GROUP);
-        next = item_at<up>(p, sm->taken[turn]);
-        if (threadIdx.x == 0)
-            taken = atomicAdd(p.taken, 1) + gridDim.x;
+        if (tells) {
+            tell(p, sm, j + 1, taken);
+            taken = atomicAdd(p.taken, 1) + n;
+        }
+        next = item_at<up>(p, hear(p, sm, j));
 
         #pragma unroll
-        for (int j = 0; j < TOK / 16; j++) {
-            int pos = it.first + row + 16 * j;
+        for (int i = 0; i < TOK / 16; i++) {
+            int pos = it.first + row + 16 * i;
 
-            if (row + 16 * j < it.n)
-                at[j] = (uint32_t) (up ? p.order[pos] / p.top_k : pos) * (uint32_t) (p.cols / 8);
+            if (row + 16 * i < it.n)
+                at[i] = (uint32_t) (up ? p.order[pos] / p.top_k : pos) * (uint32_t) (p.cols / 8);
         }
         for (int k = 0; k < p.cols; k += K, use++) {
             int stage = use % STAGES, col = k + piece * 8;
@@ -130,10 +191,10 @@ template <bool up> __device__ static inline void produce(const struct product &p
             if (threadIdx.x == 0)
                 load_weights<up>(p, sm, stage, &it, k);
             #pragma unroll
-            for (int j = 0; j < TOK / 16; j++)
-                if (row + 16 * j < it.n)
-                    copy_async(&sm->x[stage][row + 16 * j][(piece ^ row % 8) * 8],
-                               p.x + (int64_t) at[j] * 8 + (in ? col : 0), in);
+            for (int i = 0; i < TOK / 16; i++)
+                if (row + 16 * i < it.n)
+                    copy_async(&sm->x[stage][row + 16 * i][(piece ^ row % 8) * 8],
+                               p.x + (int64_t) at[i] * 8 + (in ? col : 0), in);
             barrier_arrive_copies(&sm->full[stage]);
         }
     }
@@ -141,15 +202,27 @@ template <bool up> __device__ static inline void produce(const struct product &p
     if (threadIdx.x == 0)
         barrier_arrive(&sm->full[use % STAGES]);
     barrier_arrive(&sm->full[use % STAGES]);
+    hear(p, sm, j);                        /* nothing may be on its way to a block that ends */
 }
 
-/* This warp's 16 outputs of PUT_TOK tokens, turned so that a token is a row; v: of each 8 tokens
+/* This warp is done with a stage, which the copies of both blocks may fill again. */
+__device__ static inline void give_back(const struct product &p, struct smem *sm, int stage)
+{
+    int lane = threadIdx.x % 32;
+
+    if (lane == 0)
+        barrier_arrive(&sm->empty[stage]);
+    else if (lane == 1 && p.pair)
+        barrier_arrive_at(&sm->empty[stage], rank_of(p) ^ 1);
+}
+
+/* This warp's 16 outputs of up to n tokens, turned so that a token is a row; v: of each 8 tokens
  * the first 8 outputs, then the others. */
-__device__ static inline void turn(bf16 (*put)[BOX], const uint32_t *v)
+__device__ static inline void turn(bf16 (*put)[BOX], const uint32_t *v, int n)
 {
     int warp = threadIdx.x % GROUP / 32, lane = threadIdx.x % 32;
 
-    for (int i = 0; i < PUT_TOK; i += 16) {
+    for (int i = 0; i < PUT_TOK && i < n; i += 16) {
         int tok = i + lane / 16 * 8 + lane % 8, piece = 2 * warp + lane / 8 % 2;
 
         stmatrix_x4_trans(&put[tok][(piece ^ lane % 8) * 8], v + i / 4);
@@ -162,19 +235,20 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
                                       const struct item *it, int group, uint32_t use,
                                       uint32_t *turns)
 {
-    int lane = threadIdx.x % 32, me = threadIdx.x % GROUP, n_k = (p.cols + K - 1) / K;
+    int me = threadIdx.x % GROUP, n_k = (p.cols + K - 1) / K;
     int out = it->row + group * (up ? BOX : 2 * BOX) + me % 8 * 8;     /* of what this one puts */
     float c[2][n / 2] = {};
-    bf16 *y[n / 16];
+    int32_t y[n / 16];                     /* its rows; -1: none */
 
     #pragma unroll
     for (int j = 0; j < n / 16; j++) {
         int tok = me / 8 + 16 * j, pos = it->first + tok;
 
-        y[j] = tok < it->n ? p.y + (int64_t) (up ? pos : p.order[pos]) * p.rows + out : NULL;
+        y[j] = tok >= it->n ? -1 : up ? pos : p.order[pos];
     }
 
     __syncwarp();                          /* all have read *it: lane 0 may give its stage back */
+    #pragma unroll 4
     for (int k = 0; k < n_k; k++, use++) {
         int stage = use % STAGES;
         uint64_t a0 = wgmma_tile(sm->w[stage][2 * group]);
@@ -190,14 +264,13 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
         }
         wgmma_commit();
         wgmma_wait<0>();                   /* the other warpgroup keeps the matrix units busy */
-        if (lane == 0)
-            barrier_arrive(&sm->empty[stage]);
+        give_back(p, sm, stage);
     }
 
     #pragma unroll
     for (int m = 0; m < (up ? 1 : 2); m++) {
         #pragma unroll
-        for (int j = 0; j < n / PUT_TOK; j++, ++*turns) {
+        for (int j = 0; j < (n + PUT_TOK - 1) / PUT_TOK; j++, ++*turns) {
             bf16 (*put)[BOX] = sm->put[group][*turns % 2];
             uint32_t v[PUT_TOK / 4];
 
@@ -205,30 +278,31 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
             for (int i = 0; i < PUT_TOK / 4; i++) {
                 int o = j * PUT_TOK / 2 + 2 * i;
 
+                if (o >= n / 2)            /* the last half of an odd number of halves */
+                    break;
                 v[i] = up ? pack_bf16(gelu_mul(c[0][o], c[1][o]),
                                       gelu_mul(c[0][o + 1], c[1][o + 1]))
                           : pack_bf16(c[m][o], c[m][o + 1]);
             }
-            turn(put, v);
+            turn(put, v, n - j * PUT_TOK);
             group_sync(1 + group, GROUP);  /* the other half of put is free after the next one */
             #pragma unroll
             for (int i = 0; i < 2; i++)
-                if (y[2 * j + i] != NULL && out + m * BOX < p.rows)
-                    *(uint4 *) (y[2 * j + i] + m * BOX) =
+                if (2 * j + i < n / 16 && y[2 * j + i] >= 0 && out + m * BOX < p.rows)
+                    *(uint4 *) (p.y + (int64_t) y[2 * j + i] * p.rows + out + m * BOX) =
                         *(const uint4 *) &put[me / 8 + 16 * i][(me % 8 ^ me / 8 % 8) * 8];
         }
     }
 }
 
-/* A warpgroup without rows in this item: gives its stages back. All lanes have seen a stage first;
- * elsewhere the products see to that. */
-__device__ static inline void pass(struct smem *sm, int n_k, uint32_t use)
+/* A warpgroup without rows or tokens in this item: gives its stages back. All lanes have seen a
+ * stage first; elsewhere the products see to that. */
+__device__ static inline void pass(const struct product &p, struct smem *sm, int n_k, uint32_t use)
 {
     for (int k = 0; k < n_k; k++, use++) {
         barrier_wait(&sm->full[use % STAGES], use / STAGES % 2);
         __syncwarp();
-        if (threadIdx.x % 32 == 0)
-            barrier_arrive(&sm->empty[use % STAGES]);
+        give_back(p, sm, use % STAGES);
     }
 }
 
@@ -243,10 +317,10 @@ __device__ static inline void consume_all(const struct product &p, struct smem *
 
         barrier_wait(&sm->full[use % STAGES], use / STAGES % 2);
         it = sm->item[use % STAGES];
-        if (it.n == 0)
+        if (it.expert < 0)
             return;
-        if (it.row + group * rows_of_item<up>() / 2 >= p.rows)
-            pass(sm, n_k, use);
+        if (it.n == 0 || it.row + group * rows_of_item<up>() / 2 >= p.rows)
+            pass(p, sm, n_k, use);
         else if (it.n <= 32)
             consume<up, 32>(p, sm, &it, group, use, &turns);
         else if (it.n <= 64)
@@ -255,6 +329,8 @@ __device__ static inline void consume_all(const struct product &p, struct smem *
             consume<up, 96>(p, sm, &it, group, use, &turns);
         else if (it.n <= 128)
             consume<up, 128>(p, sm, &it, group, use, &turns);
+        else if (it.n <= 144)
+            consume<up, 144>(p, sm, &it, group, use, &turns);
         else
             consume<up, 160>(p, sm, &it, group, use, &turns);
     }
@@ -273,12 +349,14 @@ product_kernel(const __grid_constant__ struct product p)
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&sm->full[i], GROUP + 1);         /* gatherers, and the weights */
-            barrier_init(&sm->empty[i], 2 * GROUP / 32);   /* warps that multiply */
+            barrier_init(&sm->empty[i], (p.pair ? 4 : 2) * GROUP / 32);    /* warps that multiply */
         }
+        for (int i = 0; i < TOLD; i++)
+            barrier_init(&sm->told[i], 1);
         barrier_init_done();
     }
     next_may_start();
-    __syncthreads();
+    sync(p);                               /* nobody reaches a block that is not ready */
     wait_for_others();
     if (threadIdx.x < GROUP) {
         regs_give<40>();
@@ -287,6 +365,7 @@ product_kernel(const __grid_constant__ struct product p)
         regs_take<232>();
         consume_all<up>(p, sm, threadIdx.x / GROUP - 1);
     }
+    sync(p);                               /* nor one that has ended */
 #endif
 }
 
@@ -321,7 +400,8 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
 {
     const struct moe *m = &w->m;
     struct product up = {}, down = {};
-    dim3 sms((unsigned) h->n_sm);
+    unsigned blocks = w->pair ? 2 : 1;
+    dim3 sms((unsigned) (w->pair ? 2 * h->room[2] : h->n_sm));
     dim3 sums((unsigned) ceil_div(m->hidden, 128 * 8), (unsigned) m->n_tok);
 
     map_rows(&up.w, h, m->gate_up.p, (int64_t) m->n_expert * 2 * m->ffn, m->hidden, BOX);
@@ -335,6 +415,7 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     up.cols = m->hidden;
     up.top_k = m->top_k;
     up.by_expert = m->n_tok > L2_TOK;
+    up.pair = w->pair;
 
     down = up;
     map_rows(&down.w, h, m->down.p, (int64_t) m->n_expert * m->hidden, m->ffn, BOX);
@@ -345,8 +426,8 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     down.cols = m->ffn;
     down.by_expert = true;
 
-    launch_early(product_kernel<true>, sms, THREADS, sizeof(struct smem), s, up);
-    launch_early(product_kernel<false>, sms, THREADS, sizeof(struct smem), s, down);
+    launch_clusters(product_kernel<true>, sms, blocks, THREADS, sizeof(struct smem), s, up);
+    launch_clusters(product_kernel<false>, sms, blocks, THREADS, sizeof(struct smem), s, down);
     launch_early(sum_kernel, sums, 128, 0, s, *m, (const bf16 *) m->out);
 }
 

@@ -244,6 +244,7 @@ bool moe_is_skinny(const struct moe *m, bool hopper, size_t smem_max)
 void moe_skinny_route(struct moe_work *w, gpu_stream s)
 {
     w->tile_tok = groups_of(&w->m) * SKINNY_TOK;
+    w->tile_step = 1;
     if (w->m.n_expert <= 128 && w->m.n_tok <= ROUTE_FEW && w->m.n_tok * w->m.top_k <= 32)
         launch_early(route_few_kernel, 1, (unsigned) w->m.n_tok * 32, 0, s, *w);
     else if (w->m.n_expert <= 128)

@@ -523,6 +523,9 @@ static void test_moe_loads(void)
     static const int32_t edges[16] = { 0, 1, 31, 32, 33, 63, 64, 65, 95, 97, 128, 129, 159, 160,
                                        161, 321 };
     static const int32_t one[8] = { 0, 0, 0, 777 }, few[5] = { 2, 0, 60, 0, 3 };
+    /* More than MOE_HOPPER_TOK on average: for pairs of blocks, of which one may get nothing. */
+    static const int32_t many[12] = { 0, 1, 16, 33, 65, 127, 128, 129, 257, 319, 321, 642 };
+    static const int32_t halves[5] = { 288, 0, 290, 161, 352 };
 
     test_moe_counts(edges, 16, 256, 704);
     test_moe_counts(edges, 16, 200, 136);          /* no multiples of a tile, */
@@ -531,6 +534,10 @@ static void test_moe_loads(void)
     test_moe_counts(edges, 16, 36, 20);            /* rows that are not whole 16 bytes */
     test_moe_counts(one, 8, 256, 704);
     test_moe_counts(few, 5, 136, 200);
+    test_moe_counts(many, 12, 256, 704);
+    test_moe_counts(many, 12, 200, 136);
+    test_moe_counts(many, 12, 8, 72);
+    test_moe_counts(halves, 5, 264, 328);
 }
 
 /* The pages of one layer, of the same numbers on both sides: all of them fit bf16. */
