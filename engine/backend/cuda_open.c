@@ -244,6 +244,8 @@ static int open_buffers(struct cuda *c, struct err *e)
         || c->draw == NULL)
         return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"
                        " --max-num-batched-tokens or --kv-cache-memory-bytes");
+    if ((rc = cudaMemset(c->down_dev, 0, s.down)) != cudaSuccess)  /* rows without a result, too */
+        return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
     return 0;
 }
 
