@@ -26,7 +26,7 @@
 
 #define LIST_MAX     16
 #define STEP_MAX     32            /* decode steps that are timed */
-#define STEP_WARM    4
+#define STEP_WARM    20            /* before them: more than a backend waits until it keeps a step */
 #define PROMPT_MAX   5             /* prompts that are timed */
 #define READ_SPEED   4.39e12       /* bytes a second */
 #define MATH_SPEED   790e12        /* operations a second */

@@ -247,7 +247,6 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
         y[j] = tok >= it->n ? -1 : up ? pos : p.order[pos];
     }
 
-    __syncwarp();                          /* all have read *it: lane 0 may give its stage back */
     #pragma unroll 4
     for (int k = 0; k < n_k; k++, use++) {
         int stage = use % STAGES;
@@ -306,6 +305,17 @@ __device__ static inline void pass(const struct product &p, struct smem *sm, int
     }
 }
 
+/* Whose stage this is. Lane 0 reads it for the warp, as it gives the stage back. */
+__device__ static inline struct item item_of(const struct smem *sm, int stage)
+{
+    int4 v = {};
+
+    if (threadIdx.x % 32 == 0)
+        v = *(const int4 *) &sm->item[stage];
+    return { __shfl_sync(~0u, v.x, 0), __shfl_sync(~0u, v.y, 0), __shfl_sync(~0u, v.z, 0),
+             __shfl_sync(~0u, v.w, 0) };
+}
+
 template <bool up>
 __device__ static inline void consume_all(const struct product &p, struct smem *sm, int group)
 {
@@ -316,7 +326,7 @@ __device__ static inline void consume_all(const struct product &p, struct smem *
         struct item it;
 
         barrier_wait(&sm->full[use % STAGES], use / STAGES % 2);
-        it = sm->item[use % STAGES];
+        it = item_of(sm, use % STAGES);
         if (it.expert < 0)
             return;
         if (it.n == 0 || it.row + group * rows_of_item<up>() / 2 >= p.rows)
