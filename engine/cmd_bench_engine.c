@@ -26,7 +26,7 @@
 
 #define LIST_MAX     16
 #define STEP_MAX     32            /* decode steps that are timed */
-#define STEP_WARM    20            /* before them: more than a backend waits until it keeps a step */
+#define STEP_WARM    20            /* before them: a backend keeps a step after some */
 #define PROMPT_MAX   5             /* prompts that are timed */
 #define READ_SPEED   4.39e12       /* bytes a second */
 #define MATH_SPEED   790e12        /* operations a second */
@@ -249,7 +249,8 @@ static int bench_decode(struct bench *b, int32_t n_seq, int32_t ctx, struct err 
     each = each < pages(b, len) ? each : pages(b, len);
     if (n_seq > b->n_seq_max || n_seq > b->c->max_num_batched_tokens
         || !lay_pages(b, n_seq, pages(b, len), each)) {
-        fprintf(stderr, "decode   %5d x %-7d does not fit\n", n_seq, ctx);
+        fprintf(stderr, "decode   %5d x %-7d does not fit; --kv-session-tokens says for which"
+                " length of context the cache is divided\n", n_seq, ctx);
         return 0;
     }
     if ((rc = prefill(b, ctx, &warm, e)) != 0 || (rc = spread(b, n_seq, ctx, e)) != 0)
