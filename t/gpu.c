@@ -3,8 +3,11 @@
  * reference and follow from what is rounded to bf16 where. Without a GPU there is nothing to do.
  *
  * usage: t/gpu [quick] [K/N] [SEED]
- * quick: without the large shapes, which run no kernel of ours that others do not. K/N: part K,
- * 1 .. N, of the tests, which N processes share. */
+ * quick: what a sanitizer has the time for, which looks at each access to shared memory. Every
+ * kernel of ours runs with each set of its template's arguments and with the edges of its shapes;
+ * what is left out are large shapes and more of the same: of contexts of one token alone three in
+ * four, of numbers of columns two in five, contexts around 1,024 where that is no window's edge.
+ * K/N: part K, 1 .. N, of the tests, which N processes share. */
 #include "tap.h"
 #include "backend_cuda.h"
 #include "cuda.h"
@@ -14,6 +17,7 @@
 #include <sys/random.h>
 
 enum { TOK = 2048, SEQ = 64, PAGE_TOK = 16, PAGES = 1024, VOCAB = 262144, QUICK_VOCAB = 20000 };
+enum { QUICK_WEIGHTS = 2300000 };          /* that one product reads, at most */
 
 static struct backend *be[2];              /* the twins, the GPU */
 static struct hopper   hopper;
@@ -332,7 +336,7 @@ static void again(const struct two *y, const struct linear *l, const char *what)
 
 static void test_linear(int32_t n_row, int64_t rows, int32_t cols)
 {
-    if (!mine(n_row > 200))
+    if (!mine(n_row > 200 || rows * cols > QUICK_WEIGHTS))
         return;
 
     struct two x = act_random((size_t) n_row * (size_t) cols, 1);
@@ -385,7 +389,7 @@ static void test_linears(int32_t n_row, int32_t cols)
  * many other rows there are. */
 static void test_same(int32_t n_row, int32_t fewer, int64_t rows, int32_t cols)
 {
-    if (!mine(false))
+    if (!mine(rows * cols > QUICK_WEIGHTS))
         return;
 
     struct two x = act_random((size_t) n_row * (size_t) cols, 1);
@@ -441,7 +445,9 @@ static void moe_compare(struct experts *m, const char *name)
 
 static void test_moe(int32_t n_tok, int32_t n_expert, int32_t top_k, int32_t hidden, int32_t ffn)
 {
-    if (!mine(n_tok > 1000))
+    int64_t used = n_tok * top_k < n_expert ? n_tok * top_k : n_expert;
+
+    if (!mine(n_tok > 1000 || used * hidden * ffn > QUICK_WEIGHTS))
         return;
 
     struct two z = two_random((size_t) (n_tok * n_expert), 4, 0);
@@ -468,7 +474,7 @@ static void test_moe(int32_t n_tok, int32_t n_expert, int32_t top_k, int32_t hid
  * not their number. */
 static void test_moe_counts(const int32_t *count, int32_t n_expert, int32_t hidden, int32_t ffn)
 {
-    if (!mine(false))
+    if (!mine((int64_t) n_expert * hidden * ffn > QUICK_WEIGHTS))
         return;
 
     struct experts moe = { .n_expert = n_expert, .top_k = 1, .hidden = hidden, .ffn = ffn };
@@ -771,27 +777,32 @@ static void test_attns(void)
     static const struct run decode[] = { { 0, 1 }, { 33, 1 }, { 1023, 1 }, { 1024, 1 }, { 9, 1 } };
     static const struct run chunk[] = { { 119, 20 } };
     static const struct run mixed[] = { { 90, 1 }, { 69, 70 }, { 5, 1 } };
-    static const struct run prompt[] = { { 1299, 200 } }, two[] = { { 99, 100 }, { 1100, 77 } };
+    static const struct run two[] = { { 99, 100 }, { 1100, 77 } };
+    const struct run prompt[] = { { quick ? 399 : 1299, 200 } };
     static const struct run beside[] = { { 1023, 1 }, { 1024, 1 }, { 1102, 99 }, { 31, 1 },
                                          { 1025, 1 }, { 64, 65 } };
     static const struct run pair[] = { { 40, 1 }, { 1100, 1 } };
     static const int32_t behind[] = { 0, 1, 7, 8, 63, 64, 65, 120, 127, 4096 };
-    static struct run many[64], few[20];
+    static struct run ends[16], many[64], few[20];
 
+    for (int i = 0; i < 16; i++)
+        ends[i] = (struct run) { last[i], 1 };
     for (int i = 0; i < 20; i++)
         few[i] = (struct run) { 3 + 41 * i, 4 - i % 3 };
     for (int i = 0; i < 64; i++)
         many[i] = (struct run) { below(300), 1 };
     for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
-        for (size_t k = 0; k < sizeof(last) / sizeof(last[0]); k++)
+        for (size_t k = 0; k < sizeof(last) / sizeof(last[0]); k += quick ? 4 : 1)
             test_attn(&heads[i], &(struct run) { last[k], 1 }, 1);
+        test_attn(&heads[i], ends, 16);
         test_attn(&heads[i], decode, 5);
         test_attn(&heads[i], chunk, 1);
         test_attn(&heads[i], mixed, 3);
         test_attn(&heads[i], prompt, 1);
         test_attn(&heads[i], two, 2);
         test_attn(&heads[i], beside, 6);
-        for (int32_t edge = 1022; edge < 1026; edge++) {       /* the first row's, the last row's */
+        /* the first row's, the last row's */
+        for (int32_t edge = 1022; edge < 1026 && (!quick || heads[i].window == 1024); edge++) {
             test_attn(&heads[i], &(struct run) { edge + 64, 65 }, 1);
             test_attn(&heads[i], &(struct run) { edge, 129 }, 1);
         }
@@ -1050,7 +1061,7 @@ static void test_all_linear(void)
         test_linear(n, 128, 2816);
     }
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        for (int32_t cols = 40; cols < 9000; cols = cols * 3 / 8 * 8)
+        for (int32_t cols = 40; cols < 9000; cols = cols * (quick ? 9 : 3) / 8 * 8)
             test_linears(rows[i], cols);
 }
 
