@@ -1,5 +1,5 @@
-/* cuda_fit.c - each way in which a GPU can be missing, unfit or too small: one line with what to
- * do; and both sides of every edge. */
+/* cuda_fit.c - each way in which a GPU can be missing, unfit or too small, or a model be of another
+ * shape: one line with what to do; and both sides of every edge. */
 #include "tap.h"
 #include "cuda_fit.h"
 
@@ -73,9 +73,53 @@ static void fit(void)
     says(cuda_fit(&n, &e), "1800 MiB are needed, the GPU has 1299", "--max-num-batched-tokens");
 }
 
+static void refuses(struct backend_limits lim, const char *what)
+{
+    int rc = cuda_shape(&lim, &e);
+
+    ok(rc == E_INVALID && strstr(e.msg, "--backend cuda: ") == e.msg && strstr(e.msg, what) != NULL
+       && strchr(e.msg, '\n') == NULL && strlen(e.msg) < 239, "%s", e.msg);
+}
+
+static void shape(void)
+{
+    const struct backend_limits most = {
+        .n_head = 16, .n_kv = { 1, 8 }, .head_dim = { 16, 512 }, .hidden = 8192, .ffn = 4,
+        .moe.n_expert = 1024, .vocab = 1 << 19 };
+    struct backend_limits lim = most;
+
+    is_int(cuda_shape(&lim, &e), 0, "the largest, and the least");
+    lim.head_dim[0] = 24;
+    refuses(lim, "head_dim 24");
+    lim.head_dim[0] = 16;
+    lim.head_dim[1] = 528;
+    refuses(lim, "head_dim 528");
+    lim = most;
+    lim.n_head = 17;
+    refuses(lim, "17 heads of queries on 1");
+    lim = most;
+    lim.hidden = 8196;
+    refuses(lim, "hidden_size 8196, at most 8192");
+    lim.hidden = 4094;
+    refuses(lim, "hidden_size 4094");
+    lim = most;
+    lim.ffn = 2110;
+    refuses(lim, "intermediate_size 2110");
+    lim = most;
+    lim.ple = 2;
+    refuses(lim, "hidden_size_per_layer_input 2");
+    lim = most;
+    lim.moe.n_expert++;
+    refuses(lim, "1025 experts");
+    lim = most;
+    lim.vocab++;
+    refuses(lim, "vocab_size 524289");
+}
+
 int main(void)
 {
     usable();
+    shape();
     fit();
     return done_testing();
 }

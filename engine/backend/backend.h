@@ -106,7 +106,7 @@ struct backend_limits {                /* of all ops to come; sizes the backend'
     int64_t    steer_words;            /* of the inputs of a step */
     int32_t    n_shape, n_shape_few;   /* of steps that are alike; of these up to BE_FEW rows */
     int32_t    n_layer;
-    int32_t    hidden;
+    int32_t    hidden, ffn, ple;       /* of the stream, a dense layer, per-layer inputs */
     int32_t    n_head, n_kv[2], head_dim[2];           /* of the two layer types */
     uint64_t   model_bytes;            /* weights, KV pages and activations, allocated later */
     uint64_t   kv_bytes;               /* of these */

@@ -1,7 +1,11 @@
 #include "cuda_fit.h"
+#include "cuda.h"
 
 #define MIB(n)       ((double) (n) / (1024.0 * 1024.0))
 #define DRIVER_NAME  "580"                 /* the first with CUDA 13 */
+#define EXPERT_MAX   1024                  /* one thread each of a block groups their tokens */
+#define VOCAB_MAX    (1 << 19)             /* so many weights of the sampler, 2^44 at most, fit 64
+                                              bits */
 
 int cuda_usable(const struct cuda_found *f, struct err *e)
 {
@@ -20,6 +24,33 @@ int cuda_usable(const struct cuda_found *f, struct err *e)
     if (f->major < 8)
         return err_set(e, E_GPU, "--backend cuda: %.60s has compute capability %d.%d, 8.0 is"
                        " needed: use --backend cpu", f->name, f->major, f->minor);
+    return 0;
+}
+
+/* Kernels fetch 16 bytes: 4 numbers of a row, 8 of a head's in a page. */
+int cuda_shape(const struct backend_limits *lim, struct err *e)
+{
+    for (int i = 0; i < 2; i++) {
+        if (lim->head_dim[i] % 16 != 0 || lim->head_dim[i] > 512)
+            return err_set(e, E_INVALID, "--backend cuda: head_dim %d is not a multiple of 16 up to"
+                           " 512", lim->head_dim[i]);
+        if (lim->n_head / lim->n_kv[i] > 16)
+            return err_set(e, E_INVALID, "--backend cuda: %d heads of queries on %d of keys: more"
+                           " than 16 to one", lim->n_head, lim->n_kv[i]);
+    }
+    if (lim->hidden > JOIN_DIM_MAX)
+        return err_set(e, E_INVALID, "--backend cuda: hidden_size %d, at most %d", lim->hidden,
+                       JOIN_DIM_MAX);
+    if (lim->hidden % 4 != 0 || lim->ffn % 4 != 0 || lim->ple % 4 != 0)
+        return err_set(e, E_INVALID, "--backend cuda: hidden_size %d, intermediate_size %d and"
+                       " hidden_size_per_layer_input %d must be multiples of 4", lim->hidden,
+                       lim->ffn, lim->ple);
+    if (lim->moe.n_expert > EXPERT_MAX)
+        return err_set(e, E_INVALID, "--backend cuda: %d experts, at most %d", lim->moe.n_expert,
+                       EXPERT_MAX);
+    if (lim->vocab > VOCAB_MAX)
+        return err_set(e, E_INVALID, "--backend cuda: vocab_size %d, at most %d", lim->vocab,
+                       VOCAB_MAX);
     return 0;
 }
 

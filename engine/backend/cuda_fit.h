@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include "err.h"
+#include "backend.h"
 
 #define CUDA_DRIVER_NEED  13000            /* as the runtime counts: 1000 * major + 10 * minor */
 
@@ -19,6 +19,9 @@ struct cuda_found {
 
 /* E_GPU: one line that says what is missing and what to do. */
 int cuda_usable(const struct cuda_found *f, struct err *e);
+
+/* Can the kernels do these widths? E_INVALID: one line with the field. */
+int cuda_shape(const struct backend_limits *lim, struct err *e);
 
 struct cuda_need {                         /* bytes */
     uint64_t weights, kv, scratch;         /* of the model; together what is allocated */

@@ -151,25 +151,6 @@ size_t be_scratch_cuda(const struct backend_limits *lim)
     return s.attn + s.moe + s.draw + s.up + s.down + LT_BYTES + BE_SLACK;
 }
 
-static int check_shape(const struct backend_limits *lim, struct err *e)
-{
-    for (int i = 0; i < 2; i++) {
-        if (lim->head_dim[i] % 16 != 0 || lim->head_dim[i] > 512)
-            return err_set(e, E_INVALID, "--backend cuda: head_dim %d is not a multiple of 16 up to"
-                           " 512", lim->head_dim[i]);
-        if (lim->n_head / lim->n_kv[i] > 16)
-            return err_set(e, E_INVALID, "--backend cuda: %d heads of queries on %d of keys: more"
-                           " than 16 to one", lim->n_head, lim->n_kv[i]);
-    }
-    if (lim->hidden > JOIN_DIM_MAX)
-        return err_set(e, E_INVALID, "--backend cuda: hidden_size %d, at most %d", lim->hidden,
-                       JOIN_DIM_MAX);
-    if (lim->moe.n_expert > 1024)
-        return err_set(e, E_INVALID, "--backend cuda: %d experts, at most 1024",
-                       lim->moe.n_expert);
-    return 0;
-}
-
 static int check_memory(const struct backend_limits *lim, uint64_t *n_free, struct err *e)
 {
     struct cuda_need need = {
@@ -256,7 +237,7 @@ int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct 
     uint64_t n_free = 0;
     int rc = find_gpu(&prop, e);
 
-    if (rc != 0 || (rc = check_shape(lim, e)) != 0 || (rc = check_memory(lim, &n_free, e)) != 0)
+    if (rc != 0 || (rc = cuda_shape(lim, e)) != 0 || (rc = check_memory(lim, &n_free, e)) != 0)
         return rc;
     if ((c = calloc(1, sizeof(*c))) == NULL)
         return err_set(e, E_IO, "out of memory");

@@ -78,7 +78,7 @@ static struct backend_limits backend_limits(const struct model_conf *c,
         .steer_words = model_steer_words(c, lim),
         .n_shape = bucket_count(&b, BUCKET_ROWS), .n_shape_few = bucket_count(&b, BE_FEW),
         .n_layer = c->n_layer,
-        .hidden = c->hidden, .n_head = c->n_head,
+        .hidden = c->hidden, .ffn = c->ffn, .ple = c->ple, .n_head = c->n_head,
         .n_kv = { c->n_kv_sliding, c->n_kv_full }, .head_dim = { c->head_sliding, c->head_full } };
 }
 
