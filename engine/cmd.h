@@ -2,6 +2,7 @@
 #ifndef ENGINE_CMD_H
 #define ENGINE_CMD_H
 
+#include <stddef.h>
 #include "conf.h"
 
 #define INFERD_VERSION  "0.1.0"
@@ -16,5 +17,11 @@ int cmd_bench_serve(const struct conf *c);
 
 /* One line on stderr, "inferd: ...", and 1. */
 int cmd_fail(const struct err *e);
+
+/* A word for a row of CSV: nothing, where none was given. */
+static inline const char *cmd_cell(const char *s)
+{
+    return s != NULL ? s : "";
+}
 
 #endif

@@ -175,8 +175,9 @@ static void row(const struct bench *b, const char *what, int32_t n_seq, int32_t 
 {
     const char *backend = b->c->backend == BACKEND_CUDA ? "cuda" : "cpu";
 
-    printf("%s,%s,%s,%d,%d,%.3f,%.1f,%.1f,%.3f,%.3f\n", b->en.mc.name, backend, what, n_seq, ctx,
-           t.ms, tok / t.ms * 1e3, floor_ms / t.ms * 100, t.launch_ms, t.device_ms);
+    printf("%s,%s,%s,%d,%d,%.3f,%.1f,%.1f,%.3f,%.3f,%s,%s\n", b->en.mc.name, backend, what, n_seq,
+           ctx, t.ms, tok / t.ms * 1e3, floor_ms / t.ms * 100, t.launch_ms, t.device_ms,
+           cmd_cell(b->c->commit), cmd_cell(b->c->device));
     fprintf(stderr, "%-8s %5d x %-7d %10.3f ms %10.1f tok/s %6.1f %% of the floor", what, n_seq,
             ctx, t.ms, tok / t.ms * 1e3, floor_ms / t.ms * 100);
     if (t.device_ms > 0)
@@ -325,7 +326,8 @@ static int run(struct bench *b, struct conf *c, struct err *e)
     if ((rc = reserve(b, e)) != 0)
         return rc;
 
-    printf("model,backend,what,batch,context,ms,tok_per_s,floor_pct,launch_ms,device_ms\n");
+    printf("model,backend,what,batch,context,ms,tok_per_s,floor_pct,launch_ms,device_ms,"
+           "commit,device\n");
     for (int32_t i = 0; i < b->context.n; i++)
         if ((rc = bench_prefill(b, b->context.v[i], e)) != 0)
             return rc;

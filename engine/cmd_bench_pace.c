@@ -122,12 +122,13 @@ static void report(struct pace *p)
 
     printf("model,backend,prompt,decodes,budget,itl_target_ms,decode_ms,decode_p99_ms,prefill_step"
            "_ms,prefill_step_max_ms,gap_ms,gap_p99_ms,gap_max_ms,bound_ms,prompt_alone_s,"
-           "prompt_s\n");
-    printf("%s,%s,%d,%d,%d,%d,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f\n", p->en.mc.name,
-           c->backend == BACKEND_CUDA ? "cuda" : "cpu", c->prompt_tokens, c->decodes,
+           "prompt_s,commit,device\n");
+    printf("%s,%s,%d,%d,%d,%d,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%s,%s\n",
+           p->en.mc.name, c->backend == BACKEND_CUDA ? "cuda" : "cpu", c->prompt_tokens, c->decodes,
            c->max_num_batched_tokens, c->itl_target_ms, at(&p->decodes, .5), at(&p->decodes, .99),
            at(&p->alone, .5), at(&p->alone, 1), at(&p->both, .5), at(&p->both, .99),
-           at(&p->both, 1), bound, p->alone.sum / 1e3, p->both.sum / 1e3);
+           at(&p->both, 1), bound, p->alone.sum / 1e3, p->both.sum / 1e3, cmd_cell(c->commit),
+           cmd_cell(c->device));
     fprintf(stderr, "decodes alone  %9.3f ms a step\n"
             "prompt alone   %9.3f ms a step, at most %.3f, %.2f s in all\n"
             "both           %9.3f ms between two tokens, 99 %% %.3f, at most %.3f, %.2f s in all\n"

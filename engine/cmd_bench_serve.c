@@ -201,8 +201,7 @@ static int write_csv(const struct load *l, bool is_new, struct err *e)
         return err_set(e, E_IO, "--csv: %s: %s", c->csv, strerror(errno));
     if (is_new)
         fprintf(f, CSV_HEAD "\n");
-    fprintf(f, "%s,%s,%s,%s,", c->commit != NULL ? c->commit : "",
-            c->device != NULL ? c->device : "", c->shape != NULL ? c->shape : "",
+    fprintf(f, "%s,%s,%s,%s,", cmd_cell(c->commit), cmd_cell(c->device), cmd_cell(c->shape),
             l->shape.chat ? "chat" : "completions");
     fprintf(f, c->max_concurrency > 0 ? "%d," : "inf,", c->max_concurrency);
     fprintf(f, c->request_rate > 0 ? "%g," : "inf,", c->request_rate);

@@ -1,4 +1,5 @@
 """The subcommands as a user types them: exit codes, one line for each mistake, no traces."""
+import csv
 import json
 import os
 import shutil
@@ -69,6 +70,18 @@ for more in [], ["--itl-target-ms", "1"], ["--load-format", "dummy", "--no-async
     ok(0 < float(row["decode_ms"]) <= float(row["decode_p99_ms"])
        and 0 < float(row["gap_ms"]) <= float(row["gap_p99_ms"]) == float(row["gap_max_ms"]),
        f"gaps {row['gap_ms']} to {row['gap_max_ms']} ms; 99 % of less than 100 are all")
+p = run("bench", "engine", "t/golden/moe", "--batches", "1,3", "--contexts", "5,40",
+        "--max-num-batched-tokens", "16", "--kv-cache-memory-bytes", "8m", "--commit", "abc",
+        "--device", "one core")
+rows = list(csv.DictReader(p.stdout.splitlines()))
+same((p.returncode, [(x["what"], x["batch"], x["context"]) for x in rows]),
+     (0, [("prefill", "1", "5"), ("prefill", "1", "40")]
+      + [("decode", b, c) for b in "13" for c in ("5", "40")]), "bench engine: what was asked for")
+ok(all(float(x["ms"]) > 0 and x["model"] == "moe" and x["commit"] == "abc"
+       and x["device"] == "one core" for x in rows), "its rows say of which commit and device")
+with open("bench/results/engine.csv") as f:
+    head = next(x for x in f if x[0] != "#").strip()
+ok(p.stdout.startswith(head + ","), "bench/results/engine.csv has the same columns before")
 refused(["nowhere", "config.json"], "serve", "nowhere")
 refused(["nowhere"], "render", "nowhere")
 
