@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """score --backend cuda on the three small checkpoints against transformers in float64: one line at
-a time, all at once, in chunks of 7 tokens. Prints TAP; without a GPU there is nothing to do.
+a time, all at once, in chunks of 7 tokens, token by token as answers are decoded. Prints TAP; without
+a GPU there is nothing to do.
 
 The checkpoints are random and amplify every rounding, so the bar is what transformers' own bf16 run
 deviates on the same prompts (bf16_deviation in expected.jsonl); after one token little can go wrong."""
@@ -12,7 +13,8 @@ import tempfile
 
 LIMIT = 2e-2        # of the largest logit, after one token
 INFERD = os.path.join(os.environ.get("TEST_BUILD", "build"), "inferd")
-WAYS = [["--batch", "1"], ["--batch", "5"], ["--batch", "2", "--max-num-batched-tokens", "7"]]
+WAYS = [["--batch", "1"], ["--batch", "5"], ["--batch", "2", "--max-num-batched-tokens", "7"],
+        ["--batch", "1", "--max-num-batched-tokens", "1"]]
 
 n = failed = 0
 
