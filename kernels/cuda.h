@@ -1,7 +1,11 @@
 /* cuda.h - the kernels of the twins on a GPU: the same argument structs, pointers of the device.
  *
  * Launchers are asynchronous on the stream and return nothing: a failed launch is found by
- * cudaGetLastError. Matrices, acts (norm.h) and KV pages are bf16. Plain C, no CUDA types. */
+ * cudaGetLastError. Matrices, acts (norm.h) and KV pages are bf16; they and arrays of fp32 begin at
+ * a multiple of 16 bytes, as all of be_alloc() does. Plain C, no CUDA types.
+ *
+ * Per cents are of an H200's 4.39 TB/s or 790 TFLOP/s, whichever binds, at the shapes of the
+ * 26B-A4B: what we accept of bench/kernels. SPEED.md says where that misses the bars, and why. */
 #ifndef KERNELS_CUDA_H
 #define KERNELS_CUDA_H
 
@@ -26,7 +30,8 @@ struct hopper {
 };
 void hopper_open(struct hopper *h);
 
-/* Bound by latency; dim, cols and head_dim are multiples of 4, head_dim at most 512. */
+/* Bound by latency for few rows, for many by reading and writing them, 70 %; dim, cols and head_dim
+ * are multiples of 4, head_dim at most 512. */
 void embed_cuda(const struct embed *a, gpu_stream s);
 void norm_cuda(const struct norm *a, gpu_stream s);
 void join_cuda(const struct join *a, gpu_stream s);       /* dim at most JOIN_DIM_MAX */
@@ -40,17 +45,19 @@ void kv_store_cuda(const struct kv_store *a, gpu_stream s);
 void kv_copy_cuda(const struct kv_copy *a, gpu_stream s);
 void fill_cuda(const struct fill *a, gpu_stream s);
 
-/* All products of up to 8 rows in one launch, and their activation: bound by the reading of w,
- * 75 % of the memory's speed accepted. 0: not for this shape, nothing was launched. */
+/* All products of up to 8 rows in one launch, and their activation: bound by the reading of w, at
+ * one row 60 %, from 40 MB of it 70 %, at 8 rows 50 %. 0: not for this shape, nothing was
+ * launched. */
 int  gemm_skinny_cuda(const struct linear *l, size_t smem_max, gpu_stream s);
 
 /* The same of up to GEMM_HOPPER_TOK rows, on Hopper, for matrices of up to some 16,000 rows
- * together: bound by the reading of w, 75 % accepted for 46 MB of it, 40 % for 12. An output is
+ * together: bound by the reading of w, at 64 rows 60 % for 46 MB of it, 40 % for 12. An output is
  * summed in one order whatever the number of rows. */
 #define GEMM_HOPPER_TOK 128
 int  gemm_hopper_cuda(const struct linear *l, const struct hopper *h, gpu_stream s);
 
-/* Any number of rows; cols a multiple of 8. */
+/* Any number of rows; cols a multiple of 8. Bound by the matrix units as GPUs before Hopper have
+ * them: a quarter of Hopper's own speed. */
 void gemm_tile_cuda(const struct gemm *g, gpu_stream s);
 
 /* Any shape, slowly. */
@@ -58,26 +65,26 @@ void gemm_plain_cuda(const struct gemm *g, gpu_stream s);
 
 /* head_dim a multiple of 16, at most 512; at most 16 query heads a kv head. ctx is at least the
  * largest position of the step + 1. Bound by the reading of K and V for few tokens, by the matrix
- * units for many. part: attn_cuda_scratch() bytes. */
+ * units for many: of Hopper's 6 %, of heads of 512 12 %. part: attn_cuda_scratch() bytes. */
 #define ATTN_SPLIT_TOK 64                 /* up to so many tokens a context is split and merged */
 size_t attn_cuda_scratch(int32_t n_head, int32_t head_dim);
 void   attn_cuda(const struct attn *a, void *part, size_t smem_max, gpu_stream s);
 
 /* All of a layer's attention for up to ATTN_DECODE_TOK tokens, each alone in its sequence: bound by
- * the reading of K and V. */
+ * the reading of K and V, 65 % from 60 MB of them on, 90 % from 500; of less by latency. */
 #define ATTN_DECODE_TOK 256
 size_t attn_decode_scratch(int32_t n_tok, int32_t n_head, int32_t head_dim);
 bool   attn_decode_fits(const struct attn_layer *a, size_t smem_max);
 void   attn_decode_cuda(const struct attn_layer *a, void *scratch, gpu_stream s);
 /* The same for other steps of more than ATTN_SPLIT_TOK tokens, on Hopper, heads of 256 and 512, K
  * whole or, of 512 and without a window, 128 turned dims of it: q stays raw; bound by the matrix
- * units, 45 % of their speed accepted, 60 % where K is not whole. 0: not for this device or shape,
- * nothing was launched. */
+ * units, at 2,048 tokens behind 4,096 35 %, 60 % where K is not whole. 0: not for this device or
+ * shape, nothing was launched. */
 int    attn_prefill_cuda(const struct attn_layer *a, gpu_stream s);
 
 /* Any number of tokens, n_expert at most 1024; scratch: moe_cuda_scratch() bytes. Bound by the
- * reading of the weights up to about 128 tokens an expert, then by the matrix units: on Hopper the
- * products reach 60 % of their speed. */
+ * reading of the weights up to about 128 tokens an expert, 70 % for one token, 80 % for 8 to 512,
+ * then by the matrix units: 60 % at 8,192 tokens on Hopper, 17 % elsewhere. */
 #define MOE_CUDA_TOK   8192               /* at most so many share a reading of the weights */
 #define MOE_SKINNY_TOK 256                /* up to so many tokens the weights bind */
 size_t moe_cuda_scratch(const struct moe *a);            /* of up to a->n_tok tokens */

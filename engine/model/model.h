@@ -80,9 +80,9 @@ struct model_limits {
     int32_t n_thread;
 };
 
-/* Words of struct batch.steer that a model with these limits takes. */
 /* false: what is said about a GPU leaves out what its kernels hold. */
 bool    model_has_cuda(void);
+/* Words of struct batch.steer that a model with these limits takes. */
 int64_t model_steer_words(const struct model_conf *c, const struct model_limits *lim);
 
 /* What model_open reserves besides weights and KV pages. */
