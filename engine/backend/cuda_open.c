@@ -253,6 +253,9 @@ int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct 
         cuda_close(&c->be);
         return rc;
     }
+    if (prop.major == 9 && c->hopper.n_sm == 0)
+        c->be.note = "this GPU's own kernels are not in this build (GPU_ARCH) or cannot be loaded:"
+                     " those for every GPU are used, which are slower";
     *out = &c->be;
     return 0;
 }
