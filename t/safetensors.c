@@ -146,6 +146,9 @@ static void test_checkpoints(void)
     opens_badly(one, "shape [8, 24, 96], config.json says [8, 96, 24]", "a wrong shape");
     edit(one, "\"shape\":[8,96,24]", "\"shape\":[9,64,24]");
     opens_badly(one, "shape and data_offsets differ", "a shape that is not its data");
+    edit(one, "layer_scalar\":{\"dtype\":\"BF16\",\"shape\":[1]",
+         "layer_scalar\":{\"dtype\":\"BF16\",\"shape\":[ ]");
+    opens_badly(one, "layer_scalar: shape [], config.json says [1]", "a shape of no dimension");
 
     edit(one, "layers.0.input_layernorm.weight", "layers.0.input_layernorn.weight");
     edit(index, "layers.0.input_layernorm.weight", "layers.0.input_layernorn.weight");

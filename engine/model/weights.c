@@ -279,11 +279,12 @@ static int read_vec(struct loading *l, const struct st_tensor *t, const struct m
 static int bind(struct loading *l, int32_t il, const struct row *r, void *base,
                 struct st_tensor *t)
 {
-    struct mat m = { t->p, MAT_BF16, 1, (int32_t) t->shape[t->n_dim - 1] };
+    struct mat m = { t->p, MAT_BF16, 1, 1 };
     int rc = check_tensor(t, l->c, il < 0 ? 0 : il, r, &m.type, l->e);
 
     if (rc < 0)
         return rc;
+    m.cols = (int32_t) t->shape[t->n_dim - 1];     /* of one dimension at least: it is as we want it */
     for (int i = 0; i + 1 < t->n_dim; i++)
         m.rows *= t->shape[i];
 
