@@ -122,6 +122,13 @@ def edit(name, **kw):
     return change
 
 
+def replace(name, make):
+    def change(d):
+        os.remove(f"{d}/{name}")
+        make(f"{d}/{name}")
+    return change
+
+
 def cut(d):
     os.truncate(d + "/model.safetensors", 100000)
 
@@ -134,6 +141,10 @@ for args in ([], ["ask"], ["ask", "a", "b"], ["stop", "now"], ["other"]):
 broken(cut, "model.safetensors")
 broken(lambda d: os.remove(d + "/model.safetensors"), "model.safetensors")
 broken(lambda d: os.truncate(d + "/tokenizer.json", 1000), "tokenizer.json")
+for name in os.listdir("models/demo"):
+    if name != "tokenizer_config.json":
+        broken(replace(name, os.mkfifo), name, "not a regular file")
+        broken(replace(name, lambda path: os.symlink(path, path)), name, "symbolic links")
 broken(edit("config.json", rms_norm_eps=float("nan")), "config.json")
 broken(edit("config.json", hidden_size=-1), "config.json", "hidden_size")
 broken(edit("config.json", num_hidden_layers=10**9), "config.json", "num_hidden_layers")

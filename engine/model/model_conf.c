@@ -1,8 +1,8 @@
 /* model_conf.c - config.json and generation_config.json to struct model_conf, with bounds. */
 #include "model.h"
+#include "file.h"
 #include "json.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -338,30 +338,18 @@ static int load(const char *dir, const char *file, bool optional, struct json_do
     char path[PATH_MAX];
     char *p;
     size_t n;
-    FILE *f;
     int rc;
 
     *doc = NULL;
     if (snprintf(path, sizeof(path), "%s/%s", dir, file) >= (int) sizeof(path))
         return err_set(e, E_INVALID, "%s: the path is too long", file);
-    f = fopen(path, "re");
-    if (f == NULL)
-        return optional && errno == ENOENT ? 0
-               : err_set(e, E_IO, "%s: %s", path, strerror(errno));
+    if ((rc = file_read(path, CONF_BYTES_MAX, &p, &n, e)) < 0)
+        return rc == E_IO && optional ? 0 : rc;
 
-    p = malloc(CONF_BYTES_MAX + 1);
-    n = p != NULL ? fread(p, 1, CONF_BYTES_MAX + 1, f) : 0;
-    if (p == NULL || ferror(f))
-        rc = err_set(e, E_IO, "%s: cannot be read", path);
-    else if (n > CONF_BYTES_MAX)
-        rc = err_set(e, E_INVALID, "%s: more than %u bytes", file, CONF_BYTES_MAX);
-    else if (json_parse(doc, root, p, n, &lim, &je) < 0)
+    if (json_parse(doc, root, p, n, &lim, &je) < 0)
         rc = err_set(e, E_INVALID, "%s: %s", file, je.msg);
     else if ((*root)->type != JSON_OBJECT)
         rc = err_set(e, E_INVALID, "%s: not an object", file);
-    else
-        rc = 0;
-    fclose(f);
     free(p);
     if (rc < 0) {
         json_free(*doc);

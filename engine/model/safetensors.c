@@ -274,7 +274,7 @@ static int open_file(const char *dir, const char *file, int *fd, size_t *n, stru
 
     if (snprintf(path, sizeof(path), "%s/%s", dir, file) >= (int) sizeof(path))
         return err_set(e, E_INVALID, "%s: the path is too long", file);
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);       /* a pipe must not wait */
     if (*fd < 0)
         return err_set(e, E_IO, "%s: %s", path, strerror(errno));
     if (fstat(*fd, &sb) < 0 || !S_ISREG(sb.st_mode)) {

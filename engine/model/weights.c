@@ -284,7 +284,7 @@ static int bind(struct loading *l, int32_t il, const struct row *r, void *base,
 
     if (rc < 0)
         return rc;
-    m.cols = (int32_t) t->shape[t->n_dim - 1];     /* of one dimension at least: it is as we want it */
+    m.cols = (int32_t) t->shape[t->n_dim - 1];
     for (int i = 0; i + 1 < t->n_dim; i++)
         m.rows *= t->shape[i];
 

@@ -1,9 +1,9 @@
 /* chat_variant.c - which of the two official templates a model directory holds. */
 #include "chat.h"
 
+#include "file.h"
 #include "sha256.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,57 +15,35 @@ static const struct { uint64_t hash; enum chat_variant variant; } official[] = {
     { 0x3beb16a140a78c7bu, CHAT_SMALL },
 };
 
-static int read_template(const char *dir, char *text, size_t *n, bool *found, struct err *e)
-{
-    char  path[4096];
-    FILE *f;
-    int   rc = 0;
-
-    if ((size_t) snprintf(path, sizeof(path), "%s/chat_template.jinja", dir) >= sizeof(path))
-        return err_set(e, E_INVALID, "chat template: the path is too long");
-    f = fopen(path, "rbe");
-    *found = f != NULL;
-    if (f == NULL)
-        return errno == ENOENT ? 0 : err_set(e, E_IO, "%s: %s", path, strerror(errno));
-
-    *n = fread(text, 1, TEMPLATE_BYTES_MAX + 1, f);
-    if (ferror(f))
-        rc = err_set(e, E_IO, "%s: %s", path, strerror(errno));
-    else if (*n > TEMPLATE_BYTES_MAX)
-        rc = err_set(e, E_INVALID, "%s: more than %u bytes", path, TEMPLATE_BYTES_MAX);
-    fclose(f);
-    return rc;
-}
-
 int chat_variant_detect(const char *dir, enum chat_variant *v, bool *known, bool *found,
                         struct err *e)
 {
     /* As the template's source spells it, with a backslash and an n. */
     static const char closed[] = "<|channel>thought\\n<channel|>";
-    char             *text = malloc(TEMPLATE_BYTES_MAX + 1);
-    size_t            n = 0;
+    char              path[4096], *text;
+    size_t            n;
+    uint64_t          hash;
     int               rc;
 
     *v = CHAT_LARGE;
     *known = *found = false;
-    if (text == NULL)
-        return err_set(e, E_FULL, "chat template: out of memory");
+    if ((size_t) snprintf(path, sizeof(path), "%s/chat_template.jinja", dir) >= sizeof(path))
+        return err_set(e, E_INVALID, "chat template: the path is too long");
+    if ((rc = file_read(path, TEMPLATE_BYTES_MAX, &text, &n, e)) != 0)
+        return rc == E_IO ? 0 : rc;
 
-    rc = read_template(dir, text, &n, found, e);
-    if (rc == 0 && *found) {
-        uint64_t hash = sha256_64(text, n);
-
-        *v = CHAT_SMALL;
-        for (size_t i = 0; i + sizeof(closed) - 1 <= n && *v == CHAT_SMALL; i++)
-            if (memcmp(text + i, closed, sizeof(closed) - 1) == 0)
-                *v = CHAT_LARGE;
-        for (size_t i = 0; i < sizeof(official) / sizeof(official[0]); i++) {
-            if (official[i].hash == hash) {
-                *v = official[i].variant;
-                *known = true;
-            }
+    hash = sha256_64(text, n);
+    *found = true;
+    *v = CHAT_SMALL;
+    for (size_t i = 0; i + sizeof(closed) - 1 <= n && *v == CHAT_SMALL; i++)
+        if (memcmp(text + i, closed, sizeof(closed) - 1) == 0)
+            *v = CHAT_LARGE;
+    for (size_t i = 0; i < sizeof(official) / sizeof(official[0]); i++) {
+        if (official[i].hash == hash) {
+            *v = official[i].variant;
+            *known = true;
         }
     }
     free(text);
-    return rc;
+    return 0;
 }

@@ -1,13 +1,10 @@
 /* tok_load.c - tokenizer.json -> struct tok. The file is input: everything is checked. */
 #include "tok_priv.h"
 
+#include "file.h"
 #include "json.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define FILE_BYTES_MAX  ((size_t) 512 << 20)
 #define VOCAB_MAX       (1 << 24)
@@ -22,46 +19,6 @@ struct load {
     const struct json *vocab, *added, *merges;
     struct err        *e;
 };
-
-static int read_file(const char *path, char **out, size_t *n, struct err *e)
-{
-    struct stat st;
-    char       *p = NULL;
-    size_t      got = 0;
-    int         fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        int rc = err_set(e, E_IO, "%s: %s", path,
-                         errno == ENOENT ? "no such file" : strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return rc;
-    }
-    if (!S_ISREG(st.st_mode) || (uint64_t) st.st_size > FILE_BYTES_MAX) {
-        close(fd);
-        return err_set(e, E_INVALID, "%s: not a file of at most %zu bytes", path, FILE_BYTES_MAX);
-    }
-
-    p = malloc((size_t) st.st_size + 1);
-    while (p != NULL && got < (size_t) st.st_size) {
-        ssize_t r = read(fd, p + got, (size_t) st.st_size - got);
-
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0) {
-            close(fd);
-            free(p);
-            return err_set(e, E_IO, "%s: %s", path, r < 0 ? strerror(errno) : "cut short");
-        }
-        got += (size_t) r;
-    }
-    close(fd);
-    if (p == NULL)
-        return err_set(e, E_FULL, "%s: out of memory", path);
-    *out = p;
-    *n = got;
-    return 0;
-}
 
 static bool is_str(const struct json *o, const char *key, const char *want)
 {
@@ -477,7 +434,7 @@ int tok_open(struct tok **out, const char *dir, struct err *e)
         rc = err_set(e, E_FULL, "tokenizer: out of memory");
         goto done;
     }
-    rc = read_file(path.p, &text, &n, e);
+    rc = file_read(path.p, FILE_BYTES_MAX, &text, &n, e);
     if (rc < 0)
         goto done;
 
