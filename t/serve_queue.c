@@ -129,6 +129,45 @@ static void crowd(void)
     serve_close(s);
 }
 
+/* One key has all slots for long answers to short prompts, and more of them that wait: the queue
+ * moves by next to nothing. Who has nobody in it comes in nonetheless, in the place of one of its
+ * answers. */
+static void one_key_has_all(void)
+{
+    enum { SLOTS = 8, N = 60 };
+    struct serve_conf c = usual();
+    struct req r[N], other;
+    struct serve *s;
+
+    c.now_ns = still;
+    c.wait_max_ns = 60000ull * MS;
+    c.kv = (struct kv_shape) { 16, 400, 400 };
+    s = open_serve(&c);
+    for (int i = 0; i < N; i++) {
+        make(&r[i], i < SLOTS ? 2 : 50, 100);
+        r[i].tenant = 1;
+        serve_submit(s, &r[i], NULL);
+    }
+    make(&other, 60, 2);
+    other.tenant = 2;
+    for (int i = 0; i < 60; i++, ticks += 500 * MS)
+        serve_once(s, NULL);
+    ok(serve_metrics(s)->running == SLOTS && serve_metrics(s)->waiting == N - SLOTS,
+       "for 30 s one key has all there is");
+    serve_submit(s, &other, NULL);
+    for (int i = 0; i < 6; i++, ticks += 500 * MS)
+        serve_once(s, NULL);
+    ok(as_expected(&other), "another is served at once: %d", fin_of(&other));
+    for (int i = 0; i < N; i++)
+        serve_cancel(s, &r[i]);
+    while (serve_once(s, NULL))
+        ;
+    serve_close(s);
+    for (int i = 0; i < N; i++)
+        drop(&r[i]);
+    drop(&other);
+}
+
 static void quota(void)
 {
     struct serve_conf c = usual();
@@ -363,6 +402,7 @@ int main(void)
     deferred();
     pace_of_the_queue();
     crowd();
+    one_key_has_all();
     quota();
     long_queue();
     idle_engine();

@@ -236,12 +236,19 @@ void queue_remove(struct queue *q, struct req *r)
     unlink_req(q, link);
 }
 
+/* Whose place a flow gets of which nobody runs: victim_for() in scheduler.c. */
+static int32_t places(const struct flow *f, enum req_class class)
+{
+    return f->class > class ? f->n_run : f->class == class && f->n_run > 1 ? f->n_run - 1 : 0;
+}
+
 /* Each other flow gets at most as many turns as this one needs for what it has to do. */
 struct queue_ahead queue_ahead(const struct queue *q, const struct req *r)
 {
     struct queue_ahead a = { 0 };
     const struct flow *own = NULL;
     int64_t own_tok, own_turn;
+    int32_t left = 0;                      /* places, less who gets one before it */
 
     for (int32_t i = 0; i < q->n_flow; i++) {
         const struct flow *f = &q->flow[i];
@@ -251,7 +258,11 @@ struct queue_ahead queue_ahead(const struct queue *q, const struct req *r)
             if (f->class == r->class)
                 own = f;
         }
+        left += places(f, r->class);
+        left -= f->n_run == 0 && f->n_wait > 0 && f->class <= r->class;
     }
+    if (own == NULL && left > 0)
+        return a;
 
     own_tok = r->n_prompt + (own != NULL ? own->wait_tok : 0);
     own_turn = turn(q, r->class, own != NULL && own->n_wait >= FLOW_LIGHT);

@@ -48,7 +48,8 @@ struct req *queue_pop(struct queue *q, struct flow *f);  /* its head, no longer 
 void queue_remove(struct queue *q, struct req *r);       /* it waits, and shall no more */
 
 /* What a request that comes now has before it: waiting prompt tokens that come in first, by the
- * order of turns; requests of its tenant that wait or run. */
+ * order of turns, none if it is the first of its flow and gets another's place; requests of its
+ * tenant that wait or run. */
 struct queue_ahead { int64_t n_tok; int32_t n_own; };
 struct queue_ahead queue_ahead(const struct queue *q, const struct req *r);
 
