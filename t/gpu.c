@@ -771,7 +771,9 @@ static void test_attns(void)
         { 16, 2, 512, 128, 0 }, { 16, 1, 512, 128, 0 }, { 4, 1, 64, 16, 0 }, { 6, 2, 48, 32, 20 },
     };
     static const struct heads odd[] = { { 12, 4, 256, 256, 100 }, { 12, 2, 512, 512, 0 },
-                                        { 12, 2, 512, 128, 0 }, { 5, 1, 272, 48, 0 } };
+                                        { 12, 2, 512, 128, 0 }, { 5, 1, 272, 48, 0 },
+                                        { 5, 1, 272, 272, 0 }, { 16, 1, 272, 272, 30 },
+                                        { 16, 1, 64, 64, 0 }, { 16, 1, 512, 512, 0 } };
     static const int32_t last[] = { 0, 1, 14, 15, 16, 17, 31, 32, 127, 128, 511, 512, 1022, 1023,
                                     1024, 1025, 2100 };
     static const struct run decode[] = { { 0, 1 }, { 33, 1 }, { 1023, 1 }, { 1024, 1 }, { 9, 1 } };
@@ -818,8 +820,9 @@ static void test_attns(void)
         if (heads[i].dim == 512)
             test_attn(&heads[i], few, 20);
     }
-    /* groups that do not fill a tile's rows */
+    /* groups that do not fill a tile's rows, and those of 16 of each width */
     for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        test_attn(&odd[i], decode, 5);
         test_attn(&odd[i], prompt, 1);
         test_attn(&odd[i], beside, 6);
     }
