@@ -1,7 +1,10 @@
 /* main.c - inferd's subcommands. */
+#include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "docs.h"
@@ -95,15 +98,11 @@ static int named(const char *name, int argc, char **argv)
     return argc > 2 && strcmp(argv[2], second + 1) == 0 ? 2 : 0;
 }
 
-int main(int argc, char **argv)
+static int command(int argc, char **argv)
 {
     struct conf c;
     struct err e;
     bool bench;
-
-    /* glibc's own threshold follows the largest block that was ever freed: after a few long bodies
-     * they would live on the heap, which does not shrink. */
-    mallopt(M_MMAP_THRESHOLD, 128 << 10);
 
     if (argc < 2)
         return usage(stderr);
@@ -132,4 +131,34 @@ int main(int argc, char **argv)
         return usage(stdout);
     fprintf(stderr, "inferd: unknown command %.40s %.40s\n", argv[1], bench ? argv[2] : "");
     return usage(stderr);
+}
+
+/* Who closed one of the first three meant silence: the next file that is opened would have its
+ * number, and a log line would go to a client's socket. To read only, so that a result which goes
+ * nowhere is a failure. */
+static void hold_streams(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    int rc;
+
+    /* glibc's own threshold follows the largest block that was ever freed: after a few long bodies
+     * they would live on the heap, which does not shrink. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+
+    hold_streams();
+    rc = command(argc, argv);
+    if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout))) {
+        fprintf(stderr, "inferd: standard output: %s\n", strerror(errno));
+        return 1;
+    }
+    return rc;
 }
