@@ -15,6 +15,7 @@
 #include "engine.h"
 
 #define PROMPT_SHORT  16           /* tokens of the prompt of a decode */
+#define LEN_USUAL     8192         /* room for a decode */
 #define STEP_ALONE    200          /* of the decodes */
 #define STEP_MAX      65536        /* of one round */
 
@@ -73,19 +74,28 @@ static int prompt_through(struct pace *p, int32_t who, struct round *to, struct 
     return rc;
 }
 
+static int too_short(struct err *e)
+{
+    return err_set(e, E_INVALID, "the answers ended or were set back before the prompt was through:"
+                   " set --max-model-len or --kv-cache-memory-bytes higher");
+}
+
 static int measure(struct pace *p, struct err *e)
 {
     int32_t each = p->en.plan.model_len - PROMPT_SHORT;
+    struct req *last = &p->decode[p->c->decodes - 1];
     struct round warm = p->alone;
     int rc;
 
+    if (each < 1)
+        return too_short(e);
     if ((rc = prompt_through(p, -1, &warm, e)) != 0
         || (rc = prompt_through(p, -2, &p->alone, e)) != 0)
         return rc;
     for (int32_t i = 0; i < p->c->decodes; i++)
         if ((rc = submit(p, &p->decode[i], PROMPT_SHORT, each, i, e)) != 0)
             return rc;
-    while (atomic_load(&p->decode[p->c->decodes - 1].n_pub) < 8)
+    while (atomic_load(&last->n_pub) < 8 && finished(last) == FIN_NONE)
         if ((rc = step(p, NULL, e)) != 0)
             return rc;
     for (int32_t i = 0; i < STEP_ALONE; i++)
@@ -95,8 +105,7 @@ static int measure(struct pace *p, struct err *e)
         return rc;
     for (int32_t i = 0; i < p->c->decodes; i++)
         if (finished(&p->decode[i]) != FIN_NONE || serve_metrics(p->en.serve)->preempted > 0)
-            return err_set(e, E_INVALID, "the answers ended or were set back before the prompt was"
-                           " through: set --max-model-len or --kv-cache-memory-bytes higher");
+            return too_short(e);
     return 0;
 }
 
@@ -147,8 +156,11 @@ static int run(struct pace *p, struct conf *c, struct err *e)
                        " nothing for the prompt", c->decodes, c->max_num_batched_tokens);
     if ((rc = engine_config(&p->en, c, e)) != 0)
         return rc;
-    if (c->max_model_len == 0)
-        c->max_model_len = c->prompt_tokens + 1 > 8192 ? c->prompt_tokens + 1 : 8192;
+    if (c->max_model_len == 0) {
+        c->max_model_len = p->en.mc.max_pos < LEN_USUAL ? p->en.mc.max_pos : LEN_USUAL;
+        if (c->max_model_len <= c->prompt_tokens)
+            c->max_model_len = c->prompt_tokens + 1;
+    }
     c->max_num_seqs = c->decodes + 1;
     c->no_prefix_cache = true;
     for (size_t i = 0; i < 3; i++)

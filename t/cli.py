@@ -83,8 +83,24 @@ ok(all(float(x["ms"]) > 0 and x["model"] == "moe" and x["commit"] == "abc"
 with open("bench/results/engine.csv") as f:
     head = next(x for x in f if x[0] != "#").strip()
 ok(p.stdout.startswith(head + ","), "bench/results/engine.csv has the same columns before")
+refused(["--max-model-len"], "bench", "pace", "models/demo", "--prompt-tokens", "10",
+        "--max-model-len", "20")
+refused(["--max-model-len"], "bench", "pace", "models/demo", "--prompt-tokens", "10",
+        "--max-model-len", "12")
 refused(["nowhere", "config.json"], "serve", "nowhere")
 refused(["nowhere"], "render", "nowhere")
+
+for args in (["--help"], ["plan", "--help"], ["plan", BIG, "--memory-bytes", "141g"],
+             ["inspect", "models/demo"], ["api"],
+             ["bench", "engine", "models/demo", "--batches", "1", "--contexts", "8"]):
+    cmd = [f"{BUILD}/inferd", *args]
+    with open("/dev/full", "w") as full:
+        p = subprocess.run(cmd, stdout=full, stderr=subprocess.PIPE, text=True, timeout=LIMIT)
+    ok(p.returncode == 1 and p.stderr.strip().splitlines()[-1].startswith("inferd: "),
+       f"inferd {' '.join(args)}: a full disk is told")
+    p = subprocess.run(["sh", "-c", 'exec "$0" "$@" >&-', *cmd], stderr=subprocess.PIPE, text=True,
+                       timeout=LIMIT)
+    ok(p.returncode == 1 and "inferd: " in p.stderr, "and so is a stdout that is closed")
 
 p = run("api")
 with open("docs/api.md") as f:
