@@ -129,7 +129,7 @@ static void crowd(void)
     serve_close(s);
 }
 
-/* One key has all slots for long answers to short prompts, and more of them that wait: the queue
+/* One key has all slots for long answers to short prompts, and as many that wait as may: the queue
  * moves by next to nothing. Who has nobody in it comes in nonetheless, in the place of one of its
  * answers. */
 static void one_key_has_all(void)
@@ -141,6 +141,7 @@ static void one_key_has_all(void)
 
     c.now_ns = still;
     c.wait_max_ns = 60000ull * MS;
+    c.queue_tok_max = (N - SLOTS) * 50 + 20;
     c.kv = (struct kv_shape) { 16, 400, 400 };
     s = open_serve(&c);
     for (int i = 0; i < N; i++) {

@@ -403,7 +403,7 @@ static void arrive(struct serve *s, struct req *r, uint64_t now)
     } else if (limit > 0 && wait > limit && rate_shows(&s->rate, limit)) {
         fin = FIN_BUSY;
         r->retry_ms = rate_retry_ms(wait - limit);
-    } else if (s->c.queue_tok_max > 0 && s->sched.queue.n_wait > 0 && over > 0) {
+    } else if (s->c.queue_tok_max > 0 && a.n_tok > 0 && over > 0) {
         fin = FIN_BUSY;
         r->retry_ms = rate_retry_ms(rate_wait_ns(&s->rate, over));
     }
