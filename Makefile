@@ -35,7 +35,7 @@ GENCODE_80  = -gencode arch=compute_80,code=compute_80
 NVFLAGS   = -std=c++17 -O3 -lineinfo $(foreach a,$(GPU_ARCH),$(GENCODE_$(a))) \
             -Xcompiler -Wall -MMD -MP
 ifneq ($(NVCC),)
-CFLAGS += -DHAVE_CUDA
+CFLAGS += -DHAVE_CUDA -DHAVE_90A=$(if $(filter 90a,$(GPU_ARCH)),1,0)
 LDLIBS += -L$(CUDA_DIR)/lib64 -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -ldl -lrt
 endif
 

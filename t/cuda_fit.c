@@ -7,11 +7,22 @@
 
 static struct err e;
 
+static void says_code(int rc, int code, const char *a, const char *b)
+{
+    ok(rc == code && e.code == code && strstr(e.msg, "--backend cuda: ") == e.msg
+       && strstr(e.msg, a) != NULL && strstr(e.msg, b) != NULL && strchr(e.msg, '\n') == NULL
+       && strlen(e.msg) < 239, "%s", e.msg);
+}
+
 static void says(int rc, const char *a, const char *b)
 {
-    ok(rc == E_GPU && strstr(e.msg, "--backend cuda: ") == e.msg && strstr(e.msg, a) != NULL
-       && strstr(e.msg, b) != NULL && strchr(e.msg, '\n') == NULL && strlen(e.msg) < 239, "%s",
-       e.msg);
+    says_code(rc, E_GPU, a, b);
+}
+
+/* Nothing is broken: the machine has none. */
+static void says_none(int rc, const char *a)
+{
+    says_code(rc, E_INVALID, a, "--backend cpu");
 }
 
 static void usable(void)
@@ -21,7 +32,7 @@ static void usable(void)
 
     is_int(cuda_usable(&f, &e), 0, "the least that will do");
     f.driver = 0;
-    says(cuda_usable(&f, &e), "no GPU driver", "--backend cpu");
+    says_none(cuda_usable(&f, &e), "no GPU driver");
     f.driver = 12090;
     says(cuda_usable(&f, &e), "too old, it knows CUDA 12.9", "580");
     f.failure = "CUDA driver version is insufficient";
@@ -31,12 +42,12 @@ static void usable(void)
     says(cuda_usable(&f, &e), "system not yet initialized", "--backend cpu");
     f = good;
     f.n_gpu = 0;
-    says(cuda_usable(&f, &e), "no GPU here", "--backend cpu");
+    says_none(cuda_usable(&f, &e), "no GPU here");
     f = good;
     f.major = 7;
     f.minor = 5;
     f.name = "a GPU with a very very very very very very very very very very long name";
-    says(cuda_usable(&f, &e), "compute capability 7.5, 8.0 is needed", "--backend cpu");
+    says_none(cuda_usable(&f, &e), "compute capability 7.5, 8.0 is needed");
     f.major = 12;
     f.minor = 0;
     is_int(cuda_usable(&f, &e), 0, "newer ones");

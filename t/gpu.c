@@ -1,6 +1,7 @@
 /* gpu.c - every op of the GPU against its twin: fresh random inputs, outputs poisoned with NaN
  * before, shapes on both sides of every edge. Tolerances are relative to the largest number of the
- * reference and follow from what is rounded to bf16 where. Without a GPU there is nothing to do.
+ * reference and follow from what is rounded to bf16 where. Without a GPU there is nothing to
+ * do, one that cannot be used is a failure.
  *
  * usage: t/gpu [quick] [K/N] [SEED]
  * quick: what a sanitizer has the time for, which looks at each access to shared memory. Every
@@ -1151,6 +1152,7 @@ int main(int argc, char **argv)
         .n_kv = { 8, 2 }, .head_dim = { 256, 512 },
         .apart = true };
     struct err e = { 0 };
+    uint64_t n_free, n_total;
 
     if (getrandom(&rng, sizeof(rng), 0) != sizeof(rng))
         return 1;
@@ -1161,17 +1163,20 @@ int main(int argc, char **argv)
     }
     if (parts > 1)
         lim.n_thread = 1;                  /* the parts share the cores */
-    if (be_open_cuda(&be[1], &lim, &e) < 0) {
+    if (be_memory_cuda(&n_free, &n_total, &e) == E_INVALID) {
         printf("1..0 # SKIP no GPU: %s\n", e.msg);
         return 0;
     }
-    if (be_open_cpu(&be[0], &lim, &e) < 0)
-        return 1;
+    if (be_open_cuda(&be[1], &lim, &e) < 0 || be_open_cpu(&be[0], &lim, &e) < 0) {
+        ok(0, "%s", e.msg);
+        return done_testing();
+    }
 #ifdef HAVE_CUDA
     hopper_open(&hopper);
 #endif
     printf("# part %d/%d, seed %llu (arguments repeat it)\n", part, parts,
            (unsigned long long) rng);
+    printf("# %s\n", be[1]->note != NULL ? be[1]->note : "all kernels, as measured");
     test_all();
     be_close(be[0]);
     be_close(be[1]);

@@ -10,7 +10,8 @@ int    be_open_cuda(struct backend **out, const struct backend_limits *lim, stru
 size_t be_scratch_cuda(const struct backend_limits *lim);
 /* What the driver takes for the steps that are kept. */
 size_t be_graphs_cuda(const struct backend_limits *lim);
-/* Of the first GPU, in bytes. */
+/* Of the first GPU, in bytes. E_INVALID: there is none that this build can use, so that a test has
+ * nothing to do; E_GPU: there is one, and it fails. */
 int    be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
 #else
 #define BE_HAS_CUDA false

@@ -10,7 +10,7 @@
 int cuda_usable(const struct cuda_found *f, struct err *e)
 {
     if (f->driver == 0)
-        return err_set(e, E_GPU, "--backend cuda: no GPU driver here: install NVIDIA's ("
+        return err_set(e, E_INVALID, "--backend cuda: no GPU driver here: install NVIDIA's ("
                        DRIVER_NAME " or newer) or use --backend cpu");
     if (f->driver < CUDA_DRIVER_NEED)
         return err_set(e, E_GPU, "--backend cuda: the GPU driver is too old, it knows CUDA %d.%d:"
@@ -20,9 +20,9 @@ int cuda_usable(const struct cuda_found *f, struct err *e)
         return err_set(e, E_GPU, "--backend cuda: %.100s; --backend cpu works without a GPU",
                        f->failure);
     if (f->n_gpu == 0)
-        return err_set(e, E_GPU, "--backend cuda: no GPU here: use --backend cpu");
+        return err_set(e, E_INVALID, "--backend cuda: no GPU here: use --backend cpu");
     if (f->major < 8)
-        return err_set(e, E_GPU, "--backend cuda: %.60s has compute capability %d.%d, 8.0 is"
+        return err_set(e, E_INVALID, "--backend cuda: %.60s has compute capability %d.%d, 8.0 is"
                        " needed: use --backend cpu", f->name, f->major, f->minor);
     return 0;
 }

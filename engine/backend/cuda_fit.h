@@ -17,7 +17,8 @@ struct cuda_found {
     int         major, minor;              /* its compute capability */
 };
 
-/* E_GPU: one line that says what is missing and what to do. */
+/* One line that says what is missing and what to do. E_INVALID: there is no GPU, or none of 8.0 or
+ * newer; E_GPU: there is one, and it fails. */
 int cuda_usable(const struct cuda_found *f, struct err *e);
 
 /* Can the kernels do these widths? E_INVALID: one line with the field. */

@@ -230,6 +230,17 @@ static int open_buffers(struct cuda *c, struct err *e)
     return 0;
 }
 
+/* A Hopper whose own kernels are not there. */
+static int without_hopper(struct cuda *c, struct err *e)
+{
+    if (HAVE_90A)
+        return err_set(e, E_GPU, "--backend cuda: this GPU's own kernels are in this build and"
+                       " cannot be loaded: one made with GPU_ARCH=80 does without them, slower");
+    c->be.note = "this GPU's own kernels are not in this build (GPU_ARCH): those for every GPU are"
+                 " used, which are slower";
+    return 0;
+}
+
 int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct err *e)
 {
     struct cudaDeviceProp prop = {0};
@@ -249,13 +260,13 @@ int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct 
     c->free_before = n_free;
     c->smem_max = prop.sharedMemPerBlockOptin;
     hopper_open(&c->hopper);
-    if ((rc = open_buffers(c, e)) != 0) {
+    rc = open_buffers(c, e);
+    if (rc == 0 && prop.major == 9 && c->hopper.n_sm == 0)
+        rc = without_hopper(c, e);
+    if (rc != 0) {
         cuda_close(&c->be);
         return rc;
     }
-    if (prop.major == 9 && c->hopper.n_sm == 0)
-        c->be.note = "this GPU's own kernels are not in this build (GPU_ARCH) or cannot be loaded:"
-                     " those for every GPU are used, which are slower";
     *out = &c->be;
     return 0;
 }

@@ -91,7 +91,7 @@ uint64_t model_scratch_bytes(const struct model_conf *c, const struct model_limi
 /* What a GPU's driver takes after model_open for steps that are launched as one (bucket.h). */
 uint64_t model_graph_bytes(const struct model_conf *c, const struct model_limits *lim);
 
-/* Of the first GPU, in bytes; E_GPU with the reason if there is none to use. */
+/* Of the first GPU, in bytes; E_INVALID with the reason if there is none, E_GPU if it fails. */
 int  model_gpu_memory(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e);
 
 struct model;
