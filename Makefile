@@ -2,7 +2,7 @@
 # make demo       install what is missing, start inferd and nginx on 127.0.0.1:8080, ask something
 # make test       install what the tests need and run all of them
 # make install    DESTDIR and PREFIX are honoured; docs/nginx.md says what goes where
-# make uninstall  takes that away again, with the same DESTDIR and PREFIX
+# make uninstall  takes that away again, if it is told the same places
 # make test-gpu   the GPU against the CPU; says so and passes where there is none
 # make sanitize-gpu  races, barriers and memory of the kernels; likewise
 # GPU_ARCH=80     the kernels for 8.0 and newer alone, in build/ptx80; for both on a newer GPU
@@ -11,6 +11,10 @@
 # SAN=1           AddressSanitizer and UBSan, in build/asan; CPU only
 # SAN=thread      ThreadSanitizer, in build/thread; likewise
 # NVCC=           build without the CUDA backend; it is built if nvcc is found
+
+# A blank in a path would cut it in two, in rm too.
+$(foreach v,CURDIR DESTDIR PREFIX MODULE_DIR UNIT_DIR DOC_DIR DEMO_DIR,$(if \
+    $(word 2,x$($v)x),$(error $v has a blank in it, which this Makefile does not take: "$($v)")))
 
 SAN    ?=
 GPU_ARCH ?= 90a 80
@@ -177,7 +181,8 @@ install: all
 	install -m 644 conf/inferd.env.example $(DESTDIR)/etc/inferd/example.env
 	install -m 644 README.md $(DESTDIR)$(DOC_DIR)/README.md
 	install -m 644 docs/*.md $(DESTDIR)$(DOC_DIR)/docs
-	install -m 644 conf/inferd.example.conf $(DESTDIR)$(DOC_DIR)/nginx.example.conf
+	sed 's|/usr/local/|$(PREFIX)/|' conf/inferd.example.conf | \
+	    install -m 644 /dev/stdin $(DESTDIR)$(DOC_DIR)/nginx.example.conf
 	install -m 644 conf/grafana/inferd.json $(DESTDIR)$(DOC_DIR)/grafana.json
 
 uninstall:

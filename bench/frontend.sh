@@ -16,7 +16,7 @@ engine=${ENGINE:-build/t/helpers/scripted_engine}; bench=${BENCH:-build/bench}
 cores=${CORES:-0,1}; first=${cores%,*}; second=${cores#*,}
 dir=$(mktemp -d /tmp/inferd-bench.XXXXXX)
 port=8099
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$dir"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$dir"' EXIT
 ulimit -n 8192
 mkdir "$dir/logs"
 cp "${MODULE:-build/ngx_http_infer_module.so}" "$dir/module.so"

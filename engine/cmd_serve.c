@@ -87,7 +87,8 @@ static int socket_path(struct server *s, struct err *e)
     if (n >= (int) sizeof(s->socket_path))
         return err_set(e, E_INVALID, "--uds: the path is longer than %zu bytes",
                        sizeof(s->socket_path) - 1);
-    if (c->uds == NULL && mkdir("/run/inferd", 0755) != 0 && errno != EEXIST)
+    if (strncmp(s->socket_path, "/run/inferd/", strlen("/run/inferd/")) == 0
+        && mkdir("/run/inferd", 0755) != 0 && errno != EEXIST)
         return err_set(e, E_IO, "/run/inferd: %s; choose another place with --uds",
                        strerror(errno));
     return 0;

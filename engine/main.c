@@ -129,7 +129,8 @@ static int command(int argc, char **argv)
     bench = argc > 2 && strcmp(argv[1], "bench") == 0;
     if (bench && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0))
         return usage(stdout);
-    fprintf(stderr, "inferd: unknown command %.40s %.40s\n", argv[1], bench ? argv[2] : "");
+    fprintf(stderr, "inferd: unknown command %.40s%s%.40s\n", argv[1], bench ? " " : "",
+            bench ? argv[2] : "");
     return usage(stderr);
 }
 

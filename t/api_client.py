@@ -557,7 +557,9 @@ def draining(engine):
     engine.terminate()
     until(lambda: call("GET", "/ready").json["state"] == "draining")
     ok(chat().note.startswith("end 3 "), "a draining engine hands requests back")
-    same(call("GET", "/health").status, 200, "and still answers for itself")
+    ok(call("POST", "/tokenize", {"prompt": "a"}).note.startswith("end 3 "), "all with a body")
+    for path in ("/health", "/v1/models", "/v1/models/demo", "/server_info", "/load"):
+        same(call("GET", path).status, 200, f"and still answers {path}")
     p.kill()
     finish(p, out)
 
@@ -583,6 +585,8 @@ def places():
         serve(f"{d}/other", "cannot be told: Protocol wrong", "of another kind")
         open(f"{d}/file", "w").close()
         serve(f"{d}/file", "is not a socket", "a file")
+        serve(f"{d}/no/s", f"directory {d}/no is missing", "nowhere")
+        serve("no-such-directory/s", "directory no-such-directory is missing", "nowhere from here")
         same(sorted(os.listdir(d)), ["file", "other", "s"], "all are still there")
 
 

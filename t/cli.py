@@ -34,8 +34,11 @@ for cmd in "serve", "plan", "inspect", "score", "render", "chat", "bench engine"
         "bench serve":
     ok(f"usage: inferd {cmd} " in run(*cmd.split(), "--help").stdout, f"{cmd} --help")
 same(run("bench", "--help").stdout, run("--help").stdout, "bench --help")
-same([run("bench").returncode, run("bench", "tea").returncode], [2, 2], "bench what?")
-same(run("brew").returncode, 2, "an unknown command")
+same(run("bench").returncode, 2, "bench what?")
+for words in ["brew"], ["bench", "tea"]:
+    p = run(*words)
+    same((p.returncode, p.stderr.splitlines()[0]),
+         (2, f"inferd: unknown command {' '.join(words)}"), "an unknown command")
 
 p = run("plan", BIG, "--memory-bytes", "141g", "--backend", "cuda", "--max-model-len", "32768")
 same(p.returncode, 0, "plan of the 26B needs no weights and no GPU")

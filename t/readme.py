@@ -52,6 +52,7 @@ def installed(d, root):
                  ("/usr/bin/", f"{root}/usr/bin/"), ("/run/inferd/", f"{d}/")):
         start = start.replace(a, b)
     site = open(f"{root}/usr/share/doc/inferd/nginx.example.conf").read()
+    ok("/usr/share/inferd/html" in site and "/usr/local" not in site, "its chat page is in PREFIX")
     port = free_port()
     for a, b in (("443 ssl", f"127.0.0.1:{port} ssl"), ("/run/inferd/", f"{d}/"),
                  ("/etc/ssl/certs/llm.example.com.pem", f"{d}/c"), ("/var/log/nginx/", f"{d}/"),
@@ -103,6 +104,35 @@ def here(cmd, d, port):
     """As the README shows it, for the demo of this test."""
     return cmd.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("build/demo", d) \
         .replace("make demo-stop", f"make demo-stop DEMO_DIR={d}")
+
+
+def refusals(d):
+    """Paths that make would cut in two."""
+    for v in ("DESTDIR", "PREFIX", "DEMO_DIR"):
+        p = run(f"make -n install {v}='{d}/a b'")
+        ok(p.returncode == 2 and f"{v} has a blank" in p.stderr and p.stderr.count("\n") == 1,
+           p.stderr.strip())
+    os.mkdir(f"{d}/a b")
+    p = run(f"make -f {os.path.abspath('Makefile')}", cwd=f"{d}/a b")
+    ok(p.returncode == 2 and "CURDIR has a blank" in p.stderr, p.stderr.strip())
+    same(os.listdir(f"{d}/a b"), [], "and nothing is done")
+
+
+def policy(d):
+    """tools/install-deps, where all is missing and nothing can be installed: the policy of services
+    is there meanwhile, and afterwards as it was before."""
+    def now():
+        return os.path.exists(at) and (open(at).read(), os.stat(at).st_mode)
+
+    at = "/usr/sbin/policy-rc.d"
+    for name, does in (("dpkg-query", "exit 1"),
+                       ("apt-get", f'[ "$2" = update ] || {{ test -x {at} && echo held >&2; exit 9; }}')):
+        with open(f"{d}/{name}", "w") as f:
+            f.write(f"#!/bin/sh\n{does}\n")
+        os.chmod(f"{d}/{name}", 0o755)
+    before = now()
+    p = run(f"PATH={d}:$PATH tools/install-deps build")
+    same((p.returncode, p.stderr, now()), (9, "held\n", before), "the policy of services")
 
 
 def metrics(there):
@@ -190,6 +220,8 @@ module()
 with tempfile.TemporaryDirectory() as d:
     os.chmod(d, 0o755)
     demo(f"{d}/demo")
+    refusals(d)
+    policy(d)
 
 for cmd in re.findall(r"^build/inferd .*$", readme, re.M):
     p = run(cmd, input="Hello!\n")

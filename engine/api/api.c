@@ -202,6 +202,16 @@ static int remove_stale(const struct sockaddr_un *sa, struct err *e)
     return 0;
 }
 
+static void listen_failed(const char *path, int why, struct err *e)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (why == ENOENT && slash != NULL)
+        err_set(e, E_IO, "%s: the directory %.*s is missing", path, (int) (slash - path), path);
+    else
+        err_set(e, E_IO, "%s: %s", path, strerror(why));
+}
+
 static int listen_unix(struct api *a, struct err *e)
 {
     struct sockaddr_un sa = { .sun_family = AF_UNIX };
@@ -223,7 +233,7 @@ static int listen_unix(struct api *a, struct err *e)
     rc = bind(fd, (struct sockaddr *) &sa, sizeof(sa));
     umask(mask);
     if (rc != 0 || listen(fd, BACKLOG) != 0) {
-        err_set(e, E_IO, "%s: %s", sa.sun_path, strerror(errno));
+        listen_failed(sa.sun_path, errno, e);
         close(fd);
         return E_IO;
     }

@@ -691,7 +691,7 @@ void http_handle(struct stream *st)
     const struct route *r = st->route;
     struct api_err      e;
 
-    if (r->need_model && atomic_load(&a->draining)) {
+    if (r->work != NULL && atomic_load(&a->draining)) {     /* what needs no body is answered */
         http_busy(st);
         return;
     }
