@@ -238,7 +238,7 @@ def main():
         subprocess.check_call(
             ["cc", "-std=gnu11", "-O2", "-I" + engine, "-I" + engine + "/text",
              "-I" + os.path.join(ROOT, "wire"), os.path.join(ROOT, "t/helpers/tok_cli.c"),
-             engine + "/buf.c", engine + "/json.c", engine + "/text/tok.c",
+             engine + "/buf.c", engine + "/file.c", engine + "/json.c", engine + "/text/tok.c",
              engine + "/text/tok_load.c", "-lyajl", "-lm", "-o", cli])
         for d in folders:
             check(os.path.basename(d), cli, d, n, random.Random(1))
