@@ -59,7 +59,8 @@ static ngx_http_infer_message_t  ngx_http_infer_messages[] = {
     { 500, "server_error", "api_error",
       "internal_error", "internal error" },
     { 501, "server_error", "api_error",
-      "not_implemented", "this is not implemented here" },
+      "not_supported", "the server does not support what this request asks for,"
+      " such as its transfer coding" },
     { 502, "server_error", "api_error",
       "engine_lost", "the engine failed before it answered" },
     { 503, "service_unavailable_error", "overloaded_error",

@@ -703,7 +703,7 @@ location / { infer_pass echo; }
 --- raw_request eval
 "POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: gzip\r\n\r\n"
 --- error_code: 501
---- response_body_like: ^\{"error":\{"message":"this is not implemented here","type":"server_error","param":null,"code":"not_implemented"\}\}
+--- response_body_like: ^\{"error":\{"message":"the server does not support what this request asks for, such as its transfer coding","type":"server_error","param":null,"code":"not_supported"\}\}
 
 === TEST 61: a version that nginx does not speak: it reads no address
 --- config

@@ -73,7 +73,7 @@ def installed(d, root):
            f"{run(ask).stdout[-80:]!r}")
         for opt, code in ((f"http://127.0.0.1:{port}/v1/models", "https_required"),
                           (f"--http1.1 -H 'Transfer-Encoding: gzip' https://127.0.0.1:{port}/v1/models",
-                           "not_implemented")):
+                           "not_supported")):
             p = run(f"curl -sk --max-time 60 {opt}")
             ok(f'"code":"{code}"' in p.stdout, f"nginx's own words: {p.stdout}")
     finally:
