@@ -268,7 +268,7 @@ static void pool_row(const char *name, uint64_t page_bytes, int32_t each, int32_
            (double) page_bytes * n / MIB);
 }
 
-void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c)
+bool plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c)
 {
     uint64_t all = fixed_bytes(p) + p->kv_bytes;
 
@@ -308,8 +308,10 @@ void plan_print(const struct plan *p, const struct model_conf *mc, const struct 
     printf("together %.1f MiB of %.1f MiB\n", (double) all / MIB,
            (double) p->memory_bytes / MIB);
 
-    if (all > p->memory_bytes)
+    if (all > p->memory_bytes && fixed_bytes(p) >= p->memory_bytes)
+        printf("does not fit: weights and scratch alone are too much\n");
+    else if (all > p->memory_bytes)
         printf("does not fit: lower --kv-cache-memory-bytes to %" PRIu64 "m\n",
-               p->memory_bytes > all - p->kv_bytes
-               ? (p->memory_bytes - (all - p->kv_bytes)) >> 20 : 0);
+               (p->memory_bytes - fixed_bytes(p)) >> 20);
+    return all <= p->memory_bytes;
 }

@@ -36,6 +36,7 @@ struct plan_memory { uint64_t n_free, n_total; };  /* of the GPU, now; not asked
 int  plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
               const struct plan_memory *gpu, struct err *e);
 int  plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e);
-void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c);
+/* false: more than there is, which only --kv-cache-memory-bytes can ask for; it says so. */
+bool plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c);
 
 #endif

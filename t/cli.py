@@ -47,6 +47,14 @@ ok("12800 B a token" in p.stdout and "204800 B a token" in p.stdout, "its KV byt
 print("#", p.stdout.replace("\n", "\n# "))
 refused(["weights and scratch need 48128 MiB", "--memory-bytes is 24576 MiB"], "plan", BIG,
         "--memory-bytes", "24g")
+for memory, kv, fits, words in ("141g", "16g", True, "together "), \
+        ("141g", "16t", False, "does not fit: lower --kv-cache-memory-bytes to "), \
+        ("24g", "16g", False, "does not fit: weights and scratch alone"):
+    p = run("plan", BIG, "--backend", "cuda", "--memory-bytes", memory, "--max-model-len", "32768",
+            "--kv-cache-memory-bytes", kv)
+    last = (p.stdout.splitlines() or [p.stderr])[-1]
+    ok(p.returncode == (0 if fits else 1) and last.startswith(words),
+       f"plan of {kv} of KV cache in {memory}: exit code {p.returncode}, {last}")
 if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 48128 << 20:
     refused(["this machine has", "--memory-bytes 141g"], "plan", BIG)
 refused(["--kv-cache-memory-bytes"], "plan", BIG, "--kv-cache-memory-bytes", "1m")
