@@ -21,6 +21,7 @@ typedef struct {
 
 static ngx_uint_t ngx_http_infer_status(ngx_http_request_t *r,
     ngx_uint_t status);
+static ngx_str_t ngx_http_infer_written(ngx_http_request_t *r);
 static ngx_str_t ngx_http_infer_asked(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_infer_is(ngx_str_t *uri, ngx_str_t *path);
 static ngx_int_t ngx_http_infer_retry_headers(ngx_http_request_t *r);
@@ -117,25 +118,56 @@ ngx_http_infer_error_handler(ngx_http_request_t *r)
 
 
 /*
- * The address as the client wrote it, read as nginx does before it chooses a
- * location.  Empty if nginx could not read it, or there is no memory.
+ * The address as the client wrote it.  nginx forgets to say where it is if the
+ * line is wrong behind it, but the line then is still in the buffer; pointers
+ * that the parser had not set may have been moved there, and lead elsewhere.
+ */
+
+static ngx_str_t
+ngx_http_infer_written(ngx_http_request_t *r)
+{
+    ngx_buf_t  *b;
+    ngx_str_t   uri;
+
+    uri = r->unparsed_uri;
+    b = r->header_in;
+
+    if (uri.len == 0 && b
+        && r->uri_start >= b->start
+        && r->uri_start < r->uri_end
+        && r->uri_end < b->last)
+    {
+        uri.data = r->uri_start;
+        uri.len = r->uri_end - r->uri_start;
+    }
+
+    return uri;
+}
+
+
+/*
+ * That address, read as nginx does before it chooses a location.  Empty if
+ * nginx could not read it, or there is no memory.
  */
 
 static ngx_str_t
 ngx_http_infer_asked(ngx_http_request_t *r)
 {
+    ngx_str_t                  written;
     ngx_http_request_t         asked;
     ngx_http_core_srv_conf_t  *cscf;
+
+    written = ngx_http_infer_written(r);
 
     /* all that the parser looks at */
 
     ngx_memzero(&asked, sizeof(ngx_http_request_t));
     asked.connection = r->connection;
-    asked.uri_start = r->unparsed_uri.data;
-    asked.uri_end = r->unparsed_uri.data + r->unparsed_uri.len;
+    asked.uri_start = written.data;
+    asked.uri_end = written.data + written.len;
 
-    if (r->unparsed_uri.len) {
-        asked.uri.data = ngx_pnalloc(r->pool, r->unparsed_uri.len + 1);
+    if (written.len) {
+        asked.uri.data = ngx_pnalloc(r->pool, written.len + 1);
     }
 
     cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);

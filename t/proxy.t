@@ -705,7 +705,7 @@ location / { infer_pass echo; }
 --- error_code: 501
 --- response_body_like: ^\{"error":\{"message":"the server does not support what this request asks for, such as its transfer coding","type":"server_error","param":null,"code":"not_supported"\}\}
 
-=== TEST 61: a version that nginx does not speak: it reads no address
+=== TEST 61: a line that is wrong behind the address: a version that nginx does not speak
 --- config
 error_page 505 /e;
 location = /e { internal; infer_error; }
@@ -713,4 +713,54 @@ location / { infer_pass echo; }
 --- raw_request eval
 "POST /v1/messages HTTP/3.0\r\nHost: x\r\n\r\n"
 --- error_code: 505
+--- response_body_like: ^\{"type":"error","error":\{"type":"api_error","message":"this version of HTTP is not spoken here"\},"request_id":"[0-9a-f]{32}"\}
+
+=== TEST 62: and elsewhere
+--- config
+error_page 505 /e;
+location = /e { internal; infer_error; }
+location / { infer_pass echo; }
+--- raw_request eval
+"POST /v1/messages/x HTTP/3.0\r\nHost: x\r\n\r\n"
+--- error_code: 505
 --- response_body_like: ^\{"error":\{"message":"[^"]+","type":"server_error","param":null,"code":"http_version_not_supported"\}\}
+
+=== TEST 63: a protocol that is none, the line in a large buffer
+--- config
+error_page 400 /e;
+location = /e { internal; infer_error; }
+location / { infer_pass echo; }
+--- raw_request eval
+"POST http://x//v1/./messages?" . 'x' x 3000 . " HTTX/1.1\r\n\r\n"
+--- error_code: 400
+--- response_body_like: ^\{"type":"error","error":\{"type":"invalid_request_error",
+
+=== TEST 64: wrong in the address, which nginx then did not read
+--- config
+error_page 400 /e;
+location = /e { internal; infer_error; }
+location / { infer_pass echo; }
+--- raw_request eval
+"POST /v1/messages?" . 'x' x 3000 . "\x01 HTTP/1.1\r\n\r\n"
+--- error_code: 400
+--- response_body_like: ^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"bad_request"\}\}
+
+=== TEST 65: an address longer than nginx reads
+--- config
+error_page 414 /e;
+location = /e { internal; infer_error; }
+location / { infer_pass echo; }
+--- raw_request eval
+"POST /v1/messages?" . 'x' x 20000
+--- error_code: 414
+--- response_body_like: ^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"uri_too_long"\}\}
+
+=== TEST 66: an address with a wrong escape
+--- config
+error_page 400 /e;
+location = /e { internal; infer_error; }
+location / { infer_pass echo; }
+--- raw_request eval
+"POST /v1/messages%2 HTTP/1.1\r\nHost: x\r\n\r\n"
+--- error_code: 400
+--- response_body_like: ^\{"error":\{"message":"[^"]+","type":"invalid_request_error","param":null,"code":"bad_request"\}\}
