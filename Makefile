@@ -138,6 +138,7 @@ helpers: $(HELPERS)
 
 # Quiet: what a newcomer should see is where it listens and what to type; errors show in full.
 demo:
+	@tools/demo-server check
 	@tools/install-deps build
 	@echo 'building $(BUILD)/inferd and $(MODULE)'
 	@$(MAKE) -s -j$$(nproc) all

@@ -170,6 +170,11 @@ def demo(d):
        in p.stdout, "it is short, and says where it listens")
     hints = commands(re.sub("^  ", "", p.stdout[p.stdout.index("\n  curl"):], flags=re.M))
     same([here(c, d, port) for c in tried[1:4]], hints, "it tells the README's commands")
+    old = [open(f"{d}/{p}.pid").read().strip() for p in ("nginx", "inferd")]
+    p = run("make -s demo")
+    ok(p.returncode == 0 and f"in place of the demo that runs (pid {', '.join(old)})\n" in p.stdout
+       and not any(os.path.exists(f"/proc/{pid}") for pid in old),
+       f"another takes its place: {p.stdout + p.stderr}")
     workers = f"pgrep -P $(cat {d}/nginx.pid)"
     before = run(workers).stdout
     page = run(f"curl -sfi http://127.0.0.1:{port}/").stdout
@@ -199,10 +204,20 @@ def demo(d):
 
 
 def demo_refusals(d, port):
-    """A port that is taken, a place that nginx cannot use, a pid that is another process's now."""
-    with socket.create_server(("127.0.0.1", port)):
-        p = run("tools/demo-server start")
-    ok(p.returncode == 1 and p.stderr.count("\n") == 1 and "is taken" in p.stderr, p.stderr.strip())
+    """Not root, a port that is taken, a place that nginx cannot use, a pid that is another process's
+    now: before anything is built."""
+    for cmd in ("tools/demo-server start", "make -s demo"):
+        with socket.create_server(("127.0.0.1", port)):
+            p = run(cmd)
+        ok(p.returncode != 0 and "is taken" in p.stderr.splitlines()[0] and p.stdout == "",
+           p.stdout + p.stderr)
+    os.mkdir(f"{d}/bin")
+    with open(f"{d}/bin/id", "w") as f:
+        f.write("#!/bin/sh\necho 1000\n")
+    os.chmod(f"{d}/bin/id", 0o755)
+    p = run(f"PATH={d}/bin:$PATH make -s demo")
+    ok(p.returncode != 0 and p.stderr.startswith("run as root") and p.stdout == "",
+       p.stdout + p.stderr)
     ok(not os.path.exists(f"{d}/inferd.pid") and not os.path.exists(f"{d}/demo.sock"), "none started")
     os.mkdir(f"{d}/own", 0o700)
     p = run(f"DEMO_DIR={d}/own/demo tools/demo-server start")
