@@ -81,7 +81,7 @@ all: $(BUILD)/inferd module
 # Other flags than last time (NVCC=, ARCH=): all objects are made again.
 FLAGS = $(strip $(CC) $(CFLAGS) $(NVCC) $(NVFLAGS))
 ifneq ($(FLAGS),$(file <$(BUILD)/flags))
-$(shell rm -f $(BUILD)/flags)
+.PHONY: $(BUILD)/flags
 endif
 $(BUILD)/flags:
 	@mkdir -p $(@D)
@@ -119,9 +119,11 @@ bench: $(BENCH)
 # The module, with the flags of the distribution's nginx. NGINX_SRC=dir: a source tree instead.
 NGINX_SRC ?= /usr/share/nginx/src
 MODULE     = $(BUILD)/ngx_http_infer_module.so
+# It takes the job slots of this make (+), which would run it in a dry one too.
+DRY = $(strip $(foreach o,n q t,$(findstring $o,$(firstword -$(MAKEFLAGS)))))
 module: $(MODULE)
 $(MODULE): config $(wildcard ngx_module/*.[ch] wire/*.[ch]) tools/build-module
-	+tools/build-module $(NGINX_SRC) $(BUILD)/nginx $@ $(if $(SAN),asan)
+	$(if $(DRY),,+)tools/build-module $(NGINX_SRC) $(BUILD)/nginx $@ $(if $(SAN),asan)
 
 build/fuzz/%: t/fuzz/%.c $(LIB)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(addprefix -I,$(INC_t)) -o $@ $< $(LIB) $(LDLIBS)

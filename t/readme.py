@@ -118,6 +118,21 @@ def refusals(d):
     same(os.listdir(f"{d}/a b"), [], "and nothing is done")
 
 
+def dry(d):
+    """make -n, with other flags than last time and where nothing is built: nothing changes."""
+    def now():
+        return {f"{at}/{f}": os.stat(f"{at}/{f}").st_mtime_ns
+                for at, dirs, files in os.walk("build") for f in dirs + files
+                if os.path.exists(f"{at}/{f}")}
+
+    before = now()
+    for args in ("ARCH=-march=other", f"BUILD={d}/dry"):
+        p = run(f"make -n {args}")
+        ok(p.returncode == 0 and " -c -o " in p.stdout, f"make -n {args}: {p.stderr}")
+    ok("tools/build-module " in p.stdout, "it says what it would do")
+    ok(now() == before and not os.path.exists(f"{d}/dry"), "and does nothing")
+
+
 def policy(d):
     """tools/install-deps, where all is missing and nothing can be installed: the policy of services
     is there meanwhile, and afterwards as it was before."""
@@ -236,6 +251,7 @@ with tempfile.TemporaryDirectory() as d:
     os.chmod(d, 0o755)
     demo(f"{d}/demo")
     refusals(d)
+    dry(d)
     policy(d)
 
 for cmd in re.findall(r"^build/inferd .*$", readme, re.M):
