@@ -184,8 +184,9 @@ install: all
 	install -m 644 conf/inferd.env.example $(DESTDIR)/etc/inferd/example.env
 	install -m 644 README.md $(DESTDIR)$(DOC_DIR)/README.md
 	install -m 644 docs/*.md $(DESTDIR)$(DOC_DIR)/docs
-	sed 's|/usr/local/|$(PREFIX)/|' conf/inferd.example.conf | \
-	    install -m 644 /dev/stdin $(DESTDIR)$(DOC_DIR)/nginx.example.conf
+	install -m 644 conf/inferd.example.conf $(DESTDIR)$(DOC_DIR)/nginx.example.conf
+	sed -i 's|/usr/local/share/doc/inferd/|$(DOC_DIR)/|; s|/usr/local/|$(PREFIX)/|' \
+	    $(DESTDIR)$(DOC_DIR)/docs/nginx.md $(DESTDIR)$(DOC_DIR)/nginx.example.conf
 	install -m 644 conf/grafana/inferd.json $(DESTDIR)$(DOC_DIR)/grafana.json
 
 uninstall:

@@ -286,6 +286,9 @@ with tempfile.TemporaryDirectory() as d:
             for f in re.findall(r"`(.+?)`", row)]
     there = [f"{at}/{f}" for at, _, files in os.walk(root) for f in files]
     same(sorted(said), sorted(there), "all that docs/nginx.md lists is installed, and only that")
+    there = open(f"{root}/usr/share/doc/inferd/docs/nginx.md").read()
+    ok("/usr/local/" not in there and "cp /usr/share/doc/inferd/nginx.example.conf " in there
+       and "root /usr/share/inferd/html;" in there, "the installed docs say where it is")
     units(root)
     installed(d, root)
     p = run(f"make -s uninstall DESTDIR={shlex.quote(root)} PREFIX=/usr")
