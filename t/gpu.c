@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-enum { TOK = 2048, SEQ = 64, PAGE_TOK = 16, PAGES = 1024, VOCAB = 262144, QUICK_VOCAB = 20000 };
+enum { TOK = 2048, SEQ = 300, PAGE_TOK = 16, PAGES = 1024, VOCAB = 262144, QUICK_VOCAB = 20000 };
 enum { QUICK_WEIGHTS = 2300000 };          /* that one product reads, at most */
 
 static struct backend *be[2];              /* the twins, the GPU */
@@ -674,7 +674,7 @@ struct heads { int32_t n_head, n_kv, dim, k_dim, window; };
 
 static void test_attn(const struct heads *h, const struct run *r, int32_t n_seq)
 {
-    if (!mine(r->last > 3000))
+    if (!mine(r->last > 3000 || n_seq > 64))
         return;
 
     static struct place p;
@@ -763,6 +763,19 @@ static void test_attn_copies(const struct heads *h)
     free(got[1]);
 }
 
+/* As many alone as there are in a launch, and more; at last a chunk beside them. */
+static void test_crowd(const struct heads *h)
+{
+    struct run r[SEQ];
+
+    for (int i = 0; i < SEQ; i++)
+        r[i] = (struct run) { below(40), 1 };
+    r[SEQ - 1] = (struct run) { 60, 20 };
+    test_attn(h, r, ATTN_DECODE_TOK);
+    test_attn(h, r, ATTN_DECODE_TOK + 1);
+    test_attn(h, r, SEQ);
+}
+
 static void test_attns(void)
 {
     static const struct heads heads[] = {
@@ -813,6 +826,7 @@ static void test_attns(void)
         if (heads[i].k_dim == heads[i].dim || heads[i].dim == 512)
             test_attn_copies(&heads[i]);
         test_attn(&heads[i], many, 64);
+        test_crowd(&heads[i]);
     }
     /* tiles of tokens and of keys that begin and end anywhere */
     for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {

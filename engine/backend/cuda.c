@@ -227,20 +227,35 @@ static struct attn_layer attn_slice(const struct attn_layer *a, int32_t first, i
     return s;
 }
 
+/* Tokens that are alone in their sequences, in even parts for which the scratch is enough, one part
+ * after the other, since they share it. 0: not of these heads. Otherwise how many: all. */
+static int32_t attn_alone(struct cuda *c, const struct attn_layer *a)
+{
+    int32_t n = a->attn.n_one, n_part = (n + ATTN_DECODE_TOK - 1) / ATTN_DECODE_TOK, first = 0;
+
+    assert(n_part <= 1 || a->attn.n_own == NULL);      /* which counts from the first token */
+    for (int32_t i = 1; i <= n_part; i++) {
+        int32_t end = i * n / n_part;
+        struct attn_layer part = attn_slice(a, first, end - first);
+
+        if (!attn_decode_fits(&part, c->smem_max))
+            return 0;
+        attn_decode_cuda(&part, c->attn, c->stream);
+        first = end;
+    }
+    return n;
+}
+
 /* Tokens of one step never look at each other's keys across sequences, so they may go apart. */
 static void cuda_attn_layer(struct backend *be, const struct attn_layer *a)
 {
     struct cuda *c = cuda_of(be);
-    int32_t n_one = a->attn.n_one;
-    struct attn_layer one = attn_slice(a, 0, n_one), rest;
+    struct attn_layer rest;
+    int32_t n_one;
 
     if (a->attn.map.n_tok == 0 || !begin(c))
         return;
-    if (n_one > 0 && attn_decode_fits(&one, c->smem_max))
-        attn_decode_cuda(&one, c->attn, c->stream);
-    else
-        n_one = 0;
-
+    n_one = attn_alone(c, a);
     rest = attn_slice(a, n_one, a->attn.map.n_tok - n_one);
     if (rest.rope.n_tok > 0 && !attn_prefill_cuda(&rest, c->stream)) {
         norm_rope_cuda(&rest.rope, c->stream);
