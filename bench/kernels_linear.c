@@ -17,9 +17,14 @@ static void launch_linear(const void *p)
 
     if (c->own && launch_own(&c->dev))
         return;
-    for (int32_t i = 0; i < c->dev.n; i++)
-        if (!gemm_lt_cuda(c->lt, &g[i], stream))
+    for (int32_t i = 0; i < c->dev.n; i++) {
+        int launched = gemm_lt_cuda(c->lt, &g[i], stream);
+
+        if (launched < 0)
+            check(cudaErrorLaunchFailure);
+        if (launched == 0)
             gemm_tile_cuda(&g[i], stream);
+    }
     if (c->dev.act != NULL)
         geglu_cuda(&(struct geglu) { c->dev.act, g[0].y, g[1].y, g[0].n_row,
                                      (int32_t) g[0].w.rows, (int32_t) g[1].w.rows }, stream);

@@ -12,7 +12,7 @@ static void launch_lt(const void *p)
 {
     const struct tune_case *c = p;
 
-    if (!gemm_lt_cuda(c->lt, &c->g, stream))
+    if (gemm_lt_cuda(c->lt, &c->g, stream) <= 0)
         check(cudaErrorLaunchFailure);
 }
 

@@ -15,7 +15,7 @@
 #define LT_SO     "libcublasLt.so.13"
 #define LT_SHAPES 1024                     /* remembered: another in a taken place replaces it */
 #define LT_FUNCTIONS(X) \
-    X(Create) X(Destroy) X(GetVersion) X(Matmul) X(MatmulAlgoCheck) \
+    X(Create) X(Destroy) X(GetStatusString) X(GetVersion) X(Matmul) X(MatmulAlgoCheck) \
     X(MatmulAlgoConfigGetAttribute) X(MatmulAlgoConfigSetAttribute) X(MatmulAlgoGetHeuristic) \
     X(MatmulAlgoInit) \
     X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute) X(MatmulPreferenceCreate) \
@@ -64,17 +64,18 @@ static void layout_free(const struct lt_layout *m)
         lt_fn.MatrixLayoutDestroy(m->w);
 }
 
-static bool layout_new(struct lt_layout *m, const struct gemm *g)
+/* 0, or the library's failure, as of others here that return int. */
+static int layout_new(struct lt_layout *m, const struct gemm *g)
 {
     uint64_t rows = (uint64_t) g->w.rows, cols = (uint64_t) g->w.cols, n = (uint64_t) g->n_row;
+    int rc;
 
     *m = {};
-    if (lt_fn.MatrixLayoutCreate(&m->w, CUDA_R_16BF, cols, rows, (int64_t) cols) == 0
-        && lt_fn.MatrixLayoutCreate(&m->x, CUDA_R_16BF, cols, n, (int64_t) cols) == 0
-        && lt_fn.MatrixLayoutCreate(&m->y, CUDA_R_32F, rows, n, (int64_t) rows) == 0)
-        return true;
-    layout_free(m);
-    return false;
+    if ((rc = lt_fn.MatrixLayoutCreate(&m->w, CUDA_R_16BF, cols, rows, (int64_t) cols)) != 0
+        || (rc = lt_fn.MatrixLayoutCreate(&m->x, CUDA_R_16BF, cols, n, (int64_t) cols)) != 0
+        || (rc = lt_fn.MatrixLayoutCreate(&m->y, CUDA_R_32F, rows, n, (int64_t) rows)) != 0)
+        layout_free(m);
+    return rc;
 }
 
 /* The attributes of an algorithm beside its id. */
@@ -147,7 +148,7 @@ static int count_refused(struct gemm_lt *lt, int *n)
         g.w.rows = e.rows;
         g.w.cols = e.cols;
         g.n_row = e.n_row;
-        if (layout_new(&m, &g)) {
+        if (layout_new(&m, &g) == 0) {
             n_refused += !e.way.own && !algo_of(lt, &algo, &e.way, &m);
             layout_free(&m);
         }
@@ -220,19 +221,23 @@ size_t gemm_lt_version(const struct gemm_lt *)
     return lt_fn.GetVersion();
 }
 
-static void choose(struct gemm_lt *lt, struct lt_shape *s, const struct gemm *g,
-                   const struct lt_layout *m)
+/* That there is no way for these sizes is no failure: the library says so when it is asked for one,
+ * and what it proposes it can run. */
+static int choose(struct gemm_lt *lt, struct lt_shape *s, const struct gemm *g,
+                  const struct lt_layout *m)
 {
     const struct gemm_entry *e = lt->tuned ? table_find(g) : NULL;
-    cublasLtMatmulHeuristicResult_t best;
-    int n = 0;
+    cublasLtMatmulHeuristicResult_t best = {};
+    int n = 0, rc;
 
     s->can = e != NULL && !e->way.own && algo_of(lt, &s->algo, &e->way, m);
     if (s->can || (e != NULL && e->way.own))
-        return;
-    s->can = lt_fn.MatmulAlgoGetHeuristic(lt->handle, lt->op, m->w, m->x, m->y, m->y, lt->pref, 1,
-                                          &best, &n) == CUBLAS_STATUS_SUCCESS && n > 0;
+        return 0;
+    rc = lt_fn.MatmulAlgoGetHeuristic(lt->handle, lt->op, m->w, m->x, m->y, m->y, lt->pref, 1,
+                                      &best, &n);
+    s->can = rc == 0 && n > 0;
     s->algo = best.algo;
+    return rc == CUBLAS_STATUS_NOT_SUPPORTED ? 0 : rc;
 }
 
 /* The place of g's shape; known: it is this shape's already. */
@@ -257,18 +262,25 @@ int gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, gpu_stream stream)
     struct lt_shape *s = shape_of(lt, g);
     const float one = 1, zero = 0;
     struct lt_layout m;
-    bool done;
+    int rc;
 
-    if ((s->known && !s->can) || !layout_new(&m, g))
-        return false;
+    if (s->known && !s->can)
+        return 0;
+    if ((rc = layout_new(&m, g)) != 0)
+        return -rc;
     if (!s->known)
-        choose(lt, s, g, &m);
-    s->known = true;
-    done = s->can
-           && lt_fn.Matmul(lt->handle, lt->op, &one, g->w.p, m.w, g->x, m.x, &zero, g->y, m.y,
-                           g->y, m.y, &s->algo, lt->work, GEMM_LT_WORK, stream) == 0;
+        rc = choose(lt, s, g, &m);
+    s->known = rc == 0;
+    if (rc == 0 && s->can)
+        rc = lt_fn.Matmul(lt->handle, lt->op, &one, g->w.p, m.w, g->x, m.x, &zero, g->y, m.y,
+                          g->y, m.y, &s->algo, lt->work, GEMM_LT_WORK, stream);
     layout_free(&m);
-    return done;
+    return rc != 0 ? -rc : s->can;
+}
+
+const char *gemm_lt_words(int rc)
+{
+    return lt_fn.GetStatusString((cublasStatus_t) -rc);
 }
 
 #define WAYS_MAX 64
@@ -279,7 +291,7 @@ int gemm_lt_ways(struct gemm_lt *lt, const struct gemm *g, struct gemm_way *way,
     struct lt_layout m;
     int n = 0, k = 0;
 
-    if (!layout_new(&m, g))
+    if (layout_new(&m, g) != 0)
         return 0;
     if (lt_fn.MatmulAlgoGetHeuristic(lt->handle, lt->op, m.w, m.x, m.y, m.y, lt->pref,
                                      max < WAYS_MAX ? max : WAYS_MAX, found, &n) != 0)
@@ -295,7 +307,7 @@ int gemm_lt_force(struct gemm_lt *lt, const struct gemm *g, const struct gemm_wa
     struct lt_shape *s = shape_of(lt, g);
     struct lt_layout m;
 
-    if (!layout_new(&m, g))
+    if (layout_new(&m, g) != 0)
         return false;
     s->known = true;
     s->can = !way->own && algo_of(lt, &s->algo, way, &m);

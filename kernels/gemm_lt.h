@@ -25,8 +25,10 @@ struct gemm_lt;                   /* one per stream; its work space is GEMM_LT_W
 struct gemm_lt *gemm_lt_open(void);                      /* NULL: failed */
 void gemm_lt_close(struct gemm_lt *lt);
 
-/* 0: our own tiles are faster, or the library has no way to do it; nothing was launched. */
+/* 1: launched. 0: our own tiles are faster, or the library has no way to do it; nothing was
+ * launched. Negative: the library failed, and gemm_lt_words() says how. */
 int  gemm_lt_cuda(struct gemm_lt *lt, const struct gemm *g, gpu_stream s);
+const char *gemm_lt_words(int rc);
 
 /* The table is looked through. NULL: all of it counts here. Otherwise what is to be said; lt's. */
 const char *gemm_lt_note(struct gemm_lt *lt);

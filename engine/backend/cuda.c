@@ -151,12 +151,28 @@ CUDA_OP(rope_table, rope_table, a->n_tok)
 CUDA_OP(kv_copy, kv_copy, a->n)
 CUDA_OP(fill, fill, a->n)
 
-/* Many rows: the library, or our own where it has no way. */
-static void gemm(struct lane *l, const struct gemm *a)
+/* The library's failure is the step's: our own tiles instead would be slow without a word. Where it
+ * is the device that failed, that is what is said. */
+static void lt_failed(struct cuda *c, int rc)
 {
-    if (a->w.cols % 8 != 0)
+    latch(c, "linear", cudaGetLastError());
+    if (c->be.err.code == 0)
+        err_set(&c->be.err, E_GPU, "GPU: linear: cuBLASLt: %s", gemm_lt_words(rc));
+}
+
+/* Many rows: the library, or our own where it has no way. */
+static void gemm(struct cuda *c, struct lane *l, const struct gemm *a)
+{
+    int launched;
+
+    if (a->w.cols % 8 != 0) {
         gemm_plain_cuda(a, l->stream);
-    else if (!gemm_lt_cuda(l->lt, a, l->stream))
+        return;
+    }
+    launched = gemm_lt_cuda(l->lt, a, l->stream);
+    if (launched < 0)
+        lt_failed(c, launched);
+    else if (launched == 0)
         gemm_tile_cuda(a, l->stream);
 }
 
@@ -172,7 +188,7 @@ static void gemms(struct cuda *c, const struct linear *a)
 
         if (lanes && i > 0)
             latch(c, "linear", cudaStreamWaitEvent(l->stream, c->fork, 0));
-        gemm(l, &a->g[i]);
+        gemm(c, l, &a->g[i]);
         if (lanes && i > 0)
             latch(c, "linear", cudaEventRecord(l->done, l->stream));
     }
