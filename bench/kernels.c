@@ -249,8 +249,8 @@ void report(const struct row *r)
 }
 
 static const struct { const char *name; void (*run)(void); } table[] = {
-    { "stream", bench_stream }, { "linear", bench_linear }, { "attention", bench_attention },
-    { "moe", bench_experts }, { "sample", bench_samples },
+    { "stream", bench_stream }, { "pages", bench_pages }, { "linear", bench_linear },
+    { "attention", bench_attention }, { "moe", bench_experts }, { "sample", bench_samples },
 };
 
 static void start(void)

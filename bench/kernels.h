@@ -66,6 +66,7 @@ void bench_experts(void);
 void bench_attention(void);
 void bench_linear(void);
 void bench_stream(void);
+void bench_pages(void);
 void bench_samples(void);
 void tune_all(void);
 

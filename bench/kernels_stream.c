@@ -1,6 +1,6 @@
 /* kernels_stream.c - what moves the stream of a step's tokens between the products: embedding,
- * angles, joins, the rows that the head wants. Bytes of few tokens are as nothing: a launch takes
- * longer. */
+ * angles, joins, norms, activations, the rows that the head wants; and the random weights. Bytes of
+ * few tokens are as nothing: a launch takes longer. */
 #include "kernels.h"
 
 static char shape[32];
@@ -29,6 +29,26 @@ static void launch_join(const void *p)
 static void launch_gather(const void *p)
 {
     gather_cuda(p, stream);
+}
+
+static void launch_norm(const void *p)
+{
+    norm_cuda(p, stream);
+}
+
+static void launch_to_act(const void *p)
+{
+    to_act_cuda(p, stream);
+}
+
+static void launch_geglu(const void *p)
+{
+    geglu_cuda(p, stream);
+}
+
+static void launch_fill(const void *p)
+{
+    fill_cuda(p, stream);
 }
 
 /* In a chain all find in the L2 what the one before has left there, as in a step. */
@@ -159,6 +179,95 @@ static void bench_gather(int32_t n_tok)
     free(idx);
 }
 
+/* As models with inputs of each layer have it: there is no other norm that a join does not make. */
+static void bench_norm(int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * HIDDEN;
+    float *w = numbers(HIDDEN, 1), *x = numbers(n, 4), *add = numbers(n, 1);
+    struct norm host = { .y = numbers(n, 1), .x = x, .w = w, .add = add, .eps = 1e-6f,
+                         .scale = 0.7f, .in_scale = 0.02f, .n_row = n_tok, .dim = HIDDEN };
+    struct norm d = host;
+    struct row r = row_of("norm", n_tok, 12.0 * (double) n, 1e-5);
+
+    d.y = dev(n * sizeof(float));
+    d.x = dev_floats(x, n);
+    d.w = dev_floats(w, HIDDEN);
+    d.add = dev_floats(add, n);
+    run(&r, launch_norm, &d, n_tok);
+    norm_ref(&host, 0, n_tok);
+    r.deviation = deviation_floats(d.y, host.y, n);
+    report(&r);
+    cudaFree(d.y);
+    cudaFree((void *) (uintptr_t) d.x);
+    cudaFree((void *) (uintptr_t) d.w);
+    cudaFree((void *) (uintptr_t) d.add);
+    free(host.y);
+    free(add);
+    free(x);
+    free(w);
+}
+
+static void bench_to_act(int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * HIDDEN;
+    float *x = numbers(n, 1);
+    struct to_act host = { numbers(n, 1), x, (int64_t) n }, d = host;
+    struct row r = row_of("to act", n_tok, 6.0 * (double) n, 0);
+
+    d.y = dev(n * 2);
+    d.x = dev_floats(x, n);
+    run(&r, launch_to_act, &d, n_tok);
+    to_act_ref(&host, 0, host.n);
+    r.deviation = deviation_halves(d.y, host.y, n);
+    report(&r);
+    cudaFree(d.y);
+    cudaFree((void *) (uintptr_t) d.x);
+    free(host.y);
+    free(x);
+}
+
+static void bench_geglu(int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * DENSE;
+    float *gate = numbers(n, 4), *up = numbers(n, 1);
+    struct geglu host = { numbers(n, 1), gate, up, n_tok, DENSE, DENSE }, d = host;
+    struct row r = row_of("geglu", n_tok, 10.0 * (double) n, 4e-3);
+
+    d.y = dev(n * 2);
+    d.gate = dev_floats(gate, n);
+    d.up = dev_floats(up, n);
+    run(&r, launch_geglu, &d, n_tok);
+    geglu_ref(&host, 0, n_tok);
+    r.deviation = deviation_halves(d.y, host.y, n);
+    report(&r);
+    cudaFree(d.y);
+    cudaFree((void *) (uintptr_t) d.gate);
+    cudaFree((void *) (uintptr_t) d.up);
+    free(host.y);
+    free(gate);
+    free(up);
+}
+
+/* Not of a step: a matrix of as many rows, when weights are made up. */
+static void bench_fill(int32_t n_tok)
+{
+    size_t n = (size_t) n_tok * HIDDEN;
+    uint16_t *want = malloc(n * 2), *got = malloc(n * 2);
+    struct fill d = { dev(n * 2), (int64_t) n, 7 };
+    struct row r = row_of("fill", n_tok, 2.0 * (double) n, 0);
+
+    if (want == NULL || got == NULL)
+        check(cudaErrorMemoryAllocation);
+    run(&r, launch_fill, &d, n_tok);
+    fill_ref(&(struct fill) { want, (int64_t) n, 7 }, 0, (int64_t) n);
+    check(cudaMemcpy(got, d.y, n * 2, cudaMemcpyDeviceToHost));
+    r.deviation = memcmp(got, want, n * 2) == 0 ? 0 : INFINITY;
+    report(&r);
+    cudaFree(d.y);
+    free(got);
+    free(want);
+}
+
 void bench_stream(void)
 {
     static const int32_t n_tok[] = { 1, 64, 8192 };
@@ -172,6 +281,10 @@ void bench_stream(void)
         bench_rope(64, n_tok[i]);
         bench_join(false, n_tok[i]);
         bench_join(true, n_tok[i]);
+        bench_norm(n_tok[i]);
+        bench_to_act(n_tok[i]);
+        bench_geglu(n_tok[i]);
+        bench_fill(n_tok[i]);
         if (n_tok[i] <= SAMPLE_ROW_MAX)
             bench_gather(n_tok[i]);
     }
