@@ -1051,21 +1051,16 @@ static const int32_t rows[] = { 1, 2, 7, 8, 9, 16, 33, 64, 65, 200 };
 static void test_all_linear(void)
 {
     static const int32_t wide[] = { 17, 32, 100, 128, 129 };
+    static const int32_t all[][2] = { { 512, 2816 }, { 2816, 4096 }, { 100, 64 }, { 64, 100 },
+                                      { 33, 8192 }, { 512, 48 }, { 1, 4096 } };
+    static const int32_t more[][2] = { { 2112, 2816 }, { 65, 2112 }, { 63, 8 }, { 33, 8192 } };
 
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        test_linear(rows[i], 512, 2816);
-        test_linear(rows[i], 2816, 4096);
-        test_linear(rows[i], 100, 64);
-        test_linear(rows[i], 64, 100);
-        test_linear(rows[i], 33, 8192);
-        test_linear(rows[i], 512, 48);
-        test_linear(rows[i], 1, 4096);
-    }
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++)
+            test_linear(rows[i], all[k][0], all[k][1]);
     for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
-        test_linear(wide[i], 2112, 2816);
-        test_linear(wide[i], 65, 2112);
-        test_linear(wide[i], 63, 8);
-        test_linear(wide[i], 33, 8192);
+        for (size_t k = 0; k < sizeof(more) / sizeof(more[0]); k++)
+            test_linear(wide[i], more[k][0], more[k][1]);
         test_linears(wide[i], 2816);
         test_linears(wide[i], 72);
     }
@@ -1082,6 +1077,17 @@ static void test_all_linear(void)
         for (int32_t cols = 40; cols < 9000; cols = cols * (quick ? 9 : 3) / 8 * 8)
             test_linears(rows[i], cols);
 }
+
+/* Tokens, experts, so many of each token, hidden, ffn. */
+static const int32_t moes[][5] = {
+    { 3, 128, 8, 256, 64 }, { 4, 128, 8, 256, 64 }, { 4, 20, 9, 256, 64 }, { 64, 128, 8, 256, 64 },
+    { 2048, 128, 8, 64, 32 }, { MOE_CUDA_TOK, 32, 8, 64, 32 },
+    { MOE_CUDA_TOK, 8, 8, 64, 20 },        /* rows of no whole 16 bytes */
+    { MOE_CUDA_TOK + 33, 32, 2, 64, 24 }, { MOE_CUDA_TOK + 900, 32, 2, 64, 24 }, /* in two parts */
+    { 5, 8, 2, 64, 20 }, { 1, 128, 8, 2816, 704 }, { 33, 128, 8, 2816, 704 },
+    { 128, 16, 2, 704, 64 },               /* 16 of each on average: tiles of two and four groups */
+    { 160, 16, 1, 704, 64 }, { 256, 16, 1, 352, 40 }, { 7, 300, 3, 64, 24 },
+};
 
 static void test_all(void)
 {
@@ -1109,22 +1115,8 @@ static void test_all(void)
         test_moe(rows[i], 8, 3, 64, 24);
         test_moe(rows[i], 16, 8, 256, 704);
     }
-    test_moe(3, 128, 8, 256, 64);
-    test_moe(4, 128, 8, 256, 64);
-    test_moe(4, 20, 9, 256, 64);
-    test_moe(64, 128, 8, 256, 64);
-    test_moe(2048, 128, 8, 64, 32);
-    test_moe(MOE_CUDA_TOK, 32, 8, 64, 32);
-    test_moe(MOE_CUDA_TOK, 8, 8, 64, 20);          /* rows of no whole 16 bytes */
-    test_moe(MOE_CUDA_TOK + 33, 32, 2, 64, 24);    /* in two parts */
-    test_moe(MOE_CUDA_TOK + 900, 32, 2, 64, 24);
-    test_moe(5, 8, 2, 64, 20);
-    test_moe(1, 128, 8, 2816, 704);
-    test_moe(33, 128, 8, 2816, 704);
-    test_moe(128, 16, 2, 704, 64);         /* 16 of each on average: tiles of two and four groups */
-    test_moe(160, 16, 1, 704, 64);
-    test_moe(256, 16, 1, 352, 40);
-    test_moe(7, 300, 3, 64, 24);
+    for (size_t i = 0; i < sizeof(moes) / sizeof(moes[0]); i++)
+        test_moe(moes[i][0], moes[i][1], moes[i][2], moes[i][3], moes[i][4]);
     test_moe_loads();
     test_attns();
     for (int steered = 0; steered < 2; steered++) {
