@@ -11,6 +11,11 @@ static struct row row_of(const char *name, int32_t n_tok, double bytes, double l
     return (struct row) { .name = name, .shape = shape, .bytes = bytes, .limit = limit };
 }
 
+static void launch_ids(const void *p)
+{
+    ids_cuda(p, stream);
+}
+
 static void launch_embed(const void *p)
 {
     embed_cuda(p, stream);
@@ -68,6 +73,36 @@ static int32_t *below(int32_t n, int32_t end)
     for (int32_t i = 0; i < n; i++)
         v[i] = (int32_t) (next() % (uint32_t) end);
     return v;
+}
+
+static void bench_ids(int32_t n_tok)
+{
+    size_t n = (size_t) n_tok, bytes = n * sizeof(int32_t);
+    int32_t *id = below(n_tok, VOCAB), *last = below(n_tok, VOCAB), *from = below(n_tok, 2 * n_tok);
+    int32_t *got = calloc(n, sizeof(*got));
+    struct ids host = { calloc(n, sizeof(*got)), id, from, last, n_tok }, d;
+    struct row r = row_of("ids", n_tok, 4.0 * (double) bytes, 0);
+
+    if (got == NULL || host.y == NULL)
+        check(cudaErrorMemoryAllocation);
+    for (int32_t i = 0; i < n_tok; i++)
+        from[i] = from[i] < n_tok ? from[i] : -1;
+    d = (struct ids) { dev(bytes), dev_copy(id, bytes), dev_copy(from, bytes),
+                       dev_copy(last, bytes), n_tok };
+    run(&r, launch_ids, &d, n_tok);
+    ids_ref(&host, 0, n_tok);
+    check(cudaMemcpy(got, d.y, bytes, cudaMemcpyDeviceToHost));
+    r.deviation = memcmp(got, host.y, bytes) == 0 ? 0 : INFINITY;
+    report(&r);
+    cudaFree(d.y);
+    cudaFree((void *) (uintptr_t) d.id);
+    cudaFree((void *) (uintptr_t) d.from);
+    cudaFree((void *) (uintptr_t) d.last);
+    free(host.y);
+    free(got);
+    free(from);
+    free(last);
+    free(id);
 }
 
 static void bench_embed(const struct weights *w, int32_t n_tok)
@@ -276,6 +311,7 @@ void bench_stream(void)
     for (size_t i = 0; i < sizeof(n_tok) / sizeof(n_tok[0]); i++) {
         if (only != 0 && only != n_tok[i])
             continue;
+        bench_ids(n_tok[i]);
         bench_embed(&embed, n_tok[i]);
         bench_rope(128, n_tok[i]);
         bench_rope(64, n_tok[i]);

@@ -6,6 +6,19 @@
 #define HEAD_MAX   512
 #define HEAD_WARPS 4                       /* heads of one block */
 
+static __global__ void ids_kernel(struct ids a)
+{
+    int t = (int) (blockIdx.x * blockDim.x + threadIdx.x);
+
+    if (t < a.n_tok)
+        a.y[t] = a.from[t] < 0 ? a.id[t] : a.last[a.from[t]];
+}
+
+void ids_cuda(const struct ids *a, gpu_stream s)
+{
+    ids_kernel<<<(unsigned) ceil_div(a->n_tok, 256), 256, 0, s>>>(*a);
+}
+
 static __global__ void embed_kernel(struct embed a)
 {
     const bf16 *w = (const bf16 *) a.w.p + (int64_t) a.id[blockIdx.x] * a.w.cols;

@@ -6,6 +6,15 @@
 
 #include "quant.h"
 
+/* y[t] = from[t] < 0 ? id[t] : last[from[t]]; ids that the host knows, and those that the step
+ * before has sampled */
+struct ids {
+    int32_t       *y;             /* [n_tok], not id */
+    const int32_t *id, *from;     /* [n_tok] */
+    const int32_t *last;          /* [more than any from] */
+    int32_t        n_tok;
+};
+
 /* y[t] = scale * w[id[t]] */
 struct embed {
     float         *y;             /* [n_tok, w.cols] */
@@ -122,6 +131,7 @@ struct kv_copy {
 };
 
 /* Rows lo .. hi-1 (tokens for norm_rope and kv_store, pages for kv_copy). */
+void ids_ref(const struct ids *a, int64_t lo, int64_t hi);
 void embed_ref(const struct embed *a, int64_t lo, int64_t hi);
 void norm_ref(const struct norm *a, int64_t lo, int64_t hi);
 void join_ref(const struct join *a, int64_t lo, int64_t hi);

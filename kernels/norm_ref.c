@@ -4,6 +4,12 @@
 
 #include <math.h>
 
+void ids_ref(const struct ids *a, int64_t lo, int64_t hi)
+{
+    for (int64_t t = lo; t < hi; t++)
+        a->y[t] = a->from[t] < 0 ? a->id[t] : a->last[a->from[t]];
+}
+
 void embed_ref(const struct embed *a, int64_t lo, int64_t hi)
 {
     for (int64_t t = lo; t < hi; t++)
