@@ -120,7 +120,7 @@ struct weights weights_new(int64_t rows, int32_t cols, uint64_t seed)
     if (w.host.p == NULL)
         check(cudaErrorMemoryAllocation);
     op_fill(twin, &(struct fill) { (void *) (uintptr_t) w.host.p, rows * cols, seed });
-    be_step_end(twin, &e);
+    be_sync(twin, &e);
     fill_cuda(&(struct fill) { (void *) (uintptr_t) w.dev.p, rows * cols, seed }, stream);
     return w;
 }

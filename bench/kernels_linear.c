@@ -48,7 +48,7 @@ static double linear_deviation(const struct linear_case *c, const float *in,
         for (int32_t i = 0; i < d->n; i++)
             l.g[i].x = in + row * w->host.cols;
         op_linear(twin, &l);
-        be_step_end(twin, &e);
+        be_sync(twin, &e);
         for (int32_t i = act ? 2 : 0; i < d->n; i++)
             far = fmax(far, deviation_floats(d->g[i].y + row * w[i].host.rows, l.g[i].y,
                                              (size_t) w[i].host.rows));

@@ -78,7 +78,7 @@ static double moe_deviation(const struct moe *shape, const float *x)
     m.down = down.host;
     op_moe_route(twin, &m);
     op_moe(twin, &m);
-    if (be_step_end(twin, &e) < 0)
+    if (be_sync(twin, &e) < 0)
         return INFINITY;
     for (int32_t i = 0; i < n; i++) {
         int64_t t = (int64_t) i * n_tok / n;

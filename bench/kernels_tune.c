@@ -42,7 +42,7 @@ static double way_deviation(const struct tune_case *c, const float *in, const st
 
         op_linear(twin, &(struct linear) {
             .g = { { want, in + row * w->host.cols, w->host, 1 } }, .n = 1 });
-        be_step_end(twin, &e);
+        be_sync(twin, &e);
         d = fmax(d, deviation_floats(c->g.y + row * w->host.rows, want, rows));
     }
     d = memcmp(first, second, n * sizeof(float)) == 0 ? d : INFINITY;

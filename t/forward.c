@@ -143,20 +143,28 @@ static int run_step(struct model *m, struct batch *b, struct step_out *o, struct
     return model_wait(m, e);
 }
 
-static int step(struct run *r, struct err *e)
+/* All that was put; the next put begins another. */
+static struct batch take_batch(struct run *r)
 {
-    float *logits[TOK_MAX];
     struct batch b = {
         .n_tok = r->n_tok, .n_seq = SEQ_MAX, .n_out = r->n_out, .tok = r->tok, .pos = r->pos,
         .seq = r->seq, .page_full = r->page_full, .page_sliding = r->page_sliding,
         .page_max = PAGE_MAX, .out_row = r->out_row, .sample = r->sample, .target = r->target,
         .n_top = r->n_top };
+
+    r->n_tok = r->n_out = 0;
+    return b;
+}
+
+static int step(struct run *r, struct err *e)
+{
+    float *logits[TOK_MAX];
+    struct batch b = take_batch(r);
     struct step_out o = { .tok = r->got, .lp_id = r->lp_id[0], .lp = r->lp[0], .logits = logits };
     int rc;
 
     for (int i = 0; i < TOK_MAX; i++)
         logits[i] = r->logits[i];
-    r->n_tok = r->n_out = 0;
     rc = run_step(r->m, &b, &o, e);
     for (int i = 0; i < TOK_MAX; i++)
         r->logprob[i] = r->lp[i][0];
@@ -397,21 +405,73 @@ static void test_bans(const char *dir)
     free(r);
 }
 
-static void test_bad_batches(struct model *m)
+/* Each step launched before the one is known whose id it begins with. */
+static void test_two_deep(struct model *m, const char *name)
 {
-    struct run *r = run_new(m);
+    const struct want *w = &want[n_want - 1];
+    struct run *r[2] = { run_new(m), run_new(m) };
+    struct batch b[2];
+    struct step_out o[2];
     struct err e = {0};
-    int32_t id = 512;
+    int32_t out[32], unknown = -1, from = 0;
+    int right = 1;
 
-    put(r, 0, &id, 0, 1, NULL);
-    is_int(step(r, &e), E_INVALID, "an id beyond the vocabulary is refused: %s", e.msg);
-    id = 5;
-    put(r, 0, &id, PAGE_TOK * PAGE_MAX, 1, NULL);
-    is_int(step(r, &e), E_INVALID, "a position beyond the page table is refused: %s", e.msg);
-    r->page_full[0] = -1;
-    put(r, 0, &id, 3, 1, NULL);
-    is_int(step(r, &e), E_INVALID, "a missing page is refused: %s", e.msg);
+    put(r[0], 0, w->tok, 0, w->n, NULL);
+    r[0]->out_row[0] = r[0]->n_tok - 1;
+    r[0]->n_out = 1;
+    for (int32_t i = 0; i <= w->n_greedy; i++) {
+        int k = i % 2;
+
+        if (i > 0)
+            put(r[k], 0, &unknown, w->n + i - 1, 1, NULL);
+        b[k] = take_batch(r[k]);
+        b[k].from = i > 0 ? &from : NULL;
+        o[k] = (struct step_out) { .tok = r[k]->got };
+        model_launch(m, &b[k], &o[k]);
+        if (i > 0) {
+            right &= model_wait(m, &e) == 0;
+            out[i - 1] = r[!k]->got[0];
+        }
+    }
+    right &= model_wait(m, &e) == 0;
+    ok(right && memcmp(out, w->greedy, (size_t) w->n_greedy * sizeof(int32_t)) == 0,
+       "%s: the same ids where each step begins with one that only the model knows", name);
+    free(r[0]);
+    free(r[1]);
+}
+
+/* A step that is refused, in these words, and one behind it that nothing is wrong with. */
+static void refused(const char *dir, int32_t id, int32_t pos, int32_t page, int32_t from,
+                    const char *words)
+{
+    struct err e = {0};
+    struct model *m = open_dir(dir, 1, &e);
+    struct run *r = run_new(m);
+    struct batch b;
+    struct step_out o = { .tok = r->got };
+    int32_t good = 5;
+
+    put(r, 0, &good, 0, 1, NULL);
+    is_int(step(r, &e), 0, "a step of one row; then");
+    put(r, 0, &id, pos, 1, NULL);
+    r->page_full[0] = page;
+    b = take_batch(r);
+    b.from = &from;
+    ok(run_step(m, &b, &o, &e) == E_INVALID && strstr(e.msg, words) != NULL, "refused: %s", e.msg);
+    r->page_full[0] = 0;
+    put(r, 0, &good, 0, 1, NULL);
+    ok(step(r, &e) == E_INVALID && strstr(e.msg, words) != NULL, "and what comes behind it");
     free(r);
+    model_close(m);
+}
+
+static void test_bad_batches(const char *dir)
+{
+    refused(dir, 512, 0, 0, -1, "token 0 is out of range");
+    refused(dir, -1, 0, 0, -1, "token 0 is out of range");
+    refused(dir, -1, 0, 0, 1, "row 1 of the step before: it had 1");
+    refused(dir, 5, PAGE_TOK * PAGE_MAX, 0, -1, "beyond the page table");
+    refused(dir, 5, 3, -1, -1, "a full page is missing");
 }
 
 /* k_dim: of what the pages of its full layers hold of a K. */
@@ -433,7 +493,8 @@ static void test_fixture(const char *name, int32_t k_dim)
     test_batch(m, name);
     test_threads(m, name, dir);
     test_sampling(m);
-    test_bad_batches(m);
+    test_two_deep(m, name);
+    test_bad_batches(dir);
     model_close(m);
     test_bans(dir);
 }

@@ -127,7 +127,7 @@ static void done(void)
     struct err e;
 
     for (int i = 0; i < 2; i++)
-        if (be_step_end(be[i], &e) < 0)
+        if (be_sync(be[i], &e) < 0)
             ok(0, "%s", e.msg);
 }
 
@@ -1022,13 +1022,17 @@ static void test_cuts(int32_t vocab, int kind)
     free(v);
 }
 
-/* A number that is none ends its own row only. */
+/* A number that is none ends its own row only, and the next step, which may begin with the ids of
+ * both, has 0 in its place. */
 static void test_bad(void)
 {
     if (!mine(false))
         return;
 
+    enum { N = 600 };
     struct two x = two_random(2 * 512, 1, 0);
+    int32_t id[N], from[N], want[N], got[N], last[2] = { 0, 99 };
+    struct ids a = { want, id, from, last, N };
     struct sample_row row[2];
     float v[2 * 512] = { 0 };
     int32_t tok[2] = { 7, 7 };
@@ -1041,9 +1045,21 @@ static void test_bad(void)
         row[i] = (struct sample_row) { .logits = x.p[1] + 512 * i, .tok = &tok[i], .vocab = 512,
                                        .top_p = 1, .none = -1, .pos = 9 };
     op_sample(be[1], row, 2);
-    is_int(be_step_end(be[1], &e), 0, "a step with a logit that is no number");
+    is_int(be_sync(be[1], &e), 0, "a step with a logit that is no number");
     is_int(tok[0], SAMPLE_NONE, "its row has no token,");
     is_int(tok[1], 99, "the other has its own");
+
+    for (int t = 0; t < N; t++) {
+        id[t] = below(VOCAB);
+        from[t] = below(3) - 1;
+    }
+    ids_ref(&a, 0, N);
+    two_poison(&x);
+    op_ids(be[1], &(struct ids) { .y = (int32_t *) x.p[1], .id = be_input(be[1], id, N),
+                                  .from = be_input(be[1], from, N), .n_tok = N });
+    done();
+    be[1]->ops->get(be[1], got, x.p[1], sizeof(got));
+    ok(memcmp(got, want, sizeof(got)) == 0, "ids of the step before, in the next");
 }
 
 static const int32_t rows[] = { 1, 2, 7, 8, 9, 16, 33, 64, 65, 200 };

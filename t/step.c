@@ -1,9 +1,10 @@
 /* step.c - steps of single tokens in few shapes: the buckets; a step with the rows of its bucket is
  * bit for bit what it is without, on the CPU backend, which is made to keep steps here; steps of a
- * shape ask for the same ops with the same arguments. Of the models named as arguments, on a GPU: a
+ * shape ask for the same ops with the same arguments; one launched before the ids are known that it
+ * begins with is the one that knows them. Of the models named as arguments, on a GPU: the same, a
  * step that is launched as a graph is bit for bit the one that is not, and one with the rows of its
  * bucket is what it is where other sequences have these rows; nobody reads what is behind the pages
- * that are filled. */
+ * that are filled. A fault of the device ends what is launched behind it, too. */
 #include "tap.h"
 #include "backend_cuda.h"
 #include "forward.h"
@@ -152,6 +153,7 @@ static void note_mat(const struct mat *w)
             real->op(be, a);                                                                \
     }
 
+SPY(ids, ids, ids, NOTE(a->y), NOTE(a->id), NOTE(a->from), NOTE(a->n_tok))
 SPY(embed, embed, embed, NOTE(a->y), NOTE(a->id), note_mat(&a->w), NOTE(a->n_tok))
 SPY(norm, norm, norm, NOTE(a->y), NOTE(a->x), NOTE(a->w), NOTE(a->add), NOTE(a->n_row))
 SPY(gather, gather, gather, NOTE(a->y), NOTE(a->x), NOTE(a->idx), NOTE(a->n_row))
@@ -203,6 +205,7 @@ static void spy_on(struct backend *be)
     spied.step_begin = spy_step_begin;
     spied.record = spy_record;
     spied.recorded = spy_recorded;
+    spied.ids = spy_ids;
     spied.embed = spy_embed;
     spied.norm = spy_norm;
     spied.gather = spy_gather;
@@ -363,7 +366,7 @@ static bool run(struct world *w, struct got *g, bool logits)
         && !ok(forward_record(&w->f, w->be->due, &kept, &e) == 0 && kept, "what is due is kept"))
         return false;
     forward_step(&w->f, &w->b, &o);
-    return be_step_end(w->be, &e) == 0 || ok(0, "a step of %d tokens: %s", w->b.n_tok, e.msg);
+    return be_sync(w->be, &e) == 0 || ok(0, "a step of %d tokens: %s", w->b.n_tok, e.msg);
 }
 
 /* Prompts of many lengths, several in a step; none of these steps is kept. */
@@ -428,6 +431,131 @@ static int32_t number_of(const struct world *w)
         ctx = w->pos[i] >= ctx ? w->pos[i] + 1 : ctx;
     return bucket_number(&w->f.buckets, bucket_rows(&w->f.buckets, w->b.n_tok),
                          bucket_ctx(&w->f.buckets, ctx));
+}
+
+/* --- steps that begin with ids that only the backend knows --- */
+
+enum { DEEP = 5 };                         /* steps, two of them under way at a time */
+
+/* The batch of step t: one token of each of n sequences, and of one more, in front of the last of
+ * them, three of a prompt if mixed. All that is random depends on t alone. bad: row 0 may not have
+ * any id. */
+static void lay(struct world *w, const int32_t *seq, int32_t n, int t, bool mixed, bool bad)
+{
+    static uint32_t none[8192];
+    struct steer s = STEER_NONE;
+
+    rng = 1234567 + (uint64_t) t;
+    begin_batch(w);
+    for (int32_t i = 0; i < n; i++) {
+        if (mixed && i == n - 1)
+            add(w, seq[n], 3, false);
+        add(w, seq[i], 1, true);
+        adorn(w, i, true);
+    }
+    s.allow = none;
+    if (bad)
+        w->steer_at[0] = steer_put(&w->steer, &s, w->c.vocab);
+    w->b.n_steer = w->steer.n;
+}
+
+/* The ids become unknown: those there are wrong, and what steer.h has of them is pending. */
+static void forget(struct world *w, int32_t *from)
+{
+    for (int32_t i = 0; i < w->b.n_tok; i++)
+        from[i] = -1;
+    for (int32_t r = 0; r < w->b.n_out; r++) {
+        int32_t *at = w->steer.word + w->steer_at[r];
+
+        from[w->out_row[r]] = r;
+        w->tok[w->out_row[r]] = (w->tok[w->out_row[r]] + 1) % w->c.vocab;
+        if (w->steer_at[r] < 0 || ((struct steer_head *) at)->n_gen == 0)
+            continue;
+        ((struct steer_head *) at)->n_gen = 0;
+        ((struct steer_head *) at)->n_pend = 1;
+    }
+    w->b.from = from;
+}
+
+static void step_on(struct world *w, const struct got *g)
+{
+    for (int32_t r = 0; r < w->b.n_out; r++)
+        w->last[w->seq[w->out_row[r]]] = g->tok[r] >= 0 ? g->tok[r] : 0;
+    for (int32_t i = 0; i < w->b.n_tok; i++)
+        w->len[w->seq[i]]++;
+}
+
+/* Of what the rows got; a row without an id has no more than that. */
+static bool same_rows(const struct got *a, const struct got *b, int32_t n)
+{
+    bool same = true;
+
+    for (int32_t r = 0; r < n; r++)
+        same = same && a->tok[r] == b->tok[r]
+               && (a->tok[r] < 0
+                   || (memcmp(a->lp[r], b->lp[r], (size_t) (1 + r % 6) * sizeof(float)) == 0
+                       && memcmp(a->lp_id[r], b->lp_id[r],
+                                 (size_t) (1 + r % 6) * sizeof(int32_t)) == 0));
+    return same;
+}
+
+static bool launch(struct world *w, struct got *g)
+{
+    struct step_out o = { .tok = g->tok, .lp_id = g->lp_id[0], .lp = g->lp[0] };
+    struct err e;
+
+    memset(g, 0x7f, sizeof(*g));
+    forward_step(&w->f, &w->b, &o);
+    w->be->ops->step_end(w->be);
+    return be_failed(w->be, &e) == 0;
+}
+
+/* Step by step, and again two deep. */
+static void test_two_deep(struct world *w, const char *name, int32_t n, bool mixed, bool bad)
+{
+    static struct got alone[DEEP], deep[DEEP];
+    static int32_t from[DEEP][TOK];
+    int32_t seq[SEQ], len[SEQ], last[SEQ], n_eos = w->c.n_eos, right = 1;
+    uint64_t was = rng;
+    struct err e;
+
+    for (int32_t i = 0; i <= n; i++)
+        seq[i] = i < 5 ? i : i + 1;                    /* not the long one */
+    memcpy(len, w->len, sizeof(len));
+    memcpy(last, w->last, sizeof(last));
+    w->c.n_eos = bad ? 0 : n_eos;                      /* else that comes where nothing may */
+    for (int t = 0; t < DEEP; t++) {
+        lay(w, seq, n, t, mixed, bad && t == 1);
+        right &= launch(w, &alone[t]) && w->be->ops->step_wait(w->be, &e) == 0
+                 && (alone[t].tok[0] == SAMPLE_NONE) == (bad && t == 1);
+        step_on(w, &alone[t]);
+    }
+    memcpy(w->len, len, sizeof(len));
+    memcpy(w->last, last, sizeof(last));
+    for (int t = 0; t < DEEP; t++) {
+        lay(w, seq, n, t, mixed, bad && t == 1);
+        if (t > 0)
+            forget(w, from[t]);
+        right &= launch(w, &deep[t]) && (t == 0 || w->be->ops->step_wait(w->be, &e) == 0);
+        step_on(w, &alone[t]);
+    }
+    right &= w->be->ops->step_wait(w->be, &e) == 0;
+    for (int t = 0; t < DEEP; t++)
+        right &= same_rows(&alone[t], &deep[t], n);
+    ok(right, "%s: %d rows%s%s: launched before their ids are known, the same bits", name, n,
+       mixed ? " beside a prompt" : "", bad ? ", one has none" : "");
+    w->c.n_eos = n_eos;
+    rng = was;
+}
+
+static void test_deep(struct world *w, const char *name)
+{
+    static const int32_t n[] = { 1, 2, 8, 13, 40, 64 };
+
+    for (size_t i = 0; i < sizeof(n) / sizeof(n[0]); i++)
+        for (int mixed = 0; mixed < 2; mixed++)
+            for (int bad = 0; bad < 2; bad++)
+                test_two_deep(w, name, n[i], mixed, bad);
 }
 
 static const int32_t sizes[] = { 1, 2, 7, 8, 9, 11, 12, 13, 16, 17, 24, 25, 39, 40, 41, 63, 64, 65,
@@ -517,6 +645,9 @@ static void test_cpu(const char *name)
     read_prompts(w);
     test_padded(w, name);
     test_not_alike(w);
+    test_deep(w, name);
+    w->be->keeps = false;
+    test_deep(w, name);
     world_close(w);
 }
 
@@ -635,7 +766,30 @@ static void test_record(struct world *w)
        "each once");
 }
 
-static void test_gpu(const char *dir)
+/* The device is lost: of two steps under way the first writes to nowhere, and no result may come of
+ * either. */
+static void test_fault(struct world *w)
+{
+    struct mat m = w->w.embed;
+    float *to[2] = { (float *) (uintptr_t) 4096, w->f.x };
+    const int32_t id = 3;
+    struct err e = {0};
+    int rc[2];
+
+    for (int i = 0; i < 2; i++) {
+        w->be->ops->step_begin(w->be, NO_SHAPE);
+        op_embed(w->be, &(struct embed) { to[i], be_input(w->be, &id, 1), m, 1, 1 });
+        w->be->ops->step_end(w->be);
+        rc[i] = be_failed(w->be, &e);
+    }
+    for (int i = 0; i < 2; i++)
+        rc[i] = rc[i] < 0 ? rc[i] : w->be->ops->step_wait(w->be, &e);
+    is_int(rc[0], E_GPU, "a step that writes to nowhere fails: %s", e.msg);
+    is_int(rc[1], E_GPU, "and the one launched behind it");
+}
+
+/* last: the device may be lost. */
+static void test_gpu(const char *dir, bool last)
 {
     struct world *w = calloc(1, sizeof(*w));
     struct err e = {0};
@@ -658,9 +812,15 @@ static void test_gpu(const char *dir)
     read_prompts(w);
     for (int i = 0; i < N_SIZE; i++)
         test_step(w, sizes[i], i % 3 == 2, TIMES);
+    w->be->keeps = false;
+    test_deep(w, "op by op");
+    w->be->keeps = true;
     test_record(w);
+    test_deep(w, "as graphs");
     for (int i = 0; i < 3 * N_SIZE; i++)
         test_step(w, 1 + below(ROWS), i % 2, 2);
+    if (last)
+        test_fault(w);
     world_close(w);
 }
 
@@ -678,6 +838,6 @@ int main(int argc, char **argv)
     test_cpu("dense");
     test_cpu("ple");
     for (int i = 1; i < argc; i++)
-        test_gpu(argv[i]);
+        test_gpu(argv[i], i == argc - 1);
     return done_testing();
 }

@@ -2,8 +2,9 @@
  * them.
  *
  * Ops return void: a wrong argument is an assert, a failure of the device is latched here and
- * asked for once, by be_step_end(). Buffers come from be_alloc() and live until be_close(). An op
- * sees the results of all ops before it. */
+ * asked for once, after step_end. Buffers come from be_alloc() and live until be_close(). An op
+ * sees the results of all ops before it, of the steps before as well. One thread asks for ops,
+ * another may wait for the steps that have ended. */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
@@ -23,6 +24,7 @@ struct backend;
  * before and now (0: no GPU). */
 struct be_memory { uint64_t planned, used, free_before, free_now; };
 
+#define BE_FLIGHT_MAX 2                    /* steps that have ended and not been waited for */
 #define NO_SHAPE (-1)                      /* of a step that is like no other */
 #define BE_FEW   8                         /* rows of a step whose ops all go one after the other */
 
@@ -49,19 +51,25 @@ struct backend_ops {
     void  (*put)(struct backend *be, void *to, const void *p, size_t bytes);   /* before steps, */
     void  (*get)(struct backend *be, void *to, const void *p, size_t bytes);   /* for tests: wait */
     const int32_t *(*input)(struct backend *be, struct input *in);   /* where ops can read it */
-    /* Ops of a step come between these two; the results are where they were told to after the
-     * second. Steps of one shape, of lim.n_shape, ask for the same ops with the same arguments, but
-     * for what inputs and sampled rows hold. Their inputs are as large and come in the same order;
-     * those that are not come last, and only sampled rows point there. So a backend that keeps
-     * steps can launch what it launched before. */
+    /* Ops of a step come between these two, which only queue work: up to BE_FLIGHT_MAX steps have
+     * ended and not been waited for. Nothing of the caller's is read after the second. Steps of one
+     * shape, of lim.n_shape, ask for the same ops with the same arguments, but for what inputs and
+     * sampled rows hold. Their inputs are as large and come in the same order; those that are not
+     * come last, and only sampled rows point there. So a backend that keeps steps can launch what
+     * it launched before. */
     void  (*step_begin)(struct backend *be, int32_t shape);
     void  (*step_end)(struct backend *be);
+    /* Until the oldest step that has ended is done, beside the thread that asks for the next one.
+     * E_GPU: it is not, nor will any later one be. Results, and be->times, are there after it. */
+    int   (*step_wait)(struct backend *be, struct err *e);
     /* Of a backend that keeps steps. As step_begin and step_end, but nothing runs, the step is only
      * kept. false: it is already, or no more are. E_FULL: it could not be, and e says why; from now
      * on no more are kept, and all that are not run op by op. */
     bool  (*record)(struct backend *be, int32_t shape);
     int   (*recorded)(struct backend *be, struct err *e);
 
+    /* last: the backend's own, of each row that the step before sampled its id, or 0 for none */
+    void (*ids)       (struct backend *be, const struct ids *a);
     void (*embed)     (struct backend *be, const struct embed *a);
     void (*norm)      (struct backend *be, const struct norm *a);
     void (*gather)    (struct backend *be, const struct gather *a);
@@ -77,18 +85,18 @@ struct backend_ops {
     void (*moe_route) (struct backend *be, const struct moe *a);
     void (*moe)       (struct backend *be, const struct moe *a);
     void (*fill)      (struct backend *be, const struct fill *a);
-    /* rows themselves, logits_out, lp_id, lp and tok are the caller's memory, filled by step_end */
+    /* rows, logits_out, lp_id, lp and tok are the caller's memory, filled by step_wait */
     void (*sample)    (struct backend *be, const struct sample_row *rows, int32_t n_row);
 };
 
-/* Of the last step. launch: the host's, until all was queued. device: a GPU's, from its first input
- * or op to the last result; both run side by side unless the step was one graph. 0: no GPU. */
+/* Of a step. launch: the host's, until all was queued. device: a GPU's, from its first input or op
+ * to the last result; both run side by side unless the step was one graph. 0: no GPU. */
 struct be_times { double launch_ms, device_ms; };
 
 struct backend {
     const struct backend_ops *ops;
-    struct err                err;     /* the first failure; E_GPU, sticky */
-    struct be_times           times;
+    struct err                err;     /* the first failure but step_wait's; E_GPU, sticky */
+    struct be_times           times;   /* of the last step waited for */
     const char               *note;    /* to be said at the start, NULL: nothing */
     bool                      sealed;  /* ready: no be_alloc any more */
     bool                      keeps;   /* steps, by their shapes */
@@ -137,11 +145,11 @@ static inline int be_failed(const struct backend *be, struct err *e)
     return be->err.code == 0 ? 0 : err_set(e, be->err.code, "%s", be->err.msg);
 }
 
-/* Wait for all ops since the last time. */
-static inline int be_step_end(struct backend *be, struct err *e)
+/* Wait for all ops since the last time, with nothing else under way. */
+static inline int be_sync(struct backend *be, struct err *e)
 {
     be->ops->step_end(be);
-    return be_failed(be, e);
+    return be_failed(be, e) < 0 ? e->code : be->ops->step_wait(be, e);
 }
 
 /* Bytes of an act. */
@@ -167,6 +175,7 @@ static inline const int32_t *be_input(struct backend *be, const int32_t *p, int3
         be->ops->name(be, a);                                                   \
     }
 
+BE_OP(ids, ids)
 BE_OP(embed, embed)
 BE_OP(norm, norm)
 BE_OP(gather, gather)

@@ -19,6 +19,8 @@ struct cpu {
     float                *attn;        /* [n_thread, lim.attn_scratch] */
     int32_t              *sample;      /* [n_thread, SAMPLE_SCRATCH * vocab] */
     void                 *moe;
+    int32_t              *last;        /* [lim.step_tok_max] ids of the rows sampled last */
+    int32_t               n_last;      /* of this step */
     struct { void *p; size_t n; } mem[CPU_ALLOC_MAX];
     int                   n_mem;
 };
@@ -64,7 +66,7 @@ static uint64_t cpu_loading(struct backend *be)
     return 0;
 }
 
-struct sizes { size_t attn, sample, moe; };
+struct sizes { size_t attn, sample, moe, last; };
 
 static struct sizes sizes_of(const struct backend_limits *lim)
 {
@@ -74,6 +76,7 @@ static struct sizes sizes_of(const struct backend_limits *lim)
         .attn = n * lim->attn_scratch * sizeof(float),
         .sample = n * SAMPLE_SCRATCH * (size_t) lim->vocab * sizeof(int32_t),
         .moe = lim->moe.n_expert > 0 ? moe_scratch(&lim->moe) : 0,
+        .last = (size_t) lim->step_tok_max * sizeof(int32_t),
     };
 }
 
@@ -83,7 +86,7 @@ static void cpu_memory(struct backend *be, struct be_memory *m)
     struct sizes s = sizes_of(&c->lim);
 
     *m = (struct be_memory) { .planned = c->lim.model_bytes + s.attn + s.sample + s.moe
-                                         + BE_SLACK };
+                                         + s.last + BE_SLACK };
     for (int i = 0; i < c->n_mem; i++)
         m->used += c->mem[i].n;
 }
@@ -109,7 +112,14 @@ static void cpu_step_begin(struct backend *be, int32_t shape)
 
 static void cpu_step_end(struct backend *be)
 {
-    (void) be;                             /* every op was complete when it returned */
+    ((struct cpu *) be)->n_last = 0;       /* every op was complete when it returned */
+}
+
+static int cpu_step_wait(struct backend *be, struct err *e)
+{
+    (void) be;
+    (void) e;
+    return 0;
 }
 
 /* Items of a loop in one piece, when an item costs so much. */
@@ -132,6 +142,14 @@ static int64_t grain(int64_t item_work)
         pool_run(((struct cpu *) be)->pool, name##_part, (void *) a, (n_item),              \
                  grain(item_work));                                                         \
     }
+
+static void cpu_ids(struct backend *be, const struct ids *a)
+{
+    struct ids all = *a;
+
+    all.last = ((struct cpu *) be)->last;
+    ids_ref(&all, 0, a->n_tok);
+}
 
 CPU_OP(embed, embed, a->n_tok, a->w.cols)
 CPU_OP(norm, norm, a->n_row, 2 * a->dim)
@@ -259,15 +277,18 @@ static void cpu_sample(struct backend *be, const struct sample_row *rows, int32_
 {
     struct sample_arg x = { rows, (struct cpu *) be };
 
-    assert(n_row <= SAMPLE_ROW_MAX);
+    assert(n_row <= SAMPLE_ROW_MAX && x.c->n_last + n_row <= x.c->lim.step_tok_max);
     pool_run(x.c->pool, sample_part, &x, n_row, 1);
+    for (int32_t r = 0; r < n_row; r++)
+        x.c->last[x.c->n_last++] = *rows[r].tok != SAMPLE_NONE ? *rows[r].tok : 0;
 }
 
 static const struct backend_ops cpu_ops = {
     .alloc = cpu_alloc,           .close = cpu_close,         .weight = cpu_weight,
     .loading = cpu_loading,       .memory = cpu_memory,
     .put = cpu_put,               .get = cpu_put,             .input = cpu_input,
-    .step_begin = cpu_step_begin, .step_end = cpu_step_end,
+    .step_begin = cpu_step_begin, .step_end = cpu_step_end,   .step_wait = cpu_step_wait,
+    .ids = cpu_ids,
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
     .join = cpu_join,             .to_act = cpu_to_act,       .linear = cpu_linear,
     .geglu = cpu_geglu,           .rope_table = cpu_rope_table, .kv_copy = cpu_kv_copy,
@@ -293,7 +314,8 @@ int be_open_cpu(struct backend **out, const struct backend_limits *lim, struct e
         c->attn = cpu_alloc(&c->be, s.attn);
         c->sample = cpu_alloc(&c->be, s.sample);
         c->moe = cpu_alloc(&c->be, s.moe);
-        if (c->attn == NULL || c->sample == NULL || c->moe == NULL)
+        c->last = cpu_alloc(&c->be, s.last);
+        if (c->attn == NULL || c->sample == NULL || c->moe == NULL || c->last == NULL)
             rc = err_set(e, E_IO, "out of memory for the scratch of %d threads", lim->n_thread);
     }
     if (rc < 0) {

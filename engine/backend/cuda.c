@@ -40,13 +40,13 @@ static void *up_take(struct cuda *c, size_t bytes, void **dev)
     }
     c->up_used = at + bytes;
     *dev = c->up_dev + at;
-    return c->up + at;
+    return cuda_flight(c)->up + at;
 }
 
 static void send_all(struct cuda *c, size_t from, size_t to)
 {
     if (from < to)
-        latch(c, "inputs", cudaMemcpyAsync(c->up_dev + from, c->up + from, to - from,
+        latch(c, "inputs", cudaMemcpyAsync(c->up_dev + from, cuda_flight(c)->up + from, to - from,
                                            cudaMemcpyHostToDevice, c->stream));
 }
 
@@ -58,9 +58,9 @@ void cuda_up_send(struct cuda *c, size_t from, size_t to)
         if (t->at < from || t->at >= to)
             continue;
         send_all(c, from, t->at);
-        latch(c, "inputs", cudaMemcpy2DAsync(c->up_dev + t->at, t->pitch, c->up + t->at, t->pitch,
-                                             t->bytes, t->n_row, cudaMemcpyHostToDevice,
-                                             c->stream));
+        latch(c, "inputs", cudaMemcpy2DAsync(c->up_dev + t->at, t->pitch,
+                                             cuda_flight(c)->up + t->at, t->pitch, t->bytes,
+                                             t->n_row, cudaMemcpyHostToDevice, c->stream));
         from = t->at + t->n_row * t->pitch;
     }
     send_all(c, from, to);
@@ -84,7 +84,7 @@ static const int32_t *cuda_input(struct backend *be, struct input *in)
                t.bytes);
     if (t.n_row * (t.pitch - t.bytes) >= TABLE_HOLES) {
         assert(c->n_table < TABLES);
-        t.at = (size_t) (to - c->up);
+        t.at = (size_t) (to - cuda_flight(c)->up);
         c->table[c->n_table++] = t;
     }
     return dev;
@@ -109,23 +109,14 @@ static uint64_t now_ns(void)
     return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
 }
 
-static void take_times(struct cuda *c)
-{
-    float ms = 0;
-
-    if (c->n_step > 0)                     /* weights are waited for before the first one */
-        latch(c, "clock", cudaEventElapsedTime(&ms, c->first, c->last));
-    c->be.times.device_ms = (double) ms;
-}
-
 static void cuda_step_begin(struct backend *be, int32_t shape)
 {
     struct cuda *c = cuda_of(be);
+    struct flight *f = cuda_flight(c);
 
-    c->n_step++;
-    c->begin_ns = now_ns();
+    f->begin_ns = now_ns();
     if (be->err.code == 0)
-        latch(c, "clock", cudaEventRecord(c->first, c->stream));
+        latch(c, "clock", cudaEventRecord(f->first, c->stream));
     if (shape != NO_SHAPE && be->err.code == 0)
         cuda_graph_begin(c, shape);
 }
@@ -140,6 +131,18 @@ static void cuda_step_begin(struct backend *be, int32_t shape)
         name##_cuda(a, c->stream);                                                          \
         latch(c, #name, cudaGetLastError());                                                \
     }
+
+static void cuda_ids(struct backend *be, const struct ids *a)
+{
+    struct cuda *c = cuda_of(be);
+    struct ids all = *a;
+
+    all.last = c->down_dev;                /* a row without an id has 0 there */
+    if (a->n_tok == 0 || !begin(c))
+        return;
+    ids_cuda(&all, c->stream);
+    latch(c, "ids", cudaGetLastError());
+}
 
 CUDA_OP(embed, embed, a->n_tok)
 CUDA_OP(norm, norm, a->n_row)
@@ -320,12 +323,13 @@ static void place_rows(struct cuda *c, struct sample_row *to, const struct sampl
                        int32_t n_row)
 {
     size_t max = (size_t) c->lim.step_tok_max;
+    struct result *result = cuda_flight(c)->result;
 
     for (int32_t i = 0; i < n_row; i++) {
         size_t k = (size_t) (c->n_result + i);
         bool lp = rows[i].lp != NULL;
 
-        c->result[k] = (struct result) { rows[i].tok, rows[i].lp_id, rows[i].lp, rows[i].n_top };
+        result[k] = (struct result) { rows[i].tok, rows[i].lp_id, rows[i].lp, rows[i].n_top };
         to[i] = rows[i];
         to[i].tok = c->down_dev + k;
         to[i].lp_id = lp ? c->down_dev + 2 * max + k * 2 * TOP : NULL;
@@ -347,7 +351,7 @@ static void cuda_sample(struct backend *be, const struct sample_row *rows, int32
         return;
     c->up_rows -= (size_t) n_row * sizeof(*rows);
     dev = (const struct sample_row *) (c->up_dev + c->up_rows);
-    place_rows(c, (struct sample_row *) (c->up + c->up_rows), rows, n_row);
+    place_rows(c, (struct sample_row *) (cuda_flight(c)->up + c->up_rows), rows, n_row);
     c->n_result += n_row;
     if (!begin(c))
         return;
@@ -364,49 +368,16 @@ static void cuda_sample(struct backend *be, const struct sample_row *rows, int32
     latch(c, "sample", cudaGetLastError());
 }
 
-static void take_results(struct cuda *c)
-{
-    size_t max = (size_t) c->lim.step_tok_max;
-
-    for (size_t i = 0; i < (size_t) c->n_result; i++) {
-        const struct result *r = &c->result[i];
-        const int32_t *lp = c->down + 2 * max + i * 2 * TOP;
-        size_t bytes = (size_t) (1 + r->n_top) * sizeof(int32_t);
-
-        if (r->tok != NULL)
-            *r->tok = c->down[max + i] == SAMPLE_OK ? c->down[i] : SAMPLE_NONE;
-        if (r->lp != NULL) {
-            memcpy(r->lp_id, lp, bytes);
-            memcpy(r->lp, lp + TOP, bytes);
-        }
-    }
-}
-
 /* Ids and what was wrong; of the logprobs as many rows as there are. */
 static void fetch_results(struct cuda *c)
 {
     size_t n = 2 * (size_t) c->lim.step_tok_max;
 
     n += c->lp ? (size_t) c->n_result * 2 * TOP : 0;
-    if (c->n_result > 0)
-        latch(c, "results", cudaMemcpyAsync(c->down, c->down_dev, n * sizeof(int32_t),
+    if (c->n_result > 0 && c->be.err.code == 0)
+        latch(c, "results", cudaMemcpyAsync(cuda_flight(c)->down, c->down_dev, n * sizeof(int32_t),
                                             cudaMemcpyDeviceToHost, c->stream));
     c->lp = false;
-}
-
-static void finish(struct cuda *c)
-{
-    struct backend *be = &c->be;
-
-    fetch_results(c);
-    if (be->err.code == 0)
-        latch(c, "clock", cudaEventRecord(c->last, c->stream));
-    be->times.launch_ms = (double) (now_ns() - c->begin_ns) / 1e6;
-    latch(c, "the step", cudaStreamSynchronize(c->stream));
-    if (be->err.code == 0) {
-        take_results(c);
-        take_times(c);
-    }
 }
 
 void cuda_step_over(struct cuda *c)
@@ -420,19 +391,64 @@ void cuda_step_over(struct cuda *c)
 static void cuda_step_end(struct backend *be)
 {
     struct cuda *c = cuda_of(be);
+    struct flight *f = cuda_flight(c);
 
+    assert(c->n_ended - c->n_waited < BE_FLIGHT_MAX);
     if (c->mode == REPLAY)
         cuda_graph_launch(c);
-    finish(c);
+    fetch_results(c);
+    if (be->err.code == 0)
+        latch(c, "clock", cudaEventRecord(f->last, c->stream));
+    f->n_result = c->n_result;
+    f->launch_ms = f->begin_ns != 0 ? (double) (now_ns() - f->begin_ns) / 1e6 : 0;
     cuda_step_over(c);
+    c->n_ended += be->err.code == 0;
+}
+
+static void take_results(const struct cuda *c, const struct flight *f)
+{
+    size_t max = (size_t) c->lim.step_tok_max;
+
+    for (size_t i = 0; i < (size_t) f->n_result; i++) {
+        const struct result *r = &f->result[i];
+        const int32_t *lp = f->down + 2 * max + i * 2 * TOP;
+        size_t bytes = (size_t) (1 + r->n_top) * sizeof(int32_t);
+
+        if (r->tok != NULL)
+            *r->tok = f->down[max + i] == SAMPLE_OK ? f->down[i] : SAMPLE_NONE;
+        if (r->lp != NULL) {
+            memcpy(r->lp_id, lp, bytes);
+            memcpy(r->lp, lp + TOP, bytes);
+        }
+    }
+}
+
+/* Its own failure is not latched: the next step is being asked for, perhaps, and finds it too,
+ * since what the device does after one is to fail. */
+static int cuda_step_wait(struct backend *be, struct err *e)
+{
+    struct cuda *c = cuda_of(be);
+    struct flight *f = &c->flight[c->n_waited % BE_FLIGHT_MAX];
+    cudaError_t rc = cudaEventSynchronize(f->last);
+    float ms = 0;
+
+    if (rc == cudaSuccess && f->begin_ns != 0)
+        rc = cudaEventElapsedTime(&ms, f->first, f->last);
+    if (rc != cudaSuccess)
+        return err_set(e, E_GPU, "GPU: the step: %s", cudaGetErrorString(rc));
+    take_results(c, f);
+    be->times = (struct be_times) { f->launch_ms, (double) ms };
+    f->begin_ns = 0;
+    c->n_waited++;
+    return 0;
 }
 
 const struct backend_ops cuda_ops = {
     .alloc = cuda_alloc,          .close = cuda_close,        .memory = cuda_memory,
     .weight = cuda_weight,        .loading = cuda_loading,
     .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
-    .step_begin = cuda_step_begin, .step_end = cuda_step_end,
-    .record = cuda_record,        .recorded = cuda_recorded,
+    .step_begin = cuda_step_begin, .step_end = cuda_step_end, .step_wait = cuda_step_wait,
+    .record = cuda_record,        .recorded = cuda_recorded,  .ids = cuda_ids,
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
     .join = cuda_join,            .to_act = cuda_to_act,      .linear = cuda_linear,
     .geglu = cuda_geglu,          .rope_table = cuda_rope_table, .kv_copy = cuda_kv_copy,

@@ -45,7 +45,7 @@ void cuda_graph_launch(struct cuda *c)
 {
     if (c->be.err.code != 0)
         return;
-    latch(c, "clock", cudaEventRecord(c->first, c->stream));
+    latch(c, "clock", cudaEventRecord(cuda_flight(c)->first, c->stream));
     cuda_up_send(c, c->up_rows, c->up_used);
     latch(c, "graph", cudaGraphLaunch(c->graph[c->shape].exec, c->stream));
 }
@@ -57,6 +57,7 @@ bool cuda_record(struct backend *be, int32_t shape)
     be->due = NO_SHAPE;
     if (be->err.code != 0 || c->full || c->graph[shape].exec != NULL)
         return false;
+    latch(c, "the step", cudaStreamSynchronize(c->stream));        /* the one before, if it runs */
     latch(c, "graph", cudaFree(c->hold));
     c->hold = NULL;
     latch(c, "capture", cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));

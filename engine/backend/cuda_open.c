@@ -44,6 +44,21 @@ void cuda_memory(struct backend *be, struct be_memory *m)
         .free_before = c->free_before, .free_now = n_free };
 }
 
+static void close_flights(struct cuda *c)
+{
+    for (int i = 0; i < BE_FLIGHT_MAX; i++) {
+        struct flight *f = &c->flight[i];
+
+        if (f->first != NULL)
+            cudaEventDestroy(f->first);
+        if (f->last != NULL)
+            cudaEventDestroy(f->last);
+        cudaFreeHost(f->up);
+        cudaFreeHost(f->down);
+        free(f->result);
+    }
+}
+
 void cuda_close(struct backend *be)
 {
     struct cuda *c = cuda_of(be);
@@ -62,18 +77,12 @@ void cuda_close(struct backend *be)
     cuda_graph_close(c);
     cudaFree(c->hold);
     cuda_load_end(c);
-    if (c->first != NULL)
-        cudaEventDestroy(c->first);
-    if (c->last != NULL)
-        cudaEventDestroy(c->last);
+    close_flights(c);
     cudaFree(c->mem);
     for (int i = 0; i < c->n_part; i++)
         cudaFree(c->part[i]);
-    cudaFreeHost(c->up);
-    cudaFreeHost(c->down);
     if (c->stream != NULL)
         cudaStreamDestroy(c->stream);
-    free(c->result);
     free(c);
 }
 
@@ -138,8 +147,9 @@ static struct sizes sizes_of(const struct backend_limits *lim)
         .draw = sample_cuda_scratch(SAMPLE_ROW_MAX, lim->vocab),
         .down = (2 + 2 * TOP) * tok * sizeof(int32_t),
         .rows = rows,
-        /* ids, positions, rows, outputs; two page tables; copies; what bends rows; rounding */
-        .up = rows + (4 * tok + 2 * seq * (size_t) lim->page_max + 4 * seq
+        /* ids, where they come from, positions, rows, outputs; two page tables; copies; what bends
+           rows; rounding */
+        .up = rows + (5 * tok + 2 * seq * (size_t) lim->page_max + 4 * seq
                       + (size_t) lim->steer_words) * sizeof(int32_t) + 16 * ALIGN,
     };
 }
@@ -179,6 +189,27 @@ static cudaError_t open_lanes(struct cuda *c)
     return rc;
 }
 
+static cudaError_t open_flights(struct cuda *c, const struct sizes *s)
+{
+    cudaError_t rc = cudaSuccess;
+
+    for (int i = 0; i < BE_FLIGHT_MAX && rc == cudaSuccess; i++) {
+        struct flight *f = &c->flight[i];
+
+        rc = cudaEventCreate(&f->first);
+        if (rc == cudaSuccess)
+            rc = cudaEventCreate(&f->last);
+        if (rc == cudaSuccess)
+            rc = cudaHostAlloc((void **) &f->up, s->up, 0);
+        if (rc == cudaSuccess)
+            rc = cudaHostAlloc((void **) &f->down, s->down, 0);
+        f->result = calloc((size_t) c->lim.step_tok_max, sizeof(*f->result));
+        if (rc == cudaSuccess && f->result == NULL)
+            rc = cudaErrorMemoryAllocation;
+    }
+    return rc;
+}
+
 static int open_buffers(struct cuda *c, struct err *e)
 {
     struct sizes s = sizes_of(&c->lim);
@@ -188,10 +219,6 @@ static int open_buffers(struct cuda *c, struct err *e)
     c->up_max = s.up;
     c->up_base = c->up_rows = c->up_used = c->up_sent = s.rows;
     c->mem_bytes = c->lim.model_bytes + be_scratch_cuda(&c->lim) - LT_BYTES;
-    if (rc == cudaSuccess)
-        rc = cudaEventCreate(&c->first);
-    if (rc == cudaSuccess)
-        rc = cudaEventCreate(&c->last);
     if (rc == cudaSuccess
         && ((!c->lim.apart && cudaMalloc((void **) &c->mem, c->mem_bytes) != cudaSuccess)
             || cudaMalloc(&c->hold, graphs) != cudaSuccess))
@@ -199,15 +226,12 @@ static int open_buffers(struct cuda *c, struct err *e)
                        " else runs on the GPU (nvidia-smi shows it) and start again",
                        (unsigned long long) (c->mem_bytes + graphs) >> 20);
     if (rc == cudaSuccess)
-        rc = cudaHostAlloc((void **) &c->up, s.up, 0);
-    if (rc == cudaSuccess)
-        rc = cudaHostAlloc((void **) &c->down, s.down, 0);
+        rc = open_flights(c, &s);
     if (rc != cudaSuccess)
         return err_set(e, E_GPU, "--backend cuda: %s", cudaGetErrorString(rc));
 
-    c->result = calloc((size_t) c->lim.step_tok_max, sizeof(*c->result));
     c->graph = calloc((size_t) c->lim.n_shape, sizeof(*c->graph));
-    if (c->result == NULL || c->graph == NULL)
+    if (c->graph == NULL)
         return err_set(e, E_IO, "out of memory");
     c->up_dev = cuda_alloc(&c->be, s.up);
     c->down_dev = cuda_alloc(&c->be, s.down);

@@ -3,7 +3,7 @@
  * cuda.c has the ops, what goes up at the beginning of a step and comes down at its end;
  * cuda_open.c finds the GPU, reserves and closes; cuda_load.c brings weights; cuda_graph.c has the
  * steps that are one launch. The kernels are in kernels/ (cuda.h). Ops only queue work: a failure
- * is found after the launch or at the step's end, and latched. */
+ * is found after the launch, and latched, or by who waits for the step. */
 #ifndef BACKEND_CUDA_PRIV_H
 #define BACKEND_CUDA_PRIV_H
 
@@ -19,6 +19,18 @@
 
 /* Where the caller wants it. */
 struct result { int32_t *tok, *lp_id; float *lp; int32_t n_top; };
+
+/* The host's part of a step, from its first input until it was waited for. Of the device's buffers
+ * there is one each: the stream keeps the steps apart. */
+struct flight {
+    char          *up;                     /* what goes up, pinned: the stream reads it later */
+    int32_t       *down;                   /* what comes down, pinned */
+    struct result *result;                 /* [step_tok_max] */
+    int32_t        n_result;
+    cudaEvent_t    first, last;
+    uint64_t       begin_ns;               /* 0: no step_begin, no times */
+    double         launch_ms;
+};
 
 /* Rows in what goes up of which so many bytes each are filled. */
 struct table { size_t at, pitch, bytes, n_row; };
@@ -45,27 +57,28 @@ struct cuda {
 
     /* What goes up: host and device agree on offsets. Rows to sample grow down from up_base, inputs
      * up from there, so that both lie at the same place in every step of a shape, however much is
-     * behind them. The buffers are free again at the step's end, when the stream is idle. */
-    char                 *up, *up_dev;
+     * behind them. */
+    char                 *up_dev;
     size_t                up_max, up_base, up_rows, up_used, up_sent;
     struct table          table[TABLES];   /* that are not sent as a whole */
     int32_t               n_table;
 
-    /* What comes down: of each sampled row its id, what was wrong and, if asked, logprobs. */
-    int32_t              *down, *down_dev; /* [2 + 2 * TOP, step_tok_max] */
-    struct result        *result;          /* [step_tok_max] */
+    /* What comes down: of each sampled row its id, what was wrong and, if asked, logprobs. The ids
+     * stay for the next step, which may begin with them. */
+    int32_t              *down_dev;        /* [2 + 2 * TOP, step_tok_max] */
     int32_t               n_result;
     bool                  lp;              /* logprobs among them */
 
-    uint64_t              begin_ns;
-    cudaEvent_t           first, last;     /* of a step */
+    /* Steps that ended, counted by who asks for ops; of these waited for, by who waits. */
+    struct flight         flight[BE_FLIGHT_MAX];
+    uint32_t              n_ended;
+    _Atomic uint32_t      n_waited;
 
     enum step_mode        mode;
     struct graph         *graph;           /* [lim.n_shape] */
     int32_t               shape;           /* of this step, unless EAGER */
     void                 *hold;            /* be_graphs_cuda() bytes, until the first capture */
     bool                  full;            /* no more graphs: no room */
-    uint64_t              n_step;
 
     struct lane { cudaStream_t stream; cudaEvent_t done; struct gemm_lt *lt; } lane[LANES];
     cudaEvent_t           fork;
@@ -80,6 +93,12 @@ static inline struct cuda *cuda_of(struct backend *be)
     return (struct cuda *) be;
 }
 
+/* Of the step whose ops are asked for. */
+static inline struct flight *cuda_flight(struct cuda *c)
+{
+    return &c->flight[c->n_ended % BE_FLIGHT_MAX];
+}
+
 static inline void latch(struct cuda *c, const char *op, cudaError_t rc)
 {
     if (rc != cudaSuccess && c->be.err.code == 0)
@@ -90,7 +109,7 @@ extern const struct backend_ops cuda_ops;
 
 /* Bytes from .. to of what goes up; of tables what is filled. */
 void cuda_up_send(struct cuda *c, size_t from, size_t to);
-/* Of this step nothing is left: the next one may begin. */
+/* All of this step is queued or kept: the next one may begin. */
 void cuda_step_over(struct cuda *c);
 
 void *cuda_alloc(struct backend *be, size_t bytes);

@@ -242,12 +242,25 @@ static void copy_pages(struct step *s)
                 .from_to = s->in.copy + (s->f->c->is_full[il] ? full : sliding) });
 }
 
+/* Ids that the step before has sampled; the host need not know them. */
+static void fill_in(struct step *s)
+{
+    struct fwd *f = s->f;
+
+    if (s->in.from == NULL)
+        return;
+    op_ids(f->be, &(struct ids) { .y = f->ids, .id = s->in.tok, .from = s->in.from,
+                                  .n_tok = s->n_tok });
+    s->in.tok = f->ids;
+}
+
 /* All ops of a step. */
 static void run(struct step *s, struct step_out *o)
 {
     struct fwd *f = s->f;
 
     step_bring(s);
+    fill_in(s);
     copy_pages(s);
     /* The reference in float64 takes the root as it is; in bf16 it is 53.0 for 2816, not 53.07. */
     op_embed(f->be, &(struct embed) { f->x, s->in.tok, f->w->embed, sqrtf((float) f->c->hidden),
@@ -390,7 +403,7 @@ static int open_kv(struct fwd *f, struct err *e)
     return 0;
 }
 
-enum { N_BUF = 19 };
+enum { N_BUF = 20 };
 
 /* The activations: where a buffer goes in struct fwd, and how large it is. */
 struct buf_row { size_t off; int64_t rows, width; bool is_act; };
@@ -405,7 +418,7 @@ static void buf_rows(struct buf_row row[N_BUF], const struct model_conf *c, int6
     int64_t ffn = max64(c->double_wide ? 2 * (int64_t) c->ffn : c->ffn, c->ple);
     int64_t all_ple = (int64_t) c->n_layer * c->ple;
     struct buf_row all[N_BUF] = {
-        { AT(x), n, c->hidden, false },
+        { AT(ids), n, 1, false },     { AT(x), n, c->hidden, false },
         { AT(t1), max64(n, SAMPLE_ROW_MAX), c->hidden, false },
         { AT(t2), n, c->hidden, false },
         { AT(xn), max64(n, SAMPLE_ROW_MAX), c->hidden, true },

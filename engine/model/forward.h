@@ -24,6 +24,7 @@ struct fwd {
     struct backend          *be;
     struct fwd_type          type[2];                  /* [is_full] */
     struct kv_layer          kv[MODEL_LAYER_MAX];      /* a shared layer has its donor's */
+    int32_t *ids;                                      /* [step_tok] */
     float *x, *t1, *t2;                                /* [step_tok, hidden] */
     void  *xn, *x_route, *x_expert;                    /* act [step_tok, hidden] */
     float *q;                                          /* [step_tok, n_head * head_dim] */
@@ -44,7 +45,7 @@ struct fwd {
 /* be and everything else of f is set; reserve the scratch and the KV pages. */
 int  forward_open(struct fwd *f, struct err *e);
 
-/* b was checked. Results are complete when be_step_end() says so. */
+/* b was checked. Asks for all ops of the step, from the begin on; the end is the caller's. */
 void forward_step(struct fwd *f, const struct batch *b, struct step_out *o);
 
 /* Of a backend that keeps steps: steps of this shape (bucket.h) from now on are kept, nothing runs.

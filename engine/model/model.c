@@ -17,8 +17,7 @@ struct model {
     struct runner    *runner;
     int32_t           n_recorded;        /* shapes of steps that the backend has, from the first */
     bool              graphs_end;        /* no more can be had */
-    const int32_t    *sampled;           /* by the step before: what batch.from points into */
-    int32_t           n_sampled;
+    int32_t           n_sampled;         /* by the step launched last: batch.from is below it */
 };
 
 size_t model_kv_page_bytes(const struct model_conf *c, bool full, int32_t page_tok,
@@ -61,6 +60,7 @@ int64_t model_steer_words(const struct model_conf *c, const struct model_limits 
 
 _Static_assert(MODEL_MEMORY_SLACK == BE_SLACK && MODEL_GPU_RESERVE == BE_CUDA_RESERVE,
                "one promise, made to two rooms");
+_Static_assert(MODEL_FLIGHT_MAX == BE_FLIGHT_MAX, "and another");
 
 static struct backend_limits backend_limits(const struct model_conf *c,
                                             const struct model_limits *lim)
@@ -131,7 +131,8 @@ const char *model_note(const struct model *m)
     return m->be->note;
 }
 
-static runner_fn step;
+static runner_launch step;
+static runner_wait step_wait;
 static runner_idle record;
 
 int model_open(struct model **out, const char *dir, const struct model_conf *c,
@@ -157,7 +158,8 @@ int model_open(struct model **out, const char *dir, const struct model_conf *c,
     if (rc == 0)
         m->be->sealed = true;
     if (rc == 0)
-        rc = runner_open(&m->runner, step, m->be->keeps ? record : NULL, m, e);
+        rc = runner_open(&m->runner, &(struct runner_hooks) {
+            step, step_wait, m->be->keeps ? record : NULL, m }, e);
     if (rc < 0) {
         model_close(m);
         return rc;
@@ -242,6 +244,19 @@ static bool copy_ok(const struct kv_shape *kv, const struct page_copy *c)
            && c->sliding_to < kv->n_page_sliding;
 }
 
+/* An id that only the device knows is in the vocabulary. */
+static int check_id(const struct model *m, const struct batch *b, int32_t i, struct err *e)
+{
+    int32_t from = b->from != NULL ? b->from[i] : -1;
+
+    if (from >= m->n_sampled)
+        return err_set(e, E_INVALID, "batch: row %d of the step before: it had %d", (int) from,
+                       (int) m->n_sampled);
+    if (from < 0 && (b->tok[i] < 0 || b->tok[i] >= m->conf.vocab))
+        return err_set(e, E_INVALID, "batch: token %d is out of range", (int) i);
+    return 0;
+}
+
 static int check_batch(const struct model *m, const struct batch *b, struct err *e)
 {
     const struct model_limits *lim = &m->fwd.lim;
@@ -261,8 +276,9 @@ static int check_batch(const struct model *m, const struct batch *b, struct err 
                        (int) b->n_tok, (int) b->n_seq);
 
     for (int32_t i = 0; i < b->n_tok; i++) {
-        if (b->tok[i] < 0 || b->tok[i] >= m->conf.vocab || b->pos[i] < 0
-            || b->seq[i] < 0 || b->seq[i] >= b->n_seq)
+        if ((rc = check_id(m, b, i, e)) < 0)
+            return rc;
+        if (b->pos[i] < 0 || b->seq[i] < 0 || b->seq[i] >= b->n_seq)
             return err_set(e, E_INVALID, "batch: token %d is out of range", (int) i);
         if (i + 1 == b->n_tok || b->seq[i + 1] != b->seq[i]) {
             if ((rc = check_run(m, b, first, i, e)) < 0)
@@ -271,20 +287,6 @@ static int check_batch(const struct model *m, const struct batch *b, struct err 
         }
     }
     return check_rows(m, b, e);
-}
-
-/* The ids that were not known at the launch. */
-static int fill_in(const struct model *m, struct batch *b, struct err *e)
-{
-    for (int32_t i = 0; b->from != NULL && i < b->n_tok; i++) {
-        if (b->from[i] < 0)
-            continue;
-        if (b->from[i] >= m->n_sampled)
-            return err_set(e, E_INVALID, "batch: row %d of the step before: it had %d",
-                           (int) b->from[i], (int) m->n_sampled);
-        b->tok[i] = m->sampled[b->from[i]] >= 0 ? m->sampled[b->from[i]] : 0;
-    }
-    return 0;
 }
 
 /* Steps of this shape are kept from now on, if there is room. true: that was to do. */
@@ -302,7 +304,7 @@ static bool keep(struct model *m, int32_t shape)
     return kept;
 }
 
-/* The runner's thread. A failed step makes every later one fail: its ids are not there. */
+/* The runner's thread: it alone asks for ops. */
 static int step(void *arg, struct batch *b, struct step_out *o, struct err *e)
 {
     struct model *m = arg;
@@ -310,16 +312,19 @@ static int step(void *arg, struct batch *b, struct step_out *o, struct err *e)
 
     if (m->be->keeps && m->be->due != NO_SHAPE)
         keep(m, m->be->due);
-    if ((rc = be_failed(m->be, e)) < 0)
+    if ((rc = be_failed(m->be, e)) < 0 || (rc = check_batch(m, b, e)) < 0)
         return rc;
-    if ((rc = fill_in(m, b, e)) < 0 || (rc = check_batch(m, b, e)) < 0) {
-        m->be->err = *e;
-        return rc;
-    }
     forward_step(&m->fwd, b, o);
-    m->sampled = o->tok;
     m->n_sampled = b->n_out;
-    return be_step_end(m->be, e);
+    m->be->ops->step_end(m->be);
+    return be_failed(m->be, e);
+}
+
+static int step_wait(void *arg, struct err *e)
+{
+    struct model *m = arg;
+
+    return m->be->ops->step_wait(m->be, e);
 }
 
 /* One shape that has not come. */

@@ -131,8 +131,8 @@ struct batch {
     int32_t        n_tok, n_seq, n_out;
     int32_t       *tok;                   /* [n_tok] ids */
     const int32_t *from;                  /* [n_tok] or -1: tok is what row from[i] of the step
-                                             launched before sampled, filled in here; NULL: none.
-                                             Where that is -1, id 0 */
+                                             launched before samples, or id 0 where that is -1, and
+                                             tok[i] is not looked at. NULL: all are in tok */
     const int32_t *pos;                   /* [n_tok] absolute position in the sequence */
     const int32_t *seq;                   /* [n_tok] row in the page tables */
     const int32_t *page_full;             /* [n_seq, page_max] page of pos is at pos/page_tok */
@@ -162,14 +162,15 @@ struct step_out {                         /* the caller's memory */
 
 #define MODEL_FLIGHT_MAX 2
 
-/* Queue a step; they run one after the other. b, o and what they point to stay the model's until
- * model_wait has returned for it. At most MODEL_FLIGHT_MAX are under way. */
+/* Queue a step; they run one after the other, on a GPU without the host between them. b, o and what
+ * they point to stay the model's until model_wait has returned for it. At most MODEL_FLIGHT_MAX are
+ * under way. */
 void model_launch(struct model *m, struct batch *b, struct step_out *o);
 /* Of the last step waited for, with none under way: until the host had queued it, and on a GPU from
  * the first to the last of it. 0: no GPU. */
 void model_times(const struct model *m, double *launch_ms, double *device_ms);
 
-/* Wait for the oldest step. E_GPU is sticky; steps launched behind a failed one fail too. */
+/* Wait for the oldest step. Steps launched behind a failed one fail too, with the same words. */
 int  model_wait(struct model *m, struct err *e);
 
 #endif

@@ -10,14 +10,13 @@
 struct flight { struct batch *b; struct step_out *o; struct err e; };
 
 struct runner {
-    runner_fn      *fn;
-    runner_idle    *idle;                      /* NULL: nothing to do */
-    void           *arg;
+    struct runner_hooks h;                     /* idle NULL: nothing to do */
     pthread_t       thread;
     pthread_mutex_t lock;
     pthread_cond_t  changed;
     struct flight   flight[MODEL_FLIGHT_MAX];
-    uint32_t        n_push, n_done, n_pop;     /* free-running */
+    uint32_t        n_push, n_launch, n_pop;   /* free-running */
+    struct err      failed;                    /* the first step popped that failed */
     bool            stop;
 };
 
@@ -30,7 +29,7 @@ static bool wait_for_news(struct runner *r)
     until.tv_nsec += RUNNER_IDLE_MS * 1000000;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    if (r->idle != NULL)
+    if (r->h.idle != NULL && r->n_pop == r->n_push)    /* a capture must not meet a step */
         return pthread_cond_timedwait(&r->changed, &r->lock, &until) != ETIMEDOUT;
     pthread_cond_wait(&r->changed, &r->lock);
     return true;
@@ -41,38 +40,42 @@ static void be_idle(struct runner *r)
     bool more;
 
     pthread_mutex_unlock(&r->lock);
-    more = r->idle(r->arg);
+    more = r->h.idle(r->h.arg);
     pthread_mutex_lock(&r->lock);
     if (!more)
-        r->idle = NULL;
+        r->h.idle = NULL;
 }
 
 static void *run(void *arg)
 {
     struct runner *r = arg;
+    struct err e = {0};                        /* of the first step that failed, as known here */
 
     pthread_mutex_lock(&r->lock);
     for (;;) {
-        struct flight *f = &r->flight[r->n_done % MODEL_FLIGHT_MAX];
+        struct flight *f = &r->flight[r->n_launch % MODEL_FLIGHT_MAX];
 
-        while (r->n_done == r->n_push && !r->stop)
+        while (r->n_launch == r->n_push && !r->stop)
             if (!wait_for_news(r))
                 be_idle(r);
-        if (r->n_done == r->n_push)
+        if (r->n_launch == r->n_push)
             break;
 
+        if (e.code == 0)
+            e = r->failed;
         pthread_mutex_unlock(&r->lock);
-        f->e.code = 0;
-        r->fn(r->arg, f->b, f->o, &f->e);
+        if (e.code == 0)
+            r->h.launch(r->h.arg, f->b, f->o, &e);
+        f->e = e;
         pthread_mutex_lock(&r->lock);
-        r->n_done++;
+        r->n_launch++;
         pthread_cond_broadcast(&r->changed);
     }
     pthread_mutex_unlock(&r->lock);
     return NULL;
 }
 
-int runner_open(struct runner **out, runner_fn *fn, runner_idle *idle, void *arg, struct err *e)
+int runner_open(struct runner **out, const struct runner_hooks *h, struct err *e)
 {
     struct runner *r = calloc(1, sizeof(*r));
     pthread_condattr_t clock;
@@ -80,9 +83,7 @@ int runner_open(struct runner **out, runner_fn *fn, runner_idle *idle, void *arg
 
     if (r == NULL)
         return err_set(e, E_IO, "out of memory");
-    r->fn = fn;
-    r->idle = idle;
-    r->arg = arg;
+    r->h = *h;
     pthread_mutex_init(&r->lock, NULL);
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
@@ -123,13 +124,22 @@ void runner_push(struct runner *r, struct batch *b, struct step_out *o)
 
 int runner_pop(struct runner *r, struct err *e)
 {
-    struct flight *f = &r->flight[r->n_pop % MODEL_FLIGHT_MAX];
+    struct err why;
 
     pthread_mutex_lock(&r->lock);
     assert(r->n_pop != r->n_push);
-    while (r->n_done == r->n_pop)
+    while (r->n_launch == r->n_pop)
         pthread_cond_wait(&r->changed, &r->lock);
-    r->n_pop++;
+    why = r->failed.code != 0 ? r->failed : r->flight[r->n_pop % MODEL_FLIGHT_MAX].e;
     pthread_mutex_unlock(&r->lock);
-    return f->e.code == 0 ? 0 : err_set(e, f->e.code, "%s", f->e.msg);
+
+    if (why.code == 0)
+        r->h.wait(r->h.arg, &why);
+
+    pthread_mutex_lock(&r->lock);
+    r->failed = why;
+    r->n_pop++;
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    return why.code == 0 ? 0 : err_set(e, why.code, "%s", why.msg);
 }

@@ -68,13 +68,15 @@ static void bring_single(struct step *s)
 {
     const struct batch *b = s->b;
     struct backend *be = s->f->be;
-    int32_t tok[BUCKET_ROWS], seq[BUCKET_ROWS];
+    int32_t tok[BUCKET_ROWS], seq[BUCKET_ROWS], from[BUCKET_ROWS];
     struct input each = { .row = tok, .n_row = s->n_tok, .n_col = 1, .stride = 1, .width = 1 };
 
     for (int32_t i = 0; i < s->n_tok; i++) {
         tok[i] = i < b->n_tok ? i : b->n_tok - 1;
         seq[i] = b->seq[tok[i]];
+        from[i] = b->from != NULL ? b->from[tok[i]] : -1;
     }
+    s->in.from = be_input(be, from, s->n_tok);
     each.p = b->tok;
     s->in.tok = be_input_rows(be, &each);
     each.p = b->pos;
@@ -93,6 +95,7 @@ void step_bring(struct step *s)
     if (s->single) {
         bring_single(s);
     } else {
+        s->in.from = b->from != NULL ? be_input(be, b->from, b->n_tok) : NULL;
         s->in.tok = be_input(be, b->tok, b->n_tok);
         s->in.pos = be_input(be, b->pos, b->n_tok);
         s->in.seq = be_input(be, b->seq, b->n_tok);

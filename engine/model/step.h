@@ -12,6 +12,7 @@
 
 struct inputs {
     const int32_t *tok, *pos, *seq, *out_row, *steer;
+    const int32_t *from;                   /* of struct batch; NULL: all ids are in tok */
     const int32_t *page[2];                /* [is_full] */
     int32_t        page_max[2];
     const int32_t *n_own;                  /* of attn.h */

@@ -568,7 +568,7 @@ int weights_load(struct weights *w, struct backend *be, const char *dir,
     if (rc == 0)
         rc = move_vecs(&l);
     if (rc == 0)
-        rc = be_step_end(be, e);           /* all has arrived, or says why not */
+        rc = be_sync(be, e);               /* all has arrived, or says why not */
     if (rc == 0 && be->device && dir != NULL)
         report(&l, 0);
 
