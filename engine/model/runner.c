@@ -138,8 +138,8 @@ int runner_pop(struct runner *r, struct err *e)
 
     pthread_mutex_lock(&r->lock);
     r->failed = why;
-    r->n_pop++;
-    pthread_cond_broadcast(&r->changed);
+    if (++r->n_pop == r->n_push)
+        pthread_cond_broadcast(&r->changed);           /* idle time begins */
     pthread_mutex_unlock(&r->lock);
     return why.code == 0 ? 0 : err_set(e, why.code, "%s", why.msg);
 }
