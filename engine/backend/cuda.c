@@ -423,8 +423,8 @@ static void take_results(const struct cuda *c, const struct flight *f)
     }
 }
 
-/* Its own failure is not latched: the next step is being asked for, perhaps, and finds it too,
- * since what the device does after one is to fail. */
+/* A failure found here is not latched, since the next step's ops may be asked for meanwhile: who
+ * waits sees to it that nothing comes of that step. */
 static int cuda_step_wait(struct backend *be, struct err *e)
 {
     struct cuda *c = cuda_of(be);
