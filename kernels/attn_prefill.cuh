@@ -33,7 +33,8 @@ template <int dim> struct shape {
 struct smem {
     char     q[65536];                     /* blocks of 64 columns, wgmma.cuh */
     char     ring[RING][CHUNK];
-    uint64_t full[RING], empty[RING], given[2];            /* given, sum: attn_shared.cu */
+    uint64_t full[RING], empty[RING];
+    uint64_t given[2], summed;             /* these and sum: attn_shared.cu */
     float2   sum[CONSUMERS];
     int32_t  share[THREADS / 32], begin;
 };

@@ -213,7 +213,8 @@ __device__ static void consume(struct smem *sm, const struct attn_layer *l, cons
     }
 
     sm->sum[threadIdx.x] = make_float2(st.sum[0], st.sum[1]);
-    group_sync(1, CONSUMERS);
+    barrier_arrive(&sm->summed);
+    barrier_wait(&sm->summed, 0);
     sum = sm->sum[threadIdx.x ^ 128];
     st.sum[0] += sum.x;
     st.sum[1] += sum.y;
@@ -233,6 +234,8 @@ static __global__ void __launch_bounds__(THREADS, 1) shared_kernel(struct attn_l
 
     if (threadIdx.x < 2)
         barrier_init(&sm->given[threadIdx.x], CONSUMERS / 2);
+    if (threadIdx.x == 0)
+        barrier_init(&sm->summed, CONSUMERS);
     if (!block_begins(&b, a, shape<DIM>::rows / group, 4, sm))
         return;
     if (__shfl_sync(WARP_ALL, threadIdx.x / CONSUMERS, 0) > 0) {
