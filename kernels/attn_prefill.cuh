@@ -107,8 +107,8 @@ __device__ static bool find_tile(struct tile *b, const struct attn *a, int k, in
     return true;
 }
 
-/* The block's tile; the ring's barriers are ready. users: warps that release a chunk. false: the
- * block has no tile. */
+/* The block's tile; the ring's barriers are ready. users: arrivals that release chunk threadIdx.x.
+ * false: the block has no tile. */
 __device__ static bool block_begins(struct tile *b, const struct attn *a, int span, int users,
                                     struct smem *sm)
 {

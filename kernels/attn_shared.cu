@@ -115,7 +115,8 @@ __device__ static inline void give(struct smem *sm, const uint32_t *p, const str
     barrier_arrive(&sm->given[half]);
 }
 
-/* The other's; its sums follow the owner's maximum. */
+/* The other's; its sums follow the owner's maximum. Each thread gives back what it read itself, not
+ * lane 0 for its warp: racecheck knows no other order between a read and an mbarrier's arrival. */
 __device__ static inline void take(struct smem *sm, uint32_t *p, struct rows *st, int owner,
                                    uint32_t parity)
 {
@@ -128,8 +129,7 @@ __device__ static inline void take(struct smem *sm, uint32_t *p, struct rows *st
     for (int k = 0; k < 4; k++)
         *(uint4 *) (p + k * 4) = g->p[k][i];
     max = g->max[i];
-    __syncwarp();
-    release(sm, owner * CHUNKS + TURNED);
+    barrier_arrive(&sm->empty[owner * CHUNKS + TURNED]);
     for (int h = 0; h < 2; h++) {
         float now = h == 0 ? max.x : max.y;
 
@@ -229,14 +229,14 @@ static __global__ void __launch_bounds__(THREADS, 1) shared_kernel(struct attn_l
     extern __shared__ __align__(1024) char mem[];
     struct smem *sm = (struct smem *) mem;
     const struct attn *a = &l.attn;
-    int group = a->n_head / a->kv.n_kv;
+    int group = a->n_head / a->kv.n_kv, users = threadIdx.x % CHUNKS == TURNED ? 128 : 4;
     struct tile b;
 
     if (threadIdx.x < 2)
         barrier_init(&sm->given[threadIdx.x], CONSUMERS / 2);
     if (threadIdx.x == 0)
         barrier_init(&sm->summed, CONSUMERS);
-    if (!block_begins(&b, a, shape<DIM>::rows / group, 4, sm))
+    if (!block_begins(&b, a, shape<DIM>::rows / group, users, sm))
         return;
     if (__shfl_sync(WARP_ALL, threadIdx.x / CONSUMERS, 0) > 0) {
         regs_give<56>();
