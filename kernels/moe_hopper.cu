@@ -23,6 +23,7 @@
 #define PUT_TOK  32                        /* tokens that are put at a time */
 #define L2_TOK   2048                      /* whose x stays in the L2 */
 #define TOLD     8                         /* STAGES + 2 or more: see produce() */
+#define PRODUCER_SYNC 3                    /* ids of group_sync(); 1 and 2 are the consumers' */
 
 /* What a block does of one. n 0: nothing, but its pair does; expert -1: the end. */
 struct __align__(16) item { int expert, first, n, row; };
@@ -33,11 +34,12 @@ struct smem {
     bf16     put[2][2][PUT_TOK][BOX];      /* [group, turn]: outputs on their way, swizzled */
     struct item item[STAGES];              /* whose stage it is */
     int      taken[TOLD];                  /* items to come, by turns */
-    uint64_t full[STAGES], empty[STAGES], told[TOLD];
+    uint64_t full[STAGES], empty[STAGES], told[TOLD];      /* told: of a pair */
 };
 
 /* One of the two products. up: rows of gate and of up, ffn apart, alternate by boxes, and what is
- * put is gelu(gate) * up. down: pairs lie in order. */
+ * put is gelu(gate) * up. down: pairs of a token and an expert lie in order. The kernel is made for
+ * each of them with pair, in clusters of two blocks, and without. */
 struct product {
     CUtensorMap            w;              /* [n_expert * (up ? 2 : 1) * rows, cols] */
     const bf16            *x;              /* up: [n_tok, cols], down: [pair in order, cols] */
@@ -47,7 +49,6 @@ struct product {
     const struct moe_tile *tile;
     int32_t                rows, cols, top_k;
     bool                   by_expert;      /* the order of items */
-    bool                   pair;           /* clusters of two blocks, otherwise of one */
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -59,15 +60,15 @@ template <bool up> __device__ static constexpr int rows_of_item()
 }
 
 /* Which block of its pair this is. */
-__device__ static inline int rank_of(const struct product &p)
+template <bool pair> __device__ static inline int rank_of()
 {
-    return p.pair ? blockIdx.x % 2 : 0;
+    return pair ? blockIdx.x % 2 : 0;
 }
 
 /* All threads of the cluster. */
-__device__ static inline void sync(const struct product &p)
+template <bool pair> __device__ static inline void sync()
 {
-    if (p.pair)
+    if (pair)
         cluster_sync();
     else
         __syncthreads();
@@ -85,7 +86,8 @@ __device__ static inline void share(struct item *it, int rank)
 
 /* Item i, if there is one. The last rows, which may be few, come last where x fits the L2. By
  * expert: its rows are neighbours, as only its own tokens are sure to be in the L2. */
-template <bool up> __device__ static inline struct item item_at(const struct product &p, int i)
+template <bool up, bool pair>
+__device__ static inline struct item item_at(const struct product &p, int i)
 {
     int n_tile = *p.n_tile, n_row = (p.rows + rows_of_item<up>() - 1) / rows_of_item<up>();
     struct item it = { -1 };
@@ -97,14 +99,14 @@ template <bool up> __device__ static inline struct item item_at(const struct pro
         it.first = t.y;
         it.n = t.z;
         it.row = (p.by_expert ? i % n_row : i / n_tile) * rows_of_item<up>();
-        if (p.pair)
-            share(&it, rank_of(p));
+        if (pair)
+            share(&it, rank_of<pair>());
     }
     return it;
 }
 
 /* Of a pair each block fetches every other box for both. */
-template <bool up>
+template <bool up, bool pair>
 __device__ static inline void load_weights(const struct product &p, struct smem *sm, int stage,
                                            const struct item *it, int k)
 {
@@ -112,11 +114,11 @@ __device__ static inline void load_weights(const struct product &p, struct smem 
 
     n_box = n_box < BOXES ? n_box : BOXES;
     barrier_arrive_expect(&sm->full[stage], n_box * (int) sizeof(sm->w[0][0]));
-    for (int i = rank_of(p); i < n_box; i += p.pair ? 2 : 1) {
+    for (int i = rank_of<pair>(); i < n_box; i += pair ? 2 : 1) {
         int row = up ? (2 * it->expert + i % 2) * p.rows + it->row + i / 2 * BOX
                      : it->expert * p.rows + it->row + i * BOX;
 
-        if (p.pair)
+        if (pair)
             box_copy_pair(sm->w[stage][i], &p.w, &sm->full[stage], row, k);
         else
             box_copy(sm->w[stage][i], &p.w, &sm->full[stage], row, k);
@@ -132,49 +134,55 @@ __device__ static inline void begin_stage(struct smem *sm, uint32_t use, const s
 }
 
 /* Thread 0 of a cluster: message j is the number of item j + 1, to each of its blocks. */
-__device__ static inline void tell(const struct product &p, struct smem *sm, uint32_t j, int item)
+template <bool pair>
+__device__ static inline void tell(struct smem *sm, uint32_t j, int item)
 {
-    if (!p.pair)
-        sm->taken[j % TOLD] = item;        /* hear() arrives for it */
-    for (int rank = 0; p.pair && rank < 2; rank++)
+    if (!pair)
+        sm->taken[j % TOLD] = item;
+    for (int rank = 0; pair && rank < 2; rank++)
         send(&sm->taken[j % TOLD], item, &sm->told[j % TOLD], rank);
 }
 
 /* All threads of a producer, once for each j. */
-__device__ static inline int hear(const struct product &p, struct smem *sm, uint32_t j)
+template <bool pair> __device__ static inline int hear(struct smem *sm, uint32_t j)
 {
-    if (threadIdx.x == 0 && p.pair)
+    if (!pair) {
+        group_sync(PRODUCER_SYNC, GROUP);
+        return sm->taken[j % TOLD];
+    }
+    if (threadIdx.x == 0)
         barrier_arrive_expect(&sm->told[j % TOLD], sizeof(sm->taken[0]));
-    else if (threadIdx.x == 0)
-        barrier_arrive(&sm->told[j % TOLD]);
     barrier_wait_sent(&sm->told[j % TOLD], j / TOLD % 2);
     return sm->taken[j % TOLD];
 }
 
 /* The producer: takes items until there are none, then says so in a last stage. A thread gathers
- * one piece of 16 bytes of every 16th token. The first block of a cluster takes items for both, two
- * ahead. Message j + 1 may not meet one that is unread in its place: when it is sent, the stages
- * of all items but the last STAGES have been filled and used in both blocks. */
-template <bool up> __device__ static inline void produce(const struct product &p, struct smem *sm)
+ * one piece of 16 bytes of every 16th token. The first block of a pair takes items for both, and
+ * tells of them one item ahead, as that takes its time. Message j + 1 may not meet one that is
+ * unread in its place: when it is sent, the stages of all items but the last STAGES have been
+ * filled and used in both blocks. */
+template <bool up, bool pair>
+__device__ static inline void produce(const struct product &p, struct smem *sm)
 {
     int piece = threadIdx.x % 8, row = threadIdx.x % GROUP / 8, taken = 0;
-    int first = p.pair ? blockIdx.x / 2 : blockIdx.x, n = p.pair ? gridDim.x / 2 : gridDim.x;
-    bool tells = threadIdx.x == 0 && rank_of(p) == 0;
-    struct item it = item_at<up>(p, first), next;
-    uint32_t use = 0, j = 0;               /* stages and items so far */
+    int first = pair ? blockIdx.x / 2 : blockIdx.x, n = pair ? gridDim.x / 2 : gridDim.x;
+    bool tells = threadIdx.x == 0 && rank_of<pair>() == 0;
+    struct item it = item_at<up, pair>(p, first), next;
+    uint32_t use = 0, j = 0, ahead = pair ? 1 : 0;     /* use, j: stages and items so far */
 
     if (tells) {
-        tell(p, sm, 0, atomicAdd(p.taken, 1) + n);
+        if (pair)
+            tell<pair>(sm, 0, atomicAdd(p.taken, 1) + n);
         taken = atomicAdd(p.taken, 1) + n;
     }
     for (; it.expert >= 0; it = next, j++) {
         uint32_t at[TOK / 16];             /* in pieces */
 
-        if (tells) {
-            tell(p, sm, j + 1, taken);
+        if (tells)
+            tell<pair>(sm, j + ahead, taken);
+        next = item_at<up, pair>(p, hear<pair>(sm, j));
+        if (tells)
             taken = atomicAdd(p.taken, 1) + n;
-        }
-        next = item_at<up>(p, hear(p, sm, j));
 
         #pragma unroll
         for (int i = 0; i < TOK / 16; i++) {
@@ -189,7 +197,7 @@ template <bool up> __device__ static inline void produce(const struct product &p
 
             begin_stage(sm, use, &it);
             if (threadIdx.x == 0)
-                load_weights<up>(p, sm, stage, &it, k);
+                load_weights<up, pair>(p, sm, stage, &it, k);
             #pragma unroll
             for (int i = 0; i < TOK / 16; i++)
                 if (row + 16 * i < it.n)
@@ -202,18 +210,19 @@ template <bool up> __device__ static inline void produce(const struct product &p
     if (threadIdx.x == 0)
         barrier_arrive(&sm->full[use % STAGES]);
     barrier_arrive(&sm->full[use % STAGES]);
-    hear(p, sm, j);                        /* nothing may be on its way to a block that ends */
+    if (pair)
+        hear<pair>(sm, j);                 /* nothing may be on its way to a block that ends */
 }
 
 /* This warp is done with a stage, which the copies of both blocks may fill again. */
-__device__ static inline void give_back(const struct product &p, struct smem *sm, int stage)
+template <bool pair> __device__ static inline void give_back(struct smem *sm, int stage)
 {
     int lane = threadIdx.x % 32;
 
     if (lane == 0)
         barrier_arrive(&sm->empty[stage]);
-    else if (lane == 1 && p.pair)
-        barrier_arrive_at(&sm->empty[stage], rank_of(p) ^ 1);
+    else if (lane == 1 && pair)
+        barrier_arrive_at(&sm->empty[stage], rank_of<pair>() ^ 1);
 }
 
 /* This warp's 16 outputs of up to n tokens, turned so that a token is a row; v: of each 8 tokens
@@ -230,7 +239,7 @@ __device__ static inline void turn(bf16 (*put)[BOX], const uint32_t *v, int n)
 }
 
 /* One item's products and outputs, for up to n tokens; group 0 or 1 of the consumers. */
-template <bool up, int n>
+template <bool up, bool pair, int n>
 __device__ static inline void consume(const struct product &p, struct smem *sm,
                                       const struct item *it, int group, uint32_t use,
                                       uint32_t *turns)
@@ -263,7 +272,7 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
         }
         wgmma_commit();
         wgmma_wait<0>();                   /* the other warpgroup keeps the matrix units busy */
-        give_back(p, sm, stage);
+        give_back<pair>(sm, stage);
     }
 
     #pragma unroll
@@ -296,12 +305,12 @@ __device__ static inline void consume(const struct product &p, struct smem *sm,
 
 /* A warpgroup without rows or tokens in this item: gives its stages back. All lanes have seen a
  * stage first; elsewhere the products see to that. */
-__device__ static inline void pass(const struct product &p, struct smem *sm, int n_k, uint32_t use)
+template <bool pair> __device__ static inline void pass(struct smem *sm, int n_k, uint32_t use)
 {
     for (int k = 0; k < n_k; k++, use++) {
         barrier_wait(&sm->full[use % STAGES], use / STAGES % 2);
         __syncwarp();
-        give_back(p, sm, use % STAGES);
+        give_back<pair>(sm, use % STAGES);
     }
 }
 
@@ -316,9 +325,11 @@ __device__ static inline struct item item_of(const struct smem *sm, int stage)
              __shfl_sync(~0u, v.w, 0) };
 }
 
-template <bool up>
+template <bool up, bool pair>
 __device__ static inline void consume_all(const struct product &p, struct smem *sm, int group)
 {
+    /* Few tokens are rare with pairs, and only their shares are often half a step more than 128. */
+    constexpr int few = pair ? 64 : 32, half = pair ? 144 : 160;
     int n_k = (p.cols + K - 1) / K;
     uint32_t turns = 0;
 
@@ -330,25 +341,25 @@ __device__ static inline void consume_all(const struct product &p, struct smem *
         if (it.expert < 0)
             return;
         if (it.n == 0 || it.row + group * rows_of_item<up>() / 2 >= p.rows)
-            pass(p, sm, n_k, use);
-        else if (it.n <= 32)
-            consume<up, 32>(p, sm, &it, group, use, &turns);
+            pass<pair>(sm, n_k, use);
+        else if (it.n <= few)
+            consume<up, pair, few>(p, sm, &it, group, use, &turns);
         else if (it.n <= 64)
-            consume<up, 64>(p, sm, &it, group, use, &turns);
+            consume<up, pair, 64>(p, sm, &it, group, use, &turns);
         else if (it.n <= 96)
-            consume<up, 96>(p, sm, &it, group, use, &turns);
+            consume<up, pair, 96>(p, sm, &it, group, use, &turns);
         else if (it.n <= 128)
-            consume<up, 128>(p, sm, &it, group, use, &turns);
-        else if (it.n <= 144)
-            consume<up, 144>(p, sm, &it, group, use, &turns);
+            consume<up, pair, 128>(p, sm, &it, group, use, &turns);
+        else if (pair && it.n <= half)
+            consume<up, pair, half>(p, sm, &it, group, use, &turns);
         else
-            consume<up, 160>(p, sm, &it, group, use, &turns);
+            consume<up, pair, 160>(p, sm, &it, group, use, &turns);
     }
 }
 
 #endif
 
-template <bool up>
+template <bool up, bool pair>
 static __global__ void __launch_bounds__(THREADS, 1)
 product_kernel(const __grid_constant__ struct product p)
 {
@@ -359,23 +370,24 @@ product_kernel(const __grid_constant__ struct product p)
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&sm->full[i], GROUP + 1);         /* gatherers, and the weights */
-            barrier_init(&sm->empty[i], (p.pair ? 4 : 2) * GROUP / 32);    /* warps that multiply */
+            barrier_init(&sm->empty[i], (pair ? 4 : 2) * GROUP / 32);  /* warps that multiply */
         }
-        for (int i = 0; i < TOLD; i++)
+        for (int i = 0; pair && i < TOLD; i++)
             barrier_init(&sm->told[i], 1);
         barrier_init_done();
     }
     next_may_start();
-    sync(p);                               /* nobody reaches a block that is not ready */
+    sync<pair>();                          /* nobody reaches a block that is not ready */
     wait_for_others();
     if (threadIdx.x < GROUP) {
         regs_give<40>();
-        produce<up>(p, sm);
+        produce<up, pair>(p, sm);
     } else {
         regs_take<232>();
-        consume_all<up>(p, sm, threadIdx.x / GROUP - 1);
+        consume_all<up, pair>(p, sm, threadIdx.x / GROUP - 1);
     }
-    sync(p);                               /* nor one that has ended */
+    if (pair)
+        cluster_sync();                    /* nor one that has ended */
 #endif
 }
 
@@ -406,12 +418,22 @@ static __global__ void __launch_bounds__(128) sum_kernel(struct moe m, const bf1
                                                                sum[k + 3]);
 }
 
+template <bool pair>
+static void launch_products(const struct product &up, const struct product &down, int blocks,
+                            gpu_stream s)
+{
+    unsigned cluster = pair ? 2 : 1;
+    dim3 grid((unsigned) blocks);
+
+    launch_clusters(product_kernel<true, pair>, grid, cluster, THREADS, sizeof(struct smem), s, up);
+    launch_clusters(product_kernel<false, pair>, grid, cluster, THREADS, sizeof(struct smem), s,
+                    down);
+}
+
 void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
 {
     const struct moe *m = &w->m;
     struct product up = {}, down = {};
-    unsigned blocks = w->pair ? 2 : 1;
-    dim3 sms((unsigned) (w->pair ? 2 * h->room[2] : h->n_sm));
     dim3 sums((unsigned) ceil_div(m->hidden, 128 * 8), (unsigned) m->n_tok);
 
     map_rows(&up.w, h, m->gate_up.p, (int64_t) m->n_expert * 2 * m->ffn, m->hidden, BOX);
@@ -425,7 +447,6 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     up.cols = m->hidden;
     up.top_k = m->top_k;
     up.by_expert = m->n_tok > L2_TOK;
-    up.pair = w->pair;
 
     down = up;
     map_rows(&down.w, h, m->down.p, (int64_t) m->n_expert * m->hidden, m->ffn, BOX);
@@ -436,9 +457,23 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     down.cols = m->ffn;
     down.by_expert = true;
 
-    launch_clusters(product_kernel<true>, sms, blocks, THREADS, sizeof(struct smem), s, up);
-    launch_clusters(product_kernel<false>, sms, blocks, THREADS, sizeof(struct smem), s, down);
+    if (w->pair)
+        launch_products<true>(up, down, 2 * h->room[2], s);
+    else
+        launch_products<false>(up, down, h->n_sm, s);
     launch_early(sum_kernel, sums, 128, 0, s, *m, (const bf16 *) m->out);
+}
+
+/* May the products have all the shared memory that they need? */
+template <bool pair> static bool room_for_products()
+{
+    int bytes = sizeof(struct smem);
+
+    return cudaFuncSetAttribute(product_kernel<true, pair>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) == cudaSuccess
+           && cudaFuncSetAttribute(product_kernel<false, pair>,
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)
+              == cudaSuccess;
 }
 
 /* The code that was loaded says what it can: of 9.0a's own, or compiled from what is for all. */
@@ -449,11 +484,8 @@ void hopper_open(struct hopper *h)
     int n_sm = 0;
 
     h->n_sm = 0;
-    if (cudaFuncGetAttributes(&code, product_kernel<true>) == cudaSuccess && code.ptxVersion == 90
-        && cudaFuncSetAttribute(product_kernel<true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                sizeof(struct smem)) == cudaSuccess
-        && cudaFuncSetAttribute(product_kernel<false>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                sizeof(struct smem)) == cudaSuccess
+    if (cudaFuncGetAttributes(&code, product_kernel<true, false>) == cudaSuccess
+        && code.ptxVersion == 90 && room_for_products<false>() && room_for_products<true>()
         && cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &h->encode, 12000,
                                             cudaEnableDefault, &found) == cudaSuccess
         && found == cudaDriverEntryPointSuccess
