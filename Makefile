@@ -165,6 +165,7 @@ test-gpu: $(BUILD)/inferd $(BUILD)/t/gpu $(BUILD)/t/step
 	$(BUILD)/t/gpu
 	$(BUILD)/t/step t/golden/moe t/golden/dense t/golden/ple bench/configs/gemma-4-26B-A4B-it
 	TEST_BUILD=$(BUILD) python3 t/gpu_score.py
+	TEST_BUILD=$(BUILD) python3 t/gpu_cut.py
 
 sanitize-gpu: $(BUILD)/t/gpu
 	TEST_BUILD=$(BUILD) tools/sanitize-gpu
