@@ -65,7 +65,8 @@ OBJS   = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(NO_GPU),$(SRCS))) \
          $(CU:%.cu=$(BUILD)/obj/%.cu.o)
 LIB    = $(BUILD)/libinferd.a
 FUZZERS = $(patsubst t/fuzz/%.c,build/fuzz/%,$(wildcard t/fuzz/*.c))
-TESTS  = $(patsubst t/%.c,$(BUILD)/t/%,$(wildcard t/*.c))
+TESTS  = $(patsubst t/%.c,$(BUILD)/t/%,$(filter-out t/gpu_%.c,$(wildcard t/*.c)))
+GPU_PARTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard t/gpu_*.c))
 BENCH  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(filter-out $(if $(NVCC),,bench/kernels.c) \
          bench/kernels_%.c,$(wildcard bench/*.c)))
 
@@ -106,7 +107,8 @@ $(BUILD)/obj/%.cu.o: %.cu Makefile $(BUILD)/flags
 
 $(BUILD)/t/%: t/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(addprefix -I,$(INC_t)) -o $@ $< $(LIB) $(LDLIBS)
+	$(CC) $(CFLAGS) $(addprefix -I,$(INC_t)) -o $@ $< $(filter %.o,$^) $(LIB) $(LDLIBS)
+$(BUILD)/t/gpu: $(GPU_PARTS)
 
 $(BUILD)/bench/%: bench/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -201,7 +203,7 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(OBJS:.o=.d) $(TESTS:=.d) $(BENCH:=.d) $(FUZZERS:=.d)
+-include $(OBJS:.o=.d) $(GPU_PARTS:.o=.d) $(TESTS:=.d) $(BENCH:=.d) $(FUZZERS:=.d)
 
 .PHONY: all module fuzzers fuzz tests helpers bench clean demo demo-stop test test-gpu \
         sanitize-gpu install uninstall

@@ -1,11 +1,12 @@
-/* tap.h - just enough TAP for the C tests: ok(), is_int(), is_str(), done_testing(). */
+/* tap.h - just enough TAP for the C tests: ok(), is_int(), is_str(), done_testing(). All files
+ * of a program count as one. */
 #ifndef T_TAP_H
 #define T_TAP_H
 
 #include <stdio.h>
 #include <string.h>
 
-static int tap_n, tap_failed;
+__attribute__((weak)) int tap_n, tap_failed;
 
 __attribute__((format(printf, 2, 3), unused))
 static int ok(int cond, const char *fmt, ...)
