@@ -104,8 +104,9 @@ struct ngx_http_infer_engine_s {
     unsigned                    backup:1;
     unsigned                    down:1;
 
-    unsigned                    complained:1;   /* connect error is logged */
-
+    uint32_t                    trouble;        /* why there is no link, as
+                                                   logged last: errno, or crc32
+                                                   of words; 0: it is not */
     ngx_http_infer_link_t      *link;
     ngx_event_t                 reconnect;
     ngx_msec_t                  attempted;      /* last connect */

@@ -10,6 +10,8 @@
 
 static ngx_connection_t *ngx_http_infer_link_socket(
     ngx_http_infer_engine_t *engine);
+static ngx_uint_t ngx_http_infer_engine_level(ngx_http_infer_engine_t *engine,
+    uint32_t trouble);
 static ngx_int_t ngx_http_infer_link_hello(ngx_http_infer_link_t *link);
 static void ngx_http_infer_link_read_handler(ngx_event_t *ev);
 static void ngx_http_infer_link_write_handler(ngx_event_t *ev);
@@ -179,8 +181,7 @@ ngx_http_infer_link_socket(ngx_http_infer_engine_t *engine)
     }
 
     err = ngx_socket_errno;
-    level = engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR;
-    engine->complained = 1;
+    level = ngx_http_infer_engine_level(engine, err);
 
     ngx_log_error(level, log, err, "infer: connect() to engine \"%V\" failed",
                   &engine->name);
@@ -188,6 +189,22 @@ ngx_http_infer_link_socket(ngx_http_infer_engine_t *engine)
     ngx_close_connection(c);
 
     return NULL;
+}
+
+
+/* An engine is tried again and again: an error is told once, until there is
+ * another one or a link. */
+
+static ngx_uint_t
+ngx_http_infer_engine_level(ngx_http_infer_engine_t *engine, uint32_t trouble)
+{
+    if (engine->trouble == trouble) {
+        return NGX_LOG_INFO;
+    }
+
+    engine->trouble = trouble;
+
+    return NGX_LOG_ERR;
 }
 
 
@@ -328,6 +345,7 @@ static void
 ngx_http_infer_link_welcome(ngx_http_infer_link_t *link)
 {
     int                       rc;
+    u_char                   *why;
     ngx_uint_t                level;
     struct err                e;
     ngx_http_infer_engine_t  *engine;
@@ -348,11 +366,13 @@ ngx_http_infer_link_welcome(ngx_http_infer_link_t *link)
         return;
     }
 
-    level = engine->complained ? NGX_LOG_INFO : NGX_LOG_ERR;
+    why = (u_char *) (e.msg[0] ? e.msg : "closed the connection");
+    level = ngx_http_infer_engine_level(engine,
+                                      ngx_crc32_short(why, ngx_strlen(why)));
+
     ngx_log_error(level, link->connection->log, 0,
                   "infer: engine \"%V\" refused the link: %s",
-                  &engine->name, e.msg[0] ? e.msg : "closed the connection");
-    engine->complained = 1;
+                  &engine->name, why);
     ngx_http_infer_count(engine, connect_errors, 1);
     ngx_http_infer_link_close(link, NULL);
 }
@@ -382,7 +402,7 @@ ngx_http_infer_link_attach(ngx_http_infer_link_t *link)
     link->ready = 1;
     link->beaten = ngx_current_msec;
 
-    engine->complained = 0;
+    engine->trouble = 0;
     engine->backoff = 0;
     ngx_http_infer_count(engine, connects, 1);
 

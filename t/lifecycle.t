@@ -4,7 +4,9 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use Errno qw(ECONNREFUSED ELOOP ENOENT);
 use Infer;
+use IO::Socket::UNIX;
 use IO::Uncompress::Gunzip qw(gunzip);
 use Socket qw(SOL_SOCKET SO_LINGER);
 use Test::More;
@@ -246,6 +248,35 @@ subtest 'another version of the wire' => sub {
     ok($t->until(sub { $t->error_log =~ /refused the link: .*speaks another version/ }),
        'logged in words');
     is(count($t->error_log, qr/\[error\].*refused the link/), 1, 'once');
+    $t->finish;
+};
+
+subtest 'why an engine cannot be reached: each other cause, once' => sub {
+    $t = Infer->new('lc-cause', http => 'infer_pool p { engine SOCK(a); }', server => $pass);
+    my ($sock, @told, $busy) = ($t->sock('a'));
+    my $told = sub {
+        $t->get('/');
+        @told = $t->error_log =~ /\[error\].*connect\(\) to engine "\S+" failed \((\d+): /g;
+        return @told == shift;
+    };
+
+    $t->start;
+    ok($t->until(sub { $told->(1) }), 'no socket');
+    symlink $sock, $sock or die $!;
+    ok($t->until(sub { $told->(2) }), 'a link to itself');
+    unlink $sock;
+    $busy = IO::Socket::UNIX->new(Local => $sock, Listen => 1) or die $!;
+    close $busy;
+    ok($t->until(sub { $told->(3) }), 'nobody listens');
+    unlink $sock;
+    ok($t->until(sub { $told->(4) }), 'no socket again');
+    my $tries = $t->stat('connect_errors');
+    ok($t->until(sub { $told->(4); $t->stat('connect_errors') > $tries + 3 }), 'many tries');
+    is_deeply(\@told, [map { $_ + 0 } ENOENT, ELOOP, ECONNREFUSED, ENOENT], 'each is told once');
+    $e = $t->engine('a');
+    ok($t->attached(1), 'attached');
+    $t->kill_engine($e);
+    ok($t->until(sub { $told->(5) }), 'nobody listens again');
     $t->finish;
 };
 
