@@ -61,10 +61,10 @@ static void wake_api(void *arg, int port)
     api_wake(s->api, port);
 }
 
-/* The step is lost and so is the process: the pool in nginx takes over. */
-static void core_failed(struct engine *en)
+/* A step is lost, or the device, and so is the process: the pool in nginx takes over. */
+static void engine_failed(const struct err *e)
 {
-    log_error("the engine stopped: %s", en->failed.msg);
+    log_error("the engine stopped: %s", e->msg);
     kill(getpid(), SIGABRT);
 }
 
@@ -154,7 +154,7 @@ static int bring_up(struct server *s, struct err *e)
 
     s->en.wake = wake_api;
     s->en.wake_arg = s;
-    s->en.on_fail = core_failed;
+    s->en.on_fail = engine_failed;
     if (s->en.tok != NULL
         && (rc = vocab_open(&s->en.vocab, s->en.tok, s->en.mc.vocab, e)) != 0)
         return rc;

@@ -47,6 +47,14 @@ static void hook_kick(void *arg)
     (void) !write(en->kick_fd, &one, sizeof(one));
 }
 
+static void hook_lost(void *arg, const struct err *e)
+{
+    struct engine *en = arg;
+
+    if (en->on_fail != NULL)
+        en->on_fail(e);
+}
+
 static int open_tokenizer(struct engine *en, const char *dir, struct err *e)
 {
     bool known, found;
@@ -110,6 +118,7 @@ int engine_load(struct engine *en, const struct conf *c, int32_t n_port, int32_t
         .seq_max = c->max_num_seqs,
         .page_max = en->plan.full_pages_each,
         .n_thread = c->threads != 0 ? c->threads : n_core(),
+        .lost = hook_lost, .lost_arg = en,
     };
     struct serve_conf sc = {
         .seq_max = c->max_num_seqs,
@@ -141,7 +150,7 @@ static void *core_main(void *arg)
     struct engine *en = arg;
 
     if (serve_run(en->serve, &en->failed) != 0 && en->on_fail != NULL)
-        en->on_fail(en);
+        en->on_fail(&en->failed);
     return NULL;
 }
 

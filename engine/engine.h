@@ -27,7 +27,8 @@ struct engine {
     pthread_t         thread;
     bool              started;
     struct err        failed;               /* why the core gave up; code 0: it did not */
-    void            (*on_fail)(struct engine *en);  /* called in the core's thread; may be NULL */
+    /* The engine is of no use any more. In the core's thread or the model's; may be NULL. */
+    void            (*on_fail)(const struct err *e);
 };
 
 /* config.json alone; whatever it returns, engine_close ends it. */

@@ -1,6 +1,6 @@
 /* runner.c - steps are launched in order, the next one while the one before runs; pops come in the
  * order of pushes; behind a failure all fails, whoever found it; there is no idle work beside a
- * step. */
+ * step or behind a failure. */
 #include "tap.h"
 #include "runner.h"
 
@@ -165,6 +165,24 @@ static void test_idle(void)
     is_int(d.n_launch, 2, "the close comes after what was pushed");
 }
 
+static void test_idle_end(void)
+{
+    struct device d = { .bad_wait = 1 };
+    struct runner *r = start(&d, idle);
+    struct timespec some = { .tv_nsec = 6 * RUNNER_IDLE_MS * 1000000 };
+    struct err e = {0};
+    int n;
+
+    push(r, 1);
+    sem_wait(&d.launched);
+    n = d.n_idle;
+    sem_post(&d.done);
+    is_int(runner_pop(r, &e), E_GPU, "a step fails");
+    nanosleep(&some, NULL);
+    is_int(d.n_idle, n, "no idle work behind a failure");
+    runner_close(r);
+}
+
 int main(void)
 {
     alarm(60);                             /* what does not come ends the test */
@@ -172,5 +190,6 @@ int main(void)
     test_bad_launch();
     test_bad_wait();
     test_idle();
+    test_idle_end();
     return done_testing();
 }

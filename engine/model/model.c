@@ -298,8 +298,6 @@ static bool keep(struct model *m, int32_t shape)
 
     if (rc == E_FULL)
         log_warn("graphs: %s: what has none goes on without, up to 0.7 ms a step slower", e.msg);
-    else if (rc != 0)
-        log_error("graphs: %s; the next step ends the engine", e.msg);
     m->graphs_end |= rc != 0;
     return kept;
 }
@@ -327,11 +325,12 @@ static int step_wait(void *arg, struct err *e)
     return m->be->ops->step_wait(m->be, e);
 }
 
-/* One shape that has not come. */
+/* One shape that has not come. No step is under way, and none may come, to say that it failed. */
 static bool record(void *arg)
 {
     struct model *m = arg;
     int32_t n = bucket_count(&m->fwd.buckets, BUCKET_ROWS);
+    struct err e;
 
     while (m->n_recorded < n && !m->graphs_end)
         if (keep(m, m->n_recorded++))
@@ -339,6 +338,8 @@ static bool record(void *arg)
     if (!m->graphs_end)
         log_info("graphs: all %d are captured, for steps of up to %d requests", n,
                  bucket_shape(&m->fwd.buckets, n - 1).n_row);
+    else if (be_failed(m->be, &e) < 0 && m->fwd.lim.lost != NULL)
+        m->fwd.lim.lost(m->fwd.lim.lost_arg, &e);
     return false;
 }
 

@@ -78,6 +78,10 @@ struct model_limits {
     int32_t seq_max;                      /* sequences of one step */
     int32_t page_max;                     /* entries of one row of a page table */
     int32_t n_thread;
+    /* The device failed with no step under way that would say so. In a thread of the model's; NULL:
+     * the next step says it. */
+    void  (*lost)(void *arg, const struct err *e);
+    void   *lost_arg;
 };
 
 /* false: what is said about a GPU leaves out what its kernels hold. */

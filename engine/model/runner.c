@@ -29,7 +29,8 @@ static bool wait_for_news(struct runner *r)
     until.tv_nsec += RUNNER_IDLE_MS * 1000000;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    if (r->h.idle != NULL && r->n_pop == r->n_push)    /* a capture must not meet a step */
+    /* A capture must not meet a step; behind a failure there is none. */
+    if (r->h.idle != NULL && r->n_pop == r->n_push && r->failed.code == 0)
         return pthread_cond_timedwait(&r->changed, &r->lock, &until) != ETIMEDOUT;
     pthread_cond_wait(&r->changed, &r->lock);
     return true;

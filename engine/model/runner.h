@@ -10,8 +10,8 @@ typedef int runner_launch(void *arg, struct batch *b, struct step_out *o, struct
 /* Until the oldest step on its way is done. In the thread that pops, beside the launch of the next
  * one. */
 typedef int runner_wait(void *arg, struct err *e);
-/* A little work while there is no step, in the runner's thread. false: there is no more, do not ask
- * again. */
+/* A little work while there is no step and none failed, in the runner's thread. false: there is no
+ * more, do not ask again. */
 typedef bool runner_idle(void *arg);
 
 #define RUNNER_IDLE_MS 5         /* without a step, before that */
