@@ -140,7 +140,7 @@ static void full_engine(void)
 
 static void long_prompt(void)
 {
-    enum { N = 32, MOST = STEP_TOK * 7 / 8 };
+    enum { N = 32, MOST = STEP_TOK * 13 / 16 };
     struct engine en = bring_up((struct kv_conf) {
         .shape = { 16, 10000, 10000 }, .window = 1024, .step_tok_max = STEP_TOK, .seq_max = N + 1,
         .page_max = 10000 });
@@ -162,7 +162,7 @@ static void long_prompt(void)
         all = all && en.s.plan.n_item == N + 1 && en.s.plan.n_fill_tok <= MOST;
     }
     ok(all, "while 100,000 tokens of a prompt come in, each of 32 decodes moves in every step");
-    is_int(n, (100000 + MOST - 1) / MOST, "and these have seven eighths of the budget");
+    is_int(n, (100000 + MOST - 1) / MOST, "and these have 13/16 of the budget");
 
     tear_down(&en);
     for (int i = 0; i <= N; i++)
@@ -198,7 +198,7 @@ static void guided_answer(void)
     make(&en, &prompt, 5000, 1, 2);
     sched_add(&en.s, &prompt);
     sched_plan(&en.s);
-    ok(en.s.plan.n_item == 1 && en.s.plan.n_tok == STEP_TOK * 7 / 8, "and waits for its token while"
+    ok(en.s.plan.n_item == 1 && en.s.plan.n_tok == STEP_TOK * 13 / 16, "and waits for its token while"
        " the next step is planned: %d tokens of a prompt", en.s.plan.n_tok);
     sched_remove(&en.s, &answer);
     sched_plan(&en.s);

@@ -20,8 +20,8 @@ int sched_open(struct sched *s, struct kv *kv, int32_t step_tok_max, int32_t seq
     memset(s, 0, sizeof(*s));
     s->kv = kv;
     s->step_tok_max = step_tok_max;
-    /* 2,048 tokens with 32 answers take an H200 41 ms, seven eighths of them 39: bench/SPEED.md. */
-    s->fill_tok_max = step_tok_max - step_tok_max / 8;
+    /* of 2,048 tokens, beside 32 answers, for 40 ms between two of theirs: bench/SPEED.md */
+    s->fill_tok_max = step_tok_max - step_tok_max * 3 / 16;
     s->run_max = min_i32(seq_max, step_tok_max);
     s->run = calloc((size_t) s->run_max, sizeof(*s->run));
     s->plan.item = calloc((size_t) s->run_max, sizeof(*s->plan.item));

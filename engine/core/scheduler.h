@@ -30,8 +30,8 @@ struct sched {
     struct kv       *kv;
     struct queue     queue;
     int32_t          step_tok_max;
-    int32_t          fill_tok_max;   /* of a step, for prompts while answers run: 7/8 of it; may be
-                                        set anew before a plan */
+    int32_t          fill_tok_max;   /* of a step, for prompts while answers run: 13/16 of it; may
+                                        be set anew before a plan */
     int32_t          behind_tok;     /* of prompts in the step under way; set before a plan */
     int32_t          run_max;        /* at most step_tok_max: who runs moves in each step */
     struct req     **run;            /* [run_max] in order of admission */

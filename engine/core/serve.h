@@ -21,7 +21,7 @@ struct serve_conf {
     int32_t tenant_max;          /* unfinished requests of one tenant but 0; 0: no limit */
     uint64_t wait_max_ns;        /* who would wait longer is refused; 0: nobody is */
     uint64_t itl_target_ns;      /* beside answers a step gets so much of prompts that it takes so
-                                    long; 0: 7/8 of it */
+                                    long; 0: 13/16 of it */
     bool    overlap;             /* plan a step while the one before runs */
     bool    cache;               /* keep prefixes */
     int32_t point_tok;           /* a reuse point every so many prompt tokens; 0: none */
