@@ -220,7 +220,7 @@ static void bench_decode(const struct attn_shape *h, int32_t past, int32_t n_seq
     r.flops = 4.0 * HEADS * h->dim * (double) (seen * n_seq);
     r.bytes = attn_bytes(&c, h, (seen - 1) * n_seq);
     r.us = decode_us(&c, r.bytes);
-    snprintf(name, sizeof(name), "%s, decode", h->name);
+    snprintf(name, sizeof(name), "%s decode", h->name);
     snprintf(shape, sizeof(shape), "%d of 1 token behind %d", n_seq, past);
     report(&r);
     attn_free(&c);
