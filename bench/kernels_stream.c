@@ -13,7 +13,7 @@ static struct row row_of(const char *name, int32_t n_tok, double bytes, double l
 
 static void launch_ids(const void *p)
 {
-    ids_cuda(p, stream);
+    next_ids_cuda(p, stream);
 }
 
 static void launch_embed(const void *p)
@@ -80,17 +80,17 @@ static void bench_ids(int32_t n_tok)
     size_t n = (size_t) n_tok, bytes = n * sizeof(int32_t);
     int32_t *id = below(n_tok, VOCAB), *last = below(n_tok, VOCAB), *from = below(n_tok, 2 * n_tok);
     int32_t *got = calloc(n, sizeof(*got));
-    struct ids host = { calloc(n, sizeof(*got)), id, from, last, n_tok }, d;
-    struct row r = row_of("ids", n_tok, 4.0 * (double) bytes, 0);
+    struct next_ids host = { calloc(n, sizeof(*got)), id, from, last, n_tok }, d;
+    struct row r = row_of("next ids", n_tok, 4.0 * (double) bytes, 0);
 
     if (got == NULL || host.y == NULL)
         check(cudaErrorMemoryAllocation);
     for (int32_t i = 0; i < n_tok; i++)
         from[i] = from[i] < n_tok ? from[i] : -1;
-    d = (struct ids) { dev(bytes), dev_copy(id, bytes), dev_copy(from, bytes),
+    d = (struct next_ids) { dev(bytes), dev_copy(id, bytes), dev_copy(from, bytes),
                        dev_copy(last, bytes), n_tok };
     run(&r, launch_ids, &d, n_tok);
-    ids_ref(&host, 0, n_tok);
+    next_ids_ref(&host, 0, n_tok);
     check(cudaMemcpy(got, d.y, bytes, cudaMemcpyDeviceToHost));
     r.deviation = memcmp(got, host.y, bytes) == 0 ? 0 : INFINITY;
     report(&r);

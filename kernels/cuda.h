@@ -32,7 +32,7 @@ void hopper_open(struct hopper *h);
 
 /* Bound by latency for few rows, for many by reading and writing them, 70 %; dim, cols and head_dim
  * are multiples of 4, head_dim at most 512. */
-void ids_cuda(const struct ids *a, gpu_stream s);
+void next_ids_cuda(const struct next_ids *a, gpu_stream s);
 void embed_cuda(const struct embed *a, gpu_stream s);
 void norm_cuda(const struct norm *a, gpu_stream s);
 void join_cuda(const struct join *a, gpu_stream s);       /* dim at most JOIN_DIM_MAX */

@@ -6,7 +6,7 @@
 #define HEAD_MAX   512
 #define HEAD_WARPS 4                       /* heads of one block */
 
-static __global__ void ids_kernel(struct ids a)
+static __global__ void next_ids_kernel(struct next_ids a)
 {
     int t = (int) (blockIdx.x * blockDim.x + threadIdx.x);
 
@@ -14,9 +14,9 @@ static __global__ void ids_kernel(struct ids a)
         a.y[t] = a.from[t] < 0 ? a.id[t] : a.last[a.from[t]];
 }
 
-void ids_cuda(const struct ids *a, gpu_stream s)
+void next_ids_cuda(const struct next_ids *a, gpu_stream s)
 {
-    ids_kernel<<<(unsigned) ceil_div(a->n_tok, 256), 256, 0, s>>>(*a);
+    next_ids_kernel<<<(unsigned) ceil_div(a->n_tok, 256), 256, 0, s>>>(*a);
 }
 
 static __global__ void embed_kernel(struct embed a)

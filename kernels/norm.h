@@ -8,7 +8,7 @@
 
 /* y[t] = from[t] < 0 ? id[t] : last[from[t]]; ids that the host knows, and those that the step
  * before has sampled */
-struct ids {
+struct next_ids {
     int32_t       *y;             /* [n_tok], not id */
     const int32_t *id, *from;     /* [n_tok] */
     const int32_t *last;          /* [more than any from] */
@@ -131,7 +131,7 @@ struct kv_copy {
 };
 
 /* Rows lo .. hi-1 (tokens for norm_rope and kv_store, pages for kv_copy). */
-void ids_ref(const struct ids *a, int64_t lo, int64_t hi);
+void next_ids_ref(const struct next_ids *a, int64_t lo, int64_t hi);
 void embed_ref(const struct embed *a, int64_t lo, int64_t hi);
 void norm_ref(const struct norm *a, int64_t lo, int64_t hi);
 void join_ref(const struct join *a, int64_t lo, int64_t hi);

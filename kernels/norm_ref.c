@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-void ids_ref(const struct ids *a, int64_t lo, int64_t hi)
+void next_ids_ref(const struct next_ids *a, int64_t lo, int64_t hi)
 {
     for (int64_t t = lo; t < hi; t++)
         a->y[t] = a->from[t] < 0 ? a->id[t] : a->last[a->from[t]];

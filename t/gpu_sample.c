@@ -186,7 +186,7 @@ static void test_bad(void)
     enum { N = 600 };
     struct two x = two_random(2 * 512, 1);
     int32_t id[N], from[N], want[N], got[N], last[2] = { 0, 99 };
-    struct ids a = { want, id, from, last, N };
+    struct next_ids a = { want, id, from, last, N };
     struct sample_row row[2];
     float v[2 * 512] = { 0 };
     int32_t tok[2] = { 7, 7 };
@@ -207,9 +207,9 @@ static void test_bad(void)
         id[t] = below(VOCAB);
         from[t] = below(3) - 1;
     }
-    ids_ref(&a, 0, N);
+    next_ids_ref(&a, 0, N);
     two_poison(&x);
-    op_ids(be[1], &(struct ids) { .y = (int32_t *) x.p[1], .id = be_input(be[1], id, N),
+    op_next_ids(be[1], &(struct next_ids) { .y = (int32_t *) x.p[1], .id = be_input(be[1], id, N),
                                   .from = be_input(be[1], from, N), .n_tok = N });
     done();
     be[1]->ops->get(be[1], got, x.p[1], sizeof(got));

@@ -26,7 +26,7 @@ static sem_t tried, told;
 #define NO_OP(name, type) \
     static void fake_##name(struct backend *be, const struct type *a) { (void) be; (void) a; }
 
-NO_OP(ids, ids)
+NO_OP(next_ids, next_ids)
 NO_OP(embed, embed)
 NO_OP(norm, norm)
 NO_OP(gather, gather)
@@ -114,7 +114,7 @@ static const struct backend_ops fake_ops = {
     .alloc = fake_alloc,          .close = fake_close,        .weight = fake_weight,
     .loading = fake_loading,      .put = fake_put,            .input = fake_input,
     .step_end = fake_nothing,     .step_wait = fake_wait,
-    .record = fake_record,        .recorded = fake_recorded,  .ids = fake_ids,
+    .record = fake_record,        .recorded = fake_recorded,  .next_ids = fake_next_ids,
     .embed = fake_embed,          .norm = fake_norm,          .gather = fake_gather,
     .join = fake_join,            .to_act = fake_to_act,      .linear = fake_linear,
     .geglu = fake_geglu,          .rope_table = fake_rope_table, .kv_copy = fake_kv_copy,

@@ -198,8 +198,8 @@ static void guided_answer(void)
     make(&en, &prompt, 5000, 1, 2);
     sched_add(&en.s, &prompt);
     sched_plan(&en.s);
-    ok(en.s.plan.n_item == 1 && en.s.plan.n_tok == STEP_TOK * 13 / 16, "and waits for its token while"
-       " the next step is planned: %d tokens of a prompt", en.s.plan.n_tok);
+    ok(en.s.plan.n_item == 1 && en.s.plan.n_tok == STEP_TOK * 13 / 16, "and waits for its token"
+       " while the next step is planned: %d tokens of a prompt", en.s.plan.n_tok);
     sched_remove(&en.s, &answer);
     sched_plan(&en.s);
     is_int(en.s.plan.n_tok, STEP_TOK, "without it prompts have the whole step");

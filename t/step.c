@@ -153,7 +153,7 @@ static void note_mat(const struct mat *w)
             real->op(be, a);                                                                \
     }
 
-SPY(ids, ids, ids, NOTE(a->y), NOTE(a->id), NOTE(a->from), NOTE(a->n_tok))
+SPY(next_ids, next_ids, next_ids, NOTE(a->y), NOTE(a->id), NOTE(a->from), NOTE(a->n_tok))
 SPY(embed, embed, embed, NOTE(a->y), NOTE(a->id), note_mat(&a->w), NOTE(a->n_tok))
 SPY(norm, norm, norm, NOTE(a->y), NOTE(a->x), NOTE(a->w), NOTE(a->add), NOTE(a->n_row))
 SPY(gather, gather, gather, NOTE(a->y), NOTE(a->x), NOTE(a->idx), NOTE(a->n_row))
@@ -205,7 +205,7 @@ static void spy_on(struct backend *be)
     spied.step_begin = spy_step_begin;
     spied.record = spy_record;
     spied.recorded = spy_recorded;
-    spied.ids = spy_ids;
+    spied.next_ids = spy_next_ids;
     spied.embed = spy_embed;
     spied.norm = spy_norm;
     spied.gather = spy_gather;

@@ -69,7 +69,7 @@ struct backend_ops {
     int   (*recorded)(struct backend *be, struct err *e);
 
     /* last: the backend's own, of each row that the step before sampled its id, or 0 for none */
-    void (*ids)       (struct backend *be, const struct ids *a);
+    void (*next_ids)  (struct backend *be, const struct next_ids *a);
     void (*embed)     (struct backend *be, const struct embed *a);
     void (*norm)      (struct backend *be, const struct norm *a);
     void (*gather)    (struct backend *be, const struct gather *a);
@@ -175,7 +175,7 @@ static inline const int32_t *be_input(struct backend *be, const int32_t *p, int3
         be->ops->name(be, a);                                                   \
     }
 
-BE_OP(ids, ids)
+BE_OP(next_ids, next_ids)
 BE_OP(embed, embed)
 BE_OP(norm, norm)
 BE_OP(gather, gather)

@@ -143,12 +143,12 @@ static int64_t grain(int64_t item_work)
                  grain(item_work));                                                         \
     }
 
-static void cpu_ids(struct backend *be, const struct ids *a)
+static void cpu_next_ids(struct backend *be, const struct next_ids *a)
 {
-    struct ids all = *a;
+    struct next_ids all = *a;
 
     all.last = ((struct cpu *) be)->last;
-    ids_ref(&all, 0, a->n_tok);
+    next_ids_ref(&all, 0, a->n_tok);
 }
 
 CPU_OP(embed, embed, a->n_tok, a->w.cols)
@@ -288,7 +288,7 @@ static const struct backend_ops cpu_ops = {
     .loading = cpu_loading,       .memory = cpu_memory,
     .put = cpu_put,               .get = cpu_put,             .input = cpu_input,
     .step_begin = cpu_step_begin, .step_end = cpu_step_end,   .step_wait = cpu_step_wait,
-    .ids = cpu_ids,
+    .next_ids = cpu_next_ids,
     .embed = cpu_embed,           .norm = cpu_norm,           .gather = cpu_gather,
     .join = cpu_join,             .to_act = cpu_to_act,       .linear = cpu_linear,
     .geglu = cpu_geglu,           .rope_table = cpu_rope_table, .kv_copy = cpu_kv_copy,

@@ -132,16 +132,16 @@ static void cuda_step_begin(struct backend *be, int32_t shape)
         latch(c, #name, cudaGetLastError());                                                \
     }
 
-static void cuda_ids(struct backend *be, const struct ids *a)
+static void cuda_next_ids(struct backend *be, const struct next_ids *a)
 {
     struct cuda *c = cuda_of(be);
-    struct ids all = *a;
+    struct next_ids all = *a;
 
     all.last = c->down_dev;                /* a row without an id has 0 there */
     if (a->n_tok == 0 || !begin(c))
         return;
-    ids_cuda(&all, c->stream);
-    latch(c, "ids", cudaGetLastError());
+    next_ids_cuda(&all, c->stream);
+    latch(c, "next ids", cudaGetLastError());
 }
 
 CUDA_OP(embed, embed, a->n_tok)
@@ -448,7 +448,7 @@ const struct backend_ops cuda_ops = {
     .weight = cuda_weight,        .loading = cuda_loading,
     .put = cuda_put,              .get = cuda_get,            .input = cuda_input,
     .step_begin = cuda_step_begin, .step_end = cuda_step_end, .step_wait = cuda_step_wait,
-    .record = cuda_record,        .recorded = cuda_recorded,  .ids = cuda_ids,
+    .record = cuda_record,        .recorded = cuda_recorded,  .next_ids = cuda_next_ids,
     .embed = cuda_embed,          .norm = cuda_norm,          .gather = cuda_gather,
     .join = cuda_join,            .to_act = cuda_to_act,      .linear = cuda_linear,
     .geglu = cuda_geglu,          .rope_table = cuda_rope_table, .kv_copy = cuda_kv_copy,
