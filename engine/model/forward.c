@@ -250,7 +250,7 @@ static void fill_in(struct step *s)
     if (s->in.from == NULL)
         return;
     op_next_ids(f->be, &(struct next_ids) { .y = f->ids, .id = s->in.tok, .from = s->in.from,
-                                  .n_tok = s->n_tok });
+                                            .n_tok = s->n_tok });
     s->in.tok = f->ids;
 }
 
