@@ -73,7 +73,7 @@ int main(int argc, char **argv)
     if (parts > 1)
         lim.n_thread = 1;                  /* the parts share the cores */
     if (be_memory_cuda(&n_free, &n_total, &e) == E_INVALID) {
-        printf("1..0 # SKIP no GPU: %s\n", e.msg);
+        printf("1..0 # skipped: no GPU: %s\n", e.msg);
         return 0;
     }
     if (be_open_cuda(&be[1], &lim, &e) < 0 || be_open_cpu(&be[0], &lim, &e) < 0) {
