@@ -1,10 +1,12 @@
 /* kernels.c - the GPU's launchers at the shapes of Gemma 4 26B-A4B: each is compared with its twin,
  * then timed, of up to CHAIN_TOK tokens in a chain, of more alone with a cold L2.
  *
- * usage: build/bench/kernels [--once | --tune] [NAME [TOKENS]]
+ * usage: build/bench/kernels [--once] [NAME [TOKENS]]
+ *        build/bench/kernels --tune [TOKENS]
  * Prints CSV. bytes: read once and written once; floor_pct: of the larger of bytes over 4.39 TB/s
  * and operations over 790 TFLOP/s, an H200's measured speeds. deviation: the largest from the
- * twin, relative to the twin's largest number. The exit code is 1 if one is over its limit.
+ * twin, relative to the twin's largest number. The exit code is 1 if one is over its limit, 2 if
+ * there is no such row. TOKENS: only rows of so many.
  * --once: everything is launched once and not timed, for a profiler. --tune prints
  * kernels/gemm_table.inc instead (kernels_tune.c). */
 #include "kernels.h"
@@ -20,11 +22,11 @@ struct backend *twin;
 struct hopper   hopper, base;
 cudaStream_t    stream;
 size_t          smem_max;
-int             only;
 
 static void    *flush;
 static uint64_t rng = 0x9e3779b97f4a7c15ull;
-static int      n_bad;
+static int      n_bad, n_wanted;
+static int32_t  only;                      /* TOKENS, 0: all */
 static bool     once;
 
 void check(cudaError_t rc)
@@ -45,6 +47,14 @@ void fail(const char *fmt, ...)
     va_end(ap);
     fprintf(stderr, "\n");
     n_bad++;
+}
+
+bool wanted(int32_t n_tok)
+{
+    bool yes = only == 0 || only == n_tok;
+
+    n_wanted += yes;
+    return yes;
 }
 
 uint32_t next(void)
@@ -262,7 +272,7 @@ static void start(void)
                                   .moe = { .n_expert = EXPERTS, .top_k = TOP_K,
                                            .hidden = HIDDEN, .ffn = FFN } };
     struct err e;
-    int smem = 0;
+    int smem = 0, major = 0;
 
     check(cudaStreamCreate(&stream));
     if (be_open_cpu(&twin, &lim, &e) < 0) {
@@ -271,26 +281,71 @@ static void start(void)
     }
     flush = dev(FLUSH);
     hopper_open(&hopper);
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+    if (major == 9 && hopper.n_sm == 0)
+        fprintf(stderr, "kernels: this GPU's own kernels are not in this build (GPU_ARCH) or cannot"
+                " be loaded: there are only rows of those for every GPU\n");
     check(cudaDeviceGetAttribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
     smem_max = (size_t) smem;
+}
+
+enum { N_TABLE = sizeof(table) / sizeof(table[0]) };
+
+static void usage(void)
+{
+    fprintf(stderr, "usage: kernels [--once] [NAME [TOKENS]]\n       kernels --tune [TOKENS]\n"
+            "NAME:");
+    for (int i = 0; i < N_TABLE; i++)
+        fprintf(stderr, " %s", table[i].name);
+    fprintf(stderr, "\n");
+    exit(2);
+}
+
+static bool is_name(const char *s)
+{
+    for (int i = 0; i < N_TABLE; i++)
+        if (strcmp(s, table[i].name) == 0)
+            return true;
+    return false;
+}
+
+static int32_t tokens_of(const char *s)
+{
+    char *end;
+    long n = strtol(s, &end, 10);
+
+    if (end == s || *end != '\0' || n < 1 || n > INT32_MAX)
+        usage();
+    return (int32_t) n;
 }
 
 int main(int argc, char **argv)
 {
     bool tune = argc > 1 && strcmp(argv[1], "--tune") == 0;
+    const char *name = NULL;
+    int at = 1;
 
     once = argc > 1 && strcmp(argv[1], "--once") == 0;
-    argc -= once;
-    argv += once;
-    only = argc > 2 ? atoi(argv[2]) : 0;
+    at += tune || once;
+    if (!tune && at < argc)
+        name = argv[at++];
+    if (at < argc)
+        only = tokens_of(argv[at++]);
+    if (at < argc || (name != NULL && !is_name(name)))
+        usage();
+
     start();
     if (tune)
         tune_all();
     else
         printf("kernel,shape,us,GB_s,TFLOP_s,floor_pct,deviation\n");
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]) && !tune; i++)
-        if (argc == 1 || strcmp(argv[1], table[i].name) == 0)
+    for (int i = 0; i < N_TABLE && !tune; i++)
+        if (name == NULL || strcmp(name, table[i].name) == 0)
             table[i].run();
     be_close(twin);
+    if (n_wanted == 0) {
+        fprintf(stderr, "kernels: nothing has rows of %d tokens\n", only);
+        return 2;
+    }
     return n_bad > 0;
 }

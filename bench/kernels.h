@@ -20,11 +20,13 @@ extern struct backend *twin;
 extern struct hopper   hopper, base;       /* base: has nothing */
 extern cudaStream_t    stream;
 extern size_t          smem_max;
-extern int             only;               /* rows of so many tokens, 0: all */
 
 void check(cudaError_t rc);
 /* Says so, goes on; the exit code will be 1. */
 void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Whether rows of so many tokens were asked for. Where none is wanted, the exit code will be 2. */
+bool wanted(int32_t n_tok);
 
 /* The same numbers in each run. */
 uint32_t next(void);

@@ -242,11 +242,11 @@ void bench_attention(void)
 
     for (int s = 0; s < 3; s++)
         for (int i = 0; i < (shape[s].window > 0 ? 4 : n_one); i++)  /* no window sees more */
-            if (only == 0 || only == one[i][1])
+            if (wanted(one[i][1]))
                 bench_decode(&shape[s], one[i][0], one[i][1]);
     for (int s = 0; s < 3; s++)
         for (int i = 0; i < n_many; i++)
             for (int fast = hopper.n_sm > 0; fast >= 0; fast--)
-                if (only == 0 || only == many[i][1])
+                if (wanted(many[i][1]))
                     bench_attn(&shape[s], many[i][0], many[i][1], fast != 0);
 }

@@ -144,8 +144,8 @@ void bench_linear(void)
             w[i] = weights_new(shape[s].rows[i], shape[s].cols, 7 + (uint64_t) i);
         for (size_t i = 0; i < sizeof(n_row) / sizeof(n_row[0]); i++)
             for (int own = 1; own >= 0; own--)
-                if ((only == 0 || only == n_row[i]) && (double) shape[s].rows[0] * n_row[i] < 1e8
-                    && (!own || n_row[i] <= GEMM_HOPPER_TOK))
+                if ((double) shape[s].rows[0] * n_row[i] < 1e8
+                    && (!own || n_row[i] <= GEMM_HOPPER_TOK) && wanted(n_row[i]))
                     bench_rows(&shape[s], w, lt, n_row[i], own);
     }
     gemm_lt_close(lt);

@@ -181,7 +181,7 @@ void bench_experts(void)
     gate_up = weights_new((int64_t) EXPERTS * 2 * FFN, HIDDEN, 5);
     down = weights_new((int64_t) EXPERTS * HIDDEN, FFN, 6);
     for (size_t i = 0; i < sizeof(n_tok) / sizeof(n_tok[0]); i++) {
-        if (only != 0 && only != n_tok[i])
+        if (!wanted(n_tok[i]))
             continue;
         if (hopper.n_sm > 0)
             bench_moe("moe", &hopper, n_tok[i]);

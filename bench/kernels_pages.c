@@ -200,7 +200,7 @@ void bench_pages(void)
 
     for (size_t i = 0; i < sizeof(n_tok) / sizeof(n_tok[0]); i++)
         for (size_t k = 0; k < sizeof(heads) / sizeof(heads[0]); k++) {
-            if (only != 0 && only != n_tok[i])
+            if (!wanted(n_tok[i]))
                 continue;
             bench_rope(&heads[k], n_tok[i]);
             bench_store(&heads[k], n_tok[i]);

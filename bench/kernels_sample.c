@@ -113,6 +113,6 @@ void bench_samples(void)
 
     for (int n = 0; n < 2; n++)
         for (size_t i = 0; i < sizeof(like) / sizeof(like[0]); i++)
-            if (only == 0 || only == n_row[n])
+            if (wanted(n_row[n]))
                 bench_sample(like[i].name, &like[i].row, n_row[n]);
 }

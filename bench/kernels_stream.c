@@ -88,7 +88,7 @@ static void bench_ids(int32_t n_tok)
     for (int32_t i = 0; i < n_tok; i++)
         from[i] = from[i] < n_tok ? from[i] : -1;
     d = (struct next_ids) { dev(bytes), dev_copy(id, bytes), dev_copy(from, bytes),
-                       dev_copy(last, bytes), n_tok };
+                            dev_copy(last, bytes), n_tok };
     run(&r, launch_ids, &d, n_tok);
     next_ids_ref(&host, 0, n_tok);
     check(cudaMemcpy(got, d.y, bytes, cudaMemcpyDeviceToHost));
@@ -309,7 +309,7 @@ void bench_stream(void)
     struct weights embed = weights_new(VOCAB / 8, HIDDEN, 4);
 
     for (size_t i = 0; i < sizeof(n_tok) / sizeof(n_tok[0]); i++) {
-        if (only != 0 && only != n_tok[i])
+        if (!wanted(n_tok[i]))
             continue;
         bench_ids(n_tok[i]);
         bench_embed(&embed, n_tok[i]);

@@ -124,7 +124,7 @@ void tune_all(void)
 
         for (size_t i = 0; i < sizeof(n_row) / sizeof(n_row[0]); i++)
             if (n_row[i] <= most && (n_row[i] > GEMM_HOPPER_TOK || shape[s][0] == VOCAB)
-                && (only == 0 || only == n_row[i]))
+                && wanted(n_row[i]))
                 tune(lt, &w, in, n_row[i]);
         free(in);
     }
