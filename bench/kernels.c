@@ -192,6 +192,11 @@ static float ms_between(cudaEvent_t from, cudaEvent_t to)
 
 double time_us(launch_fn *launch, const void *arg)
 {
+    return time_after_us(NULL, launch, arg);
+}
+
+double time_after_us(launch_fn *before, launch_fn *launch, const void *arg)
+{
     cudaEvent_t from, to;
     float ms[ROUNDS];
 
@@ -200,6 +205,8 @@ double time_us(launch_fn *launch, const void *arg)
     check(cudaEventCreate(&from));
     check(cudaEventCreate(&to));
     for (int i = 0; i < ROUNDS; i++) {
+        if (before != NULL)
+            before(arg);
         check(cudaMemsetAsync(flush, i, FLUSH, stream));
         check(cudaEventRecord(from, stream));
         launch(arg);

@@ -54,12 +54,14 @@ double deviation_halves(const void *got, const float *want, size_t n);         /
 struct row { const char *name, *shape; double us, bytes, flops, deviation, limit; };
 typedef void launch_fn(const void *arg);
 
-/* Medians of ROUNDS: a launch alone, with a cold L2; and one in a chain, as a step of few tokens
+/* Medians of ROUNDS: a launch alone, with a cold L2; the same of what spoils its input, which
+ * `before`, not timed, puts back each time; and one in a chain, as a step of few tokens
  * has it: a graph of launches, one after the other, by turns with these n arguments of size bytes.
  * What all of them read should not fit the L2: chain_copies() says how many are enough. */
 #define ROUNDS    15
 #define CHAIN_TOK 64                       /* up to so many tokens rows are of a chain */
 double time_us(launch_fn *launch, const void *arg);
+double time_after_us(launch_fn *before, launch_fn *launch, const void *arg);
 double chain_us(launch_fn *launch, const void *arg, size_t size, int n);
 int    chain_copies(double bytes);
 void   report(const struct row *r);
