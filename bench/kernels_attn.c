@@ -159,30 +159,8 @@ static double attn_bytes(const struct attn_case *c, const struct attn_shape *h, 
     return 6.0 * (double) c->n_q + (raw * h->dim + key) * heads + key * (double) (old * h->n_kv);
 }
 
-static void bench_attn(const struct attn_shape *h, int32_t past, int32_t n_tok, bool fast)
-{
-    struct attn_case c = { .fast = fast };
-    int64_t seen = h->window > 0 && h->window < past ? h->window + n_tok : past + n_tok;
-    char name[48], shape[48];
-    struct row r = { .name = name, .shape = shape, .limit = 2e-2 };
-
-    attn_new(&c, h, past, n_tok);
-    launch_attn(&c);
-    check(cudaStreamSynchronize(stream));
-    r.deviation = attn_deviation(&c);
-    r.us = time_us(launch_attn, &c);
-    for (int32_t i = 0; i < n_tok; i++)
-        r.flops += 4.0 * HEADS * h->dim
-                   * (h->window > 0 && past + i >= h->window ? h->window : past + i + 1);
-    r.bytes = attn_bytes(&c, h, seen - n_tok);
-    snprintf(name, sizeof(name), "%s%s", h->name, fast ? "" : " (base path)");
-    snprintf(shape, sizeof(shape), "%d tokens behind %d", n_tok, past);
-    report(&r);
-    attn_free(&c);
-}
-
 /* In a chain each launch has pages of its own. */
-static double decode_us(const struct attn_case *c, double bytes)
+static double attn_chain_us(const struct attn_case *c, double bytes)
 {
     int n = chain_copies(bytes);
     struct attn_case all[64];
@@ -206,6 +184,28 @@ static double decode_us(const struct attn_case *c, double bytes)
     return us;
 }
 
+static void bench_attn(const struct attn_shape *h, int32_t past, int32_t n_tok, bool fast)
+{
+    struct attn_case c = { .fast = fast };
+    int64_t seen = h->window > 0 && h->window < past ? h->window + n_tok : past + n_tok;
+    char name[48], shape[48];
+    struct row r = { .name = name, .shape = shape, .limit = 2e-2 };
+
+    attn_new(&c, h, past, n_tok);
+    launch_attn(&c);
+    check(cudaStreamSynchronize(stream));
+    r.deviation = attn_deviation(&c);
+    for (int32_t i = 0; i < n_tok; i++)
+        r.flops += 4.0 * HEADS * h->dim
+                   * (h->window > 0 && past + i >= h->window ? h->window : past + i + 1);
+    r.bytes = attn_bytes(&c, h, seen - n_tok);
+    r.us = n_tok > CHAIN_TOK ? time_us(launch_attn, &c) : attn_chain_us(&c, r.bytes);
+    snprintf(name, sizeof(name), "%s%s", h->name, fast ? "" : " (base path)");
+    snprintf(shape, sizeof(shape), "%d tokens behind %d", n_tok, past);
+    report(&r);
+    attn_free(&c);
+}
+
 static void bench_decode(const struct attn_shape *h, int32_t past, int32_t n_seq)
 {
     struct attn_case c = { .alone = true };
@@ -219,7 +219,7 @@ static void bench_decode(const struct attn_shape *h, int32_t past, int32_t n_seq
     r.deviation = attn_deviation(&c);
     r.flops = 4.0 * HEADS * h->dim * (double) (seen * n_seq);
     r.bytes = attn_bytes(&c, h, (seen - 1) * n_seq);
-    r.us = decode_us(&c, r.bytes);
+    r.us = attn_chain_us(&c, r.bytes);
     snprintf(name, sizeof(name), "%s decode", h->name);
     snprintf(shape, sizeof(shape), "%d of 1 token behind %d", n_seq, past);
     report(&r);
@@ -236,7 +236,7 @@ void bench_attention(void)
     static const int32_t one[][2] = { { 1024, 1 }, { 8192, 1 }, { 1024, 8 }, { 1024, 64 },
                                       { 8192, 64 }, { 131071, 1 } };
     static const int32_t many[][2] = { { 0, 128 }, { 0, 512 }, { 0, 2048 }, { 0, 8192 },
-                                       { 4096, 128 }, { 4096, 512 }, { 4096, 2048 },
+                                       { 4096, 64 }, { 4096, 128 }, { 4096, 512 }, { 4096, 2048 },
                                        { 6144, 128 }, { 6144, 512 }, { 6144, 2048 } };
     const int n_many = sizeof(many) / sizeof(many[0]), n_one = sizeof(one) / sizeof(one[0]);
 
@@ -244,9 +244,10 @@ void bench_attention(void)
         for (int i = 0; i < (shape[s].window > 0 ? 4 : n_one); i++)  /* no window sees more */
             if (wanted(one[i][1]))
                 bench_decode(&shape[s], one[i][0], one[i][1]);
+    /* Contexts of so few tokens that they are split are the base path's, on Hopper too. */
     for (int s = 0; s < 3; s++)
         for (int i = 0; i < n_many; i++)
-            for (int fast = hopper.n_sm > 0; fast >= 0; fast--)
+            for (int fast = hopper.n_sm > 0 && many[i][1] > ATTN_SPLIT_TOK; fast >= 0; fast--)
                 if (wanted(many[i][1]))
                     bench_attn(&shape[s], many[i][0], many[i][1], fast != 0);
 }
