@@ -1,12 +1,12 @@
 /* attn.h - attention of the step's tokens over the paged KV cache, causal, optionally sliding.
  *
- * The scale of q.k is 1: Gemma 4 norms both sides. Where K is not whole (norm.h), q.k is the sum
+ * The scale of q.k is 1: Gemma 4 norms both sides. Where K is not whole (pages.h), q.k is the sum
  * over its turned dims and, over the others, of q.v. The keys of a query are visited in order of
  * position, so pages, chunks and neighbours in the batch leave no trace in the result. */
 #ifndef KERNELS_ATTN_H
 #define KERNELS_ATTN_H
 
-#include "norm.h"
+#include "pages.h"
 
 struct attn {
     void           *y;            /* act [n_tok, n_head, head_dim], not q */

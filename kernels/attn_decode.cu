@@ -5,7 +5,7 @@
  * the reading of K and V.
  *
  * Whole K and V take turns: each is on its way while the other is used. Where K has the turned dims
- * only (norm.h), the scores need V as well: a stage is both, and there are two. */
+ * only (pages.h), the scores need V as well: a stage is both, and there are two. */
 #include "cuda.h"
 #include "dev.cuh"
 

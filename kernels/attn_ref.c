@@ -33,7 +33,7 @@ static float softmax(float *s, int32_t n)
     return 1.0f / vec_sum(&sum);
 }
 
-/* q.k, of which v has the dims that do not turn where K is not whole (norm.h). */
+/* q.k, of which v has the dims that do not turn where K is not whole (pages.h). */
 VEC_INLINE float score(const struct kv_layer *kv, const float *q, const float *k, const float *v)
 {
     int32_t half = kv->head_dim / 2, n_rot = kv->k_dim / 2;

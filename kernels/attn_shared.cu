@@ -1,5 +1,5 @@
 /* attn_shared.cu - attention where a sequence has many tokens, on Hopper's matrix units, of a cache
- * that has V whole and K's turned dims alone (norm.h): heads of 512 of which 128 dims turn, no
+ * that has V whole and K's turned dims alone (pages.h): heads of 512 of which 128 dims turn, no
  * window. See attn_prefill.cuh.
  *
  * A block has 64 rows. The consumers take turns with the tiles of 64 keys. A tile's owner computes

@@ -13,6 +13,7 @@
 #include "gemm.h"
 #include "moe.h"
 #include "norm.h"
+#include "pages.h"
 #include "sample.h"
 
 #ifdef __cplusplus

@@ -23,6 +23,11 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+__device__ static inline float4 add4(float4 a, float4 b)
+{
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
 __device__ static inline float warp_sum(float v)
 {
     for (int o = 16; o > 0; o /= 2)

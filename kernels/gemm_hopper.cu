@@ -120,11 +120,6 @@ __device__ static inline void consume(const struct place &at, struct smem<n> *sm
             sm->sum[j * 8 + tok + i % 2][row + i / 2 * 8] = c[4 * j + i];
 }
 
-__device__ static inline float4 add4(float4 a, float4 b)
-{
-    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-
 /* Four rows of one token, over the blocks of the cluster. */
 __device__ static inline float4 sum_of(const float *part, int split)
 {

@@ -16,8 +16,7 @@ void embed_ref(const struct embed *a, int64_t lo, int64_t hi)
         quant_row_ref(a->y + t * a->w.cols, &a->w, a->id[t], a->scale);
 }
 
-/* 1 / rms(x) */
-static float rms_inv(const float *x, int32_t n, float eps)
+float rms_inv_ref(const float *x, int32_t n, float eps)
 {
     return 1.0f / sqrtf(vec_dot(x, x, n) / (float) n + eps);
 }
@@ -42,7 +41,7 @@ void norm_ref(const struct norm *a, int64_t lo, int64_t hi)
     for (int64_t r = lo; r < hi; r++) {
         const float *x = a->x + r * a->dim, *add = a->add != NULL ? a->add + r * a->dim : NULL;
         /* rms(c x) = c rms(x), but for eps, which c must reach as well */
-        float c = a->in_scale, s = c * rms_inv(x, a->dim, a->eps / (c * c)) / fabsf(c);
+        float c = a->in_scale, s = c * rms_inv_ref(x, a->dim, a->eps / (c * c)) / fabsf(c);
 
         scale_row(a->y + r * a->dim, x, s, a->w, add, a->scale, a->dim);
     }
@@ -62,13 +61,13 @@ void join_ref(const struct join *a, int64_t lo, int64_t hi)
             if (a->t[1] != NULL) {
                 const float *t1 = a->t[1] + r * dim;
 
-                scale_row(t0, t0, rms_inv(t0, dim, a->eps), a->tw[0], NULL, 1, dim);
-                scale_row(t0, t1, rms_inv(t1, dim, a->eps), a->tw[1], t0, 1, dim);
+                scale_row(t0, t0, rms_inv_ref(t0, dim, a->eps), a->tw[0], NULL, 1, dim);
+                scale_row(t0, t1, rms_inv_ref(t1, dim, a->eps), a->tw[1], t0, 1, dim);
             }
-            scale_row(y, t0, rms_inv(t0, dim, a->eps), a->w, stream, a->scale, dim);
+            scale_row(y, t0, rms_inv_ref(t0, dim, a->eps), a->w, stream, a->scale, dim);
             stream = y;
         }
-        inv = rms_inv(stream, dim, a->eps);
+        inv = rms_inv_ref(stream, dim, a->eps);
         for (int i = 0; i < JOIN_OUT && a->out[i].y != NULL; i++)
             scale_row((float *) a->out[i].y + r * dim, stream, inv, a->out[i].w, NULL,
                       a->out[i].scale, dim);
@@ -124,96 +123,4 @@ void geglu_ref(const struct geglu *a, int64_t lo, int64_t hi)
     for (int64_t r = lo; r < hi; r++)
         geglu_row_ref((float *) a->y + r * a->dim, a->gate + r * a->dim,
                       a->up + r * a->up_stride, a->dim);
-}
-
-void rope_table_ref(const struct rope_table *a, int64_t lo, int64_t hi)
-{
-    for (int64_t t = lo; t < hi; t++) {
-        float *cs = a->cs + t * 2 * a->n_rot;
-
-        for (int32_t i = 0; i < a->n_rot; i++) {
-            float angle = (float) a->pos[t] * a->inv_freq[i];
-
-            cs[i] = cosf(angle);
-            cs[a->n_rot + i] = sinf(angle);
-        }
-    }
-}
-
-/* y = rope(w * x / rms(x)) of one head; cs NULL: no turn. y may be x. */
-static void head_ref(float *y, const float *x, const float *w, const float *cs, int32_t n_rot,
-                     int32_t dim, float eps)
-{
-    float s = rms_inv(x, dim, eps), a, b;
-
-    for (int32_t i = 0; i < dim; i++)
-        y[i] = w != NULL ? x[i] * s * w[i] : x[i] * s;
-
-    for (int32_t i = 0; cs != NULL && i < n_rot; i++) {
-        a = y[i];
-        b = y[i + dim / 2];
-        y[i] = a * cs[i] - b * cs[n_rot + i];
-        y[i + dim / 2] = b * cs[i] + a * cs[n_rot + i];
-    }
-}
-
-void norm_rope_ref(const struct norm_rope *a, int64_t lo, int64_t hi)
-{
-    for (int64_t t = lo; t < hi; t++) {
-        for (int32_t h = 0; h < a->n_head; h++) {
-            float *q = a->q + (t * a->n_head + h) * a->head_dim;
-
-            head_ref(q, q, a->w, a->cs + t * 2 * a->n_rot, a->n_rot, a->head_dim, a->eps);
-        }
-    }
-}
-
-/* The turned dims of K from the normed projection, which is V. */
-static void turned_ref(float *k, const float *v, const float *w, const float *cs, int32_t n_rot,
-                       int32_t half)
-{
-    for (int32_t i = 0; i < n_rot; i++) {
-        float a = v[i] * w[i], b = v[half + i] * w[half + i];
-
-        k[i] = a * cs[i] - b * cs[n_rot + i];
-        k[n_rot + i] = b * cs[i] + a * cs[n_rot + i];
-    }
-}
-
-void kv_store_ref(const struct kv_store *a, int64_t lo, int64_t hi)
-{
-    int32_t dim = a->kv.head_dim, k_dim = a->kv.k_dim, n_kv = a->kv.n_kv;
-
-    for (int64_t i = lo * n_kv; i < hi * n_kv; i++) {
-        int64_t t = i / n_kv;
-        size_t slot = kv_slot(&a->kv, &a->map, a->map.seq[t], a->map.pos[t])
-                      + (size_t) (i % n_kv);
-        float *k = (float *) a->kv.k + slot * (size_t) k_dim;
-        float *v = (float *) a->kv.v + slot * (size_t) dim;
-        const float *cs = a->cs + t * 2 * a->n_rot;
-
-        head_ref(v, a->v + i * dim, NULL, NULL, 0, dim, a->eps);
-        if (k_dim == dim)
-            head_ref(k, a->k + i * dim, a->w, cs, a->n_rot, dim, a->eps);
-        else
-            turned_ref(k, v, a->w, cs, a->n_rot, dim / 2);
-    }
-}
-
-static void copy_page(void *pages, size_t width, const int32_t *from_to)
-{
-    float *p = pages;
-
-    memcpy(p + (size_t) from_to[1] * width, p + (size_t) from_to[0] * width,
-           width * sizeof(float));
-}
-
-void kv_copy_ref(const struct kv_copy *a, int64_t lo, int64_t hi)
-{
-    size_t heads = (size_t) a->kv.page_tok * (size_t) a->kv.n_kv;
-
-    for (int64_t i = lo; i < hi; i++) {
-        copy_page(a->kv.k, heads * (size_t) a->kv.k_dim, a->from_to + i * a->stride);
-        copy_page(a->kv.v, heads * (size_t) a->kv.head_dim, a->from_to + i * a->stride);
-    }
 }

@@ -1,4 +1,4 @@
-/* attn.c - a layer whose K is V's projection: the cache without the duplicate (norm.h) against the
+/* attn.c - a layer whose K is V's projection: the cache without the duplicate (pages.h) against the
  * whole one, from the same raw numbers; copies of its pages; where each head's numbers lie. */
 #include "tap.h"
 #include "attn.h"

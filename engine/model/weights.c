@@ -494,7 +494,7 @@ static int read_all(struct loading *l, const char *dir)
     return load_all(l);
 }
 
-/* Where the cache has V for K (norm.h), the queries carry the weight of the keys too. */
+/* Where the cache has V for K (pages.h), the queries carry the weight of the keys too. */
 static void fold_k_norm(struct loading *l)
 {
     const struct model_conf *c = l->c;
