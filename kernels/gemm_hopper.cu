@@ -230,19 +230,16 @@ template <int n> static void launch(const struct args *a, int32_t split, gpu_str
     launch_clusters(linear_kernel<n>, grid, grid.x, GROUPS + 32, sizeof(smem<n>), s, *a);
 }
 
-template <int n> static void allow()
+template <int n> static bool allow()
 {
-    cudaFuncSetAttribute(linear_kernel<n>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         (int) sizeof(smem<n>));
+    return allow_smem(linear_kernel<n>, sizeof(smem<n>));
 }
 
-void gemm_hopper_open(struct hopper *h)
+bool gemm_hopper_open(struct hopper *h)
 {
-    allow<16>();
-    allow<32>();
-    allow<64>();
-    allow<128>();
-    for (unsigned i = 1; i <= GEMM_SPLIT_MAX; i++) {
+    bool ok = allow<16>() && allow<32>() && allow<64>() && allow<128>();
+
+    for (unsigned i = 1; i <= GEMM_SPLIT_MAX && ok; i++) {
         cudaLaunchAttribute attr = {};
         cudaLaunchConfig_t c = {};
 
@@ -254,8 +251,9 @@ void gemm_hopper_open(struct hopper *h)
         c.dynamicSmemBytes = sizeof(smem<64>);
         c.attrs = &attr;
         c.numAttrs = 1;
-        cudaOccupancyMaxActiveClusters(&h->room[i], linear_kernel<64>, &c);
+        ok = cudaOccupancyMaxActiveClusters(&h->room[i], linear_kernel<64>, &c) == cudaSuccess;
     }
+    return ok && h->room[1] > 0;
 }
 
 /* Tiles of all products. */

@@ -1,7 +1,7 @@
 /* hopper.cuh - the instructions of compute capability 9.0a: barriers in shared memory, the copy
  * engine, the matrix products of a warpgroup (four warps), registers that change hands.
  *
- * For code between #ifdef __CUDA_ARCH_FEAT_SM90_ALL, but map_rows, which is the host's. Tiles in
+ * For code between #ifdef __CUDA_ARCH_FEAT_SM90_ALL, but for what is the host's. Tiles in
  * shared memory have rows of 128 bytes (64 bf16), begin at a multiple of 1,024 and are swizzled:
  * piece i of 16 bytes of row r lies at place i ^ r % 8. */
 #ifndef KERNELS_HOPPER_CUH
@@ -162,8 +162,15 @@ __device__ static inline void map_prefetch(const CUtensorMap *map)
     asm volatile("prefetch.tensormap [%0];" :: "l"(map) : "memory");
 }
 
-/* hopper_open()'s, of gemm_hopper.cu: fills room. */
-void gemm_hopper_open(struct hopper *h);
+/* hopper_open()'s parts: may these kernels run, with all the shared memory that they need? */
+bool moe_hopper_open(void);
+bool gemm_hopper_open(struct hopper *h);   /* fills room */
+
+template <typename... par> static inline bool allow_smem(void (*kernel)(par...), size_t bytes)
+{
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes)
+           == cudaSuccess;
+}
 
 /* For boxes of n rows x 128 bytes of a bf16 matrix at p, which is aligned to 16 bytes; cols is a
  * multiple of 8. No argument that the kernels' own checks let pass can make it fail. */

@@ -464,34 +464,15 @@ void moe_hopper(const struct moe_work *w, const struct hopper *h, gpu_stream s)
     launch_early(sum_kernel, sums, 128, 0, s, *m, (const bf16 *) m->out);
 }
 
-/* May the products have all the shared memory that they need? */
-template <bool pair> static bool room_for_products()
-{
-    int bytes = sizeof(struct smem);
-
-    return cudaFuncSetAttribute(product_kernel<true, pair>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) == cudaSuccess
-           && cudaFuncSetAttribute(product_kernel<false, pair>,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)
-              == cudaSuccess;
-}
-
 /* The code that was loaded says what it can: of 9.0a's own, or compiled from what is for all. */
-void hopper_open(struct hopper *h)
+bool moe_hopper_open(void)
 {
-    cudaDriverEntryPointQueryResult found;
     cudaFuncAttributes code;
-    int n_sm = 0;
 
-    h->n_sm = 0;
-    if (cudaFuncGetAttributes(&code, product_kernel<true, false>) == cudaSuccess
-        && code.ptxVersion == 90 && room_for_products<false>() && room_for_products<true>()
-        && cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &h->encode, 12000,
-                                            cudaEnableDefault, &found) == cudaSuccess
-        && found == cudaDriverEntryPointSuccess
-        && cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess)
-        h->n_sm = n_sm;
-    if (h->n_sm > 0)
-        gemm_hopper_open(h);
-    (void) cudaGetLastError();             /* the base path it is */
+    return cudaFuncGetAttributes(&code, product_kernel<true, false>) == cudaSuccess
+           && code.ptxVersion == 90
+           && allow_smem(product_kernel<true, false>, sizeof(struct smem))
+           && allow_smem(product_kernel<false, false>, sizeof(struct smem))
+           && allow_smem(product_kernel<true, true>, sizeof(struct smem))
+           && allow_smem(product_kernel<false, true>, sizeof(struct smem));
 }
