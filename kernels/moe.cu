@@ -54,7 +54,7 @@ static __global__ void route_kernel(struct moe_route a)
         w[j] = w[j] / sum * a.scale[idx[j]];
 }
 
-static __global__ void __launch_bounds__(EXPERT_MAX) group_kernel(struct moe_work w)
+static __global__ void __launch_bounds__(MOE_EXPERT_MAX) group_kernel(struct moe_work w)
 {
     __shared__ struct group_smem sm;
 
@@ -267,7 +267,7 @@ static void group(const struct moe_work *w, gpu_stream s)
 {
     dim3 blocks((unsigned) ceil_div((int64_t) w->m.n_tok * w->m.top_k, 256));
 
-    launch_early(group_kernel, dim3(1), EXPERT_MAX, 0, s, *w);
+    launch_early(group_kernel, dim3(1), MOE_EXPERT_MAX, 0, s, *w);
     launch_early(order_kernel, blocks, 256, 0, s, *w);
 }
 

@@ -22,7 +22,6 @@ struct moe_work {
     bool             pair;         /* moe_hopper: a tile is for two blocks */
 };
 
-#define EXPERT_MAX  1024
 #define GROUP_DEPTH 16             /* pairs that a thread has in flight */
 
 /* Sum of v over threads 0 .. this one; tmp: 32 ints. */
@@ -52,27 +51,27 @@ __device__ static inline int scan(int v, int *tmp)
     return v;
 }
 
-struct group_smem { int count[EXPERT_MAX], tmp[32]; };
+struct group_smem { int count[MOE_EXPERT_MAX], tmp[32]; };
 
-/* EXPERT_MAX threads, thread e for expert e: counts, and lists the tiles. A pair's rank among those
- * of its expert is left to chance: each pair is computed for itself. An expert's tiles are of one
- * size, give or take. */
+/* MOE_EXPERT_MAX threads, thread e for expert e: counts, and lists the tiles. A pair's rank among
+ * those of its expert is left to chance: each pair is computed for itself. An expert's tiles are of
+ * one size, give or take. */
 __device__ static inline void group_pairs(struct group_smem *sm, const struct moe_work &w)
 {
     int e = threadIdx.x, n_pair = w.m.n_tok * w.m.top_k, n, start, tiles, tile, steps;
 
     sm->count[e] = 0;
     __syncthreads();
-    for (int i = e; i < n_pair; i += EXPERT_MAX * GROUP_DEPTH) {
+    for (int i = e; i < n_pair; i += MOE_EXPERT_MAX * GROUP_DEPTH) {
         int expert[GROUP_DEPTH];
 
         #pragma unroll
         for (int d = 0; d < GROUP_DEPTH; d++)
-            expert[d] = i + d * EXPERT_MAX < n_pair ? w.m.idx[i + d * EXPERT_MAX] : -1;
+            expert[d] = i + d * MOE_EXPERT_MAX < n_pair ? w.m.idx[i + d * MOE_EXPERT_MAX] : -1;
         #pragma unroll
         for (int d = 0; d < GROUP_DEPTH; d++)
             if (expert[d] >= 0)
-                w.rank[i + d * EXPERT_MAX] = atomicAdd(&sm->count[expert[d]], 1);
+                w.rank[i + d * MOE_EXPERT_MAX] = atomicAdd(&sm->count[expert[d]], 1);
     }
     __syncthreads();
 
@@ -89,7 +88,7 @@ __device__ static inline void group_pairs(struct group_smem *sm, const struct mo
         hi = hi < n ? hi : n;
         w.tile[tile + i] = { e, start + lo, hi - lo, 0 };
     }
-    if (e == EXPERT_MAX - 1)
+    if (e == MOE_EXPERT_MAX - 1)
         *w.n_tile = tile + tiles;
     if (e < 2)
         w.n_taken[e] = 0;

@@ -1,5 +1,5 @@
-/* moe_skinny.cu - the experts for up to MOE_SKINNY_TOK tokens: every weight of a chosen expert is
- * read once, at the speed of memory, and meets all of the expert's tokens (gemm.cuh says how). */
+/* moe_skinny.cu - the experts for few tokens each (MOE_SKINNY_TOK): every weight of a chosen expert
+ * is read once, at the speed of memory, and meets all of its tokens (gemm.cuh says how). */
 #include "gemm.cuh"
 #include "moe.cuh"
 
@@ -64,18 +64,18 @@ __device__ static inline int route_token(const struct moe_work &w, int t)
 
 /* One block: its warps route, then all group. */
 template <int per_lane>
-static __global__ void __launch_bounds__(EXPERT_MAX) route_kernel(struct moe_work w)
+static __global__ void __launch_bounds__(MOE_EXPERT_MAX) route_kernel(struct moe_work w)
 {
     __shared__ struct group_smem sm;
 
     next_may_start();
     wait_for_others();
-    for (int t = threadIdx.x / 32; t < w.m.n_tok; t += EXPERT_MAX / 32)
+    for (int t = threadIdx.x / 32; t < w.m.n_tok; t += MOE_EXPERT_MAX / 32)
         route_token<per_lane>(w, t);
     __syncthreads();
     group_pairs(&sm, w);
     __syncthreads();
-    for (int i = threadIdx.x; i < w.m.n_tok * w.m.top_k; i += EXPERT_MAX)
+    for (int i = threadIdx.x; i < w.m.n_tok * w.m.top_k; i += MOE_EXPERT_MAX)
         place_pair(w, i);
 }
 
@@ -248,9 +248,9 @@ void moe_skinny_route(struct moe_work *w, gpu_stream s)
     if (w->m.n_expert <= 128 && w->m.n_tok <= ROUTE_FEW && w->m.n_tok * w->m.top_k <= 32)
         launch_early(route_few_kernel, 1, (unsigned) w->m.n_tok * 32, 0, s, *w);
     else if (w->m.n_expert <= 128)
-        launch_early(route_kernel<4>, 1, EXPERT_MAX, 0, s, *w);
+        launch_early(route_kernel<4>, 1, MOE_EXPERT_MAX, 0, s, *w);
     else
-        launch_early(route_kernel<EXPERT_MAX / 32>, 1, EXPERT_MAX, 0, s, *w);
+        launch_early(route_kernel<MOE_EXPERT_MAX / 32>, 1, MOE_EXPERT_MAX, 0, s, *w);
 }
 
 template <int groups> static void launch(const struct moe_work *w, gpu_stream s)

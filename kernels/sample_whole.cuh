@@ -5,7 +5,8 @@
 
 #include "sample.cuh"
 
-#define ONE ((double) (1ull << 44))        /* weight of the largest logit; 2^18 of them fit 2^63 */
+#define ONE ((double) (1ull << 44))        /* weight of the largest logit; 2^19 of them,
+                                              cuda_shape()'s limit, fit 64 bits */
 
 __device__ static inline uint64_t weight_of(const struct sample_row *r, float x, float max,
                                             float min_p)
