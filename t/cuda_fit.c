@@ -127,10 +127,49 @@ static void shape(void)
     refuses(lim, "vocab_size 524289");
 }
 
+static const char *note(struct backend_limits lim, bool base, const char *lt)
+{
+    static char line[800];
+    const char *s = cuda_note(line, sizeof(line), &lim, base, lt);
+
+    return s != NULL ? s : "nothing";
+}
+
+/* Everything that slows a model down is said, in one line. */
+static void notes(void)
+{
+    const struct backend_limits whole = { .hidden = 2816, .ffn = 2112, .ple = 256,
+                                          .moe = { .n_expert = 128, .ffn = 704 } };
+    struct backend_limits lim = whole;
+    const char *s;
+
+    is_str(note(whole, false, NULL), "nothing", "all is well: not a word");
+    is_str(note(whole, false, "of the library"), "of the library", "the library's words alone");
+    ok(strstr(note(whole, true, NULL), "own kernels") != NULL, "a Hopper without its own kernels");
+
+    lim.hidden = 2820;
+    ok(strstr(note(lim, false, NULL), "whole 16 bytes") != NULL, "the stream's width");
+    lim = whole;
+    lim.ffn = 100;
+    ok(strstr(note(lim, false, NULL), "whole 16 bytes") != NULL, "a dense layer's");
+    lim = whole;
+    lim.ple = 252;
+    ok(strstr(note(lim, false, NULL), "whole 16 bytes") != NULL, "the per-layer inputs'");
+    lim = whole;
+    lim.moe.ffn = 700;
+    s = note(lim, true, "of the library");
+    ok(strstr(s, "own kernels") != NULL && strstr(s, "slower; this model") != NULL
+       && strstr(s, "slow; of the library") != NULL && strchr(s, '\n') == NULL,
+       "the experts', and all three: %s", s);
+    lim.moe.n_expert = 0;
+    is_str(note(lim, false, NULL), "nothing", "without experts their width is nobody's");
+}
+
 int main(void)
 {
     usable();
     shape();
     fit();
+    notes();
     return done_testing();
 }

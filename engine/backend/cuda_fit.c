@@ -1,9 +1,11 @@
 #include "cuda_fit.h"
 #include "cuda.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #define MIB(n)       ((double) (n) / (1024.0 * 1024.0))
 #define DRIVER_NAME  "580"                 /* the first with CUDA 13 */
-#define EXPERT_MAX   1024                  /* one thread each of a block groups their tokens */
 #define VOCAB_MAX    (1 << 19)             /* so many weights of the sampler, 2^44 at most, fit 64
                                               bits */
 
@@ -45,13 +47,37 @@ int cuda_shape(const struct backend_limits *lim, struct err *e)
         return err_set(e, E_INVALID, "--backend cuda: hidden_size %d, intermediate_size %d and"
                        " hidden_size_per_layer_input %d must be multiples of 4", lim->hidden,
                        lim->ffn, lim->ple);
-    if (lim->moe.n_expert > EXPERT_MAX)
+    if (lim->moe.n_expert > MOE_EXPERT_MAX)
         return err_set(e, E_INVALID, "--backend cuda: %d experts, at most %d", lim->moe.n_expert,
-                       EXPERT_MAX);
+                       MOE_EXPERT_MAX);
     if (lim->vocab > VOCAB_MAX)
         return err_set(e, E_INVALID, "--backend cuda: vocab_size %d, at most %d", lim->vocab,
                        VOCAB_MAX);
     return 0;
+}
+
+static void note_add(char *to, size_t size, const char *what)
+{
+    size_t n = strlen(to);
+
+    snprintf(to + n, size - n, "%s%s", n > 0 ? "; " : "", what);
+}
+
+const char *cuda_note(char *to, size_t size, const struct backend_limits *lim, bool base,
+                      const char *lt)
+{
+    int32_t expert = lim->moe.n_expert > 0 ? lim->moe.ffn : 0;
+
+    to[0] = '\0';
+    if (base)
+        note_add(to, size, "this GPU's own kernels are not in this build (GPU_ARCH): those for"
+                 " every GPU are used, which are slower");
+    if (lim->hidden % 8 != 0 || lim->ffn % 8 != 0 || lim->ple % 8 != 0 || expert % 8 != 0)
+        note_add(to, size, "this model has matrices whose rows are not whole 16 bytes: their"
+                 " products are slow");
+    if (lt != NULL)
+        note_add(to, size, lt);
+    return to[0] != '\0' ? to : NULL;
 }
 
 int cuda_fit(const struct cuda_need *n, struct err *e)

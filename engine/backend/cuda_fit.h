@@ -24,6 +24,11 @@ int cuda_usable(const struct cuda_found *f, struct err *e);
 /* Can the kernels do these widths? E_INVALID: one line with the field. */
 int cuda_shape(const struct backend_limits *lim, struct err *e);
 
+/* What is to be said at the start, in one line, NULL: nothing. base: a Hopper does without its own
+ * kernels; lt: gemm_lt_note(). to is for what was to be said. */
+const char *cuda_note(char *to, size_t size, const struct backend_limits *lim, bool base,
+                      const char *lt);
+
 struct cuda_need {                         /* bytes */
     uint64_t weights, kv, scratch;         /* of the model; together what is allocated */
     uint64_t reserve;                      /* for the driver and its libraries */

@@ -244,7 +244,6 @@ static int open_buffers(struct cuda *c, struct err *e)
         if ((c->lane[k].lt = gemm_lt_open()) == NULL)
             return err_set(e, E_GPU, "--backend cuda: libcublasLt.so.13 of CUDA 13 cannot be"
                            " opened: install it or name its folder in LD_LIBRARY_PATH");
-    c->be.note = gemm_lt_note(c->lane[0].lt);
     if (c->up_dev == NULL || c->down_dev == NULL || c->attn == NULL || c->moe == NULL
         || c->draw == NULL)
         return err_set(e, E_GPU, "--backend cuda: no room for the scratch: lower"
@@ -254,14 +253,16 @@ static int open_buffers(struct cuda *c, struct err *e)
     return 0;
 }
 
-/* A Hopper whose own kernels are not there. */
-static int without_hopper(struct cuda *c, struct err *e)
+/* A Hopper whose own kernels are not there may do without them only if they were never built. */
+static int say_how(struct cuda *c, bool hopper, struct err *e)
 {
-    if (HAVE_90A)
+    bool base = hopper && c->hopper.n_sm == 0;
+
+    if (base && HAVE_90A)
         return err_set(e, E_GPU, "--backend cuda: this GPU's own kernels are in this build and"
                        " cannot be loaded: one made with GPU_ARCH=80 does without them, slower");
-    c->be.note = "this GPU's own kernels are not in this build (GPU_ARCH): those for every GPU are"
-                 " used, which are slower";
+    c->be.note = cuda_note(c->note, sizeof(c->note), &c->lim, base,
+                           gemm_lt_note(c->lane[0].lt));
     return 0;
 }
 
@@ -285,8 +286,8 @@ int be_open_cuda(struct backend **out, const struct backend_limits *lim, struct 
     c->smem_max = prop.sharedMemPerBlockOptin;
     hopper_open(&c->hopper);
     rc = open_buffers(c, e);
-    if (rc == 0 && prop.major == 9 && c->hopper.n_sm == 0)
-        rc = without_hopper(c, e);
+    if (rc == 0)
+        rc = say_how(c, prop.major == 9, e);
     if (rc != 0) {
         cuda_close(&c->be);
         return rc;

@@ -48,6 +48,7 @@ struct cuda {
     size_t                smem_max;        /* shared memory that a block may ask for */
     char                 *mem;             /* everything is in here, one after the other, */
     uint64_t              mem_bytes, mem_used, free_before;
+    char                  note[800];       /* be.note's */
     void                 *part[APART_MAX]; /* or, if lim.apart, in allocations of its own */
     int                   n_part;
 
