@@ -224,6 +224,7 @@ static void cuda_linear(struct backend *be, const struct linear *a)
 static struct attn_layer attn_slice(const struct attn_layer *a, int32_t first, int32_t n)
 {
     struct attn_layer s = *a;
+    int32_t one = a->attn.n_one - first;
     int64_t q = (int64_t) first * a->rope.n_head * a->rope.head_dim;
     int64_t kv = (int64_t) first * a->attn.kv.n_kv * a->attn.kv.head_dim;
     int64_t cs = (int64_t) first * 2 * a->rope.n_rot;
@@ -237,6 +238,8 @@ static struct attn_layer attn_slice(const struct attn_layer *a, int32_t first, i
     s.attn.map.seq += first;
     s.attn.map.n_tok = n;
     s.attn.n_seq = first + n == a->attn.map.n_tok ? a->attn.n_seq - first : n;
+    s.attn.n_one = one < 0 ? 0 : one < n ? one : n;
+    s.attn.n_own = first == 0 ? a->attn.n_own : NULL;
     s.store.map = s.attn.map;
     s.store.cs += cs;
     if (s.store.k != NULL) {
