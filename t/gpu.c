@@ -1,7 +1,7 @@
 /* gpu.c - every op of the GPU (gpu_*.c) against its twin: fresh random inputs, outputs poisoned
  * with NaN before, shapes on both sides of every edge. Tolerances are relative to the largest
- * number of the reference and follow from what is rounded to bf16 where. Without a GPU there is
- * nothing to do, one that cannot be used is a failure.
+ * number of the reference and follow from what is rounded to bf16 where. Without a GPU of
+ * 8.0 or newer there is nothing to do, one that cannot be used is a failure.
  *
  * usage: t/gpu [quick] [K/N] [SEED]
  * quick: what a sanitizer has the time for, which looks at each access to shared memory. Every

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """score --backend cuda on the three small checkpoints against transformers in float64: one line at
 a time, all at once, in chunks of 7 tokens, token by token as answers are decoded. Prints TAP; without
-a GPU there is nothing to do, one that cannot be used is a failure.
+a GPU of 8.0 or newer there is nothing to do, one that cannot be used is a failure.
 
 The checkpoints are random and amplify every rounding, so the bar is what transformers' own bf16 run
 deviates on the same prompts (bf16_deviation in expected.jsonl); after one token little can go wrong."""
