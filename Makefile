@@ -188,7 +188,7 @@ install: all
 	install -m 644 README.md $(DESTDIR)$(DOC_DIR)/README.md
 	install -m 644 docs/*.md $(DESTDIR)$(DOC_DIR)/docs
 	install -m 644 conf/inferd.example.conf $(DESTDIR)$(DOC_DIR)/nginx.example.conf
-	sed -i 's|/usr/local/share/doc/inferd/|$(DOC_DIR)/|; s|/usr/local/|$(PREFIX)/|' \
+	sed -i -e 's|/usr/local/share/doc/inferd/|$(DOC_DIR)/|; t' -e 's|/usr/local/|$(PREFIX)/|' \
 	    $(DESTDIR)$(DOC_DIR)/docs/nginx.md $(DESTDIR)$(DOC_DIR)/nginx.example.conf
 	install -m 644 conf/grafana/inferd.json $(DESTDIR)$(DOC_DIR)/grafana.json
 

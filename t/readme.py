@@ -22,6 +22,14 @@ def run(cmd, **kw):
     return subprocess.run(cmd, shell=True, capture_output=True, text=True, timeout=900, **kw)
 
 
+def said_where(root, prefix):
+    """The installed docs."""
+    there = open(f"{root}{prefix}/share/doc/inferd/docs/nginx.md").read()
+    same(re.findall(r"/usr/\S+/inferd/[^\s;]+", there),
+         [f"{prefix}/share/doc/inferd/nginx.example.conf", f"{prefix}/share/inferd/html"],
+         f"the installed docs say where it is: {prefix}")
+
+
 def units(root):
     """What systemd says of the units, with the binary where it is now."""
     path = f"{root}/lib/systemd/system/inferd@.service"
@@ -286,9 +294,10 @@ with tempfile.TemporaryDirectory() as d:
             for f in re.findall(r"`(.+?)`", row)]
     there = [f"{at}/{f}" for at, _, files in os.walk(root) for f in files]
     same(sorted(said), sorted(there), "all that docs/nginx.md lists is installed, and only that")
-    there = open(f"{root}/usr/share/doc/inferd/docs/nginx.md").read()
-    ok("/usr/local/" not in there and "cp /usr/share/doc/inferd/nginx.example.conf " in there
-       and "root /usr/share/inferd/html;" in there, "the installed docs say where it is")
+    said_where(root, "/usr")
+    p = run(f"make -s install DESTDIR={shlex.quote(d + '/deep')} PREFIX=/usr/local/inferd")
+    ok(p.returncode == 0, "make install with a PREFIX below the usual one")
+    said_where(f"{d}/deep", "/usr/local/inferd")
     units(root)
     installed(d, root)
     p = run(f"make -s uninstall DESTDIR={shlex.quote(root)} PREFIX=/usr")
