@@ -12,6 +12,8 @@ static ngx_connection_t *ngx_http_infer_link_socket(
     ngx_http_infer_engine_t *engine);
 static ngx_uint_t ngx_http_infer_engine_level(ngx_http_infer_engine_t *engine,
     uint32_t trouble);
+static ngx_uint_t ngx_http_infer_words_level(ngx_http_infer_engine_t *engine,
+    const char *why);
 static ngx_int_t ngx_http_infer_link_hello(ngx_http_infer_link_t *link);
 static void ngx_http_infer_link_read_handler(ngx_event_t *ev);
 static void ngx_http_infer_link_write_handler(ngx_event_t *ev);
@@ -208,9 +210,18 @@ ngx_http_infer_engine_level(ngx_http_infer_engine_t *engine, uint32_t trouble)
 }
 
 
+static ngx_uint_t
+ngx_http_infer_words_level(ngx_http_infer_engine_t *engine, const char *why)
+{
+    return ngx_http_infer_engine_level(engine,
+                           ngx_crc32_short((u_char *) why, ngx_strlen(why)));
+}
+
+
 static ngx_int_t
 ngx_http_infer_link_hello(ngx_http_infer_link_t *link)
 {
+    ngx_uint_t                   level;
     struct err                   e;
     ngx_connection_t            *c;
     ngx_http_infer_main_conf_t  *imcf;
@@ -223,7 +234,8 @@ ngx_http_infer_link_hello(ngx_http_infer_link_t *link)
                         ngx_http_infer_epoch, &e)
         != 0)
     {
-        ngx_log_error(NGX_LOG_ERR, c->log, 0,
+        level = ngx_http_infer_words_level(link->engine, e.msg);
+        ngx_log_error(level, c->log, 0,
                       "infer: hello to engine \"%V\" failed: %s",
                       &link->engine->name, e.msg);
         return NGX_ERROR;
@@ -345,8 +357,8 @@ static void
 ngx_http_infer_link_welcome(ngx_http_infer_link_t *link)
 {
     int                       rc;
-    u_char                   *why;
     ngx_uint_t                level;
+    const char               *why;
     struct err                e;
     ngx_http_infer_engine_t  *engine;
 
@@ -366,9 +378,8 @@ ngx_http_infer_link_welcome(ngx_http_infer_link_t *link)
         return;
     }
 
-    why = (u_char *) (e.msg[0] ? e.msg : "closed the connection");
-    level = ngx_http_infer_engine_level(engine,
-                                      ngx_crc32_short(why, ngx_strlen(why)));
+    why = e.msg[0] ? e.msg : "closed the connection";
+    level = ngx_http_infer_words_level(engine, why);
 
     ngx_log_error(level, link->connection->log, 0,
                   "infer: engine \"%V\" refused the link: %s",
@@ -424,14 +435,17 @@ static void
 ngx_http_infer_link_timer_handler(ngx_event_t *ev)
 {
     uint64_t                beat, head, tail;
+    ngx_uint_t              level;
     ngx_http_infer_link_t  *link;
+
+    static const char       mute[] = "did not answer the handshake";
 
     link = ev->data;
 
     if (!link->ready) {
-        ngx_log_error(NGX_LOG_ERR, ev->log, 0,
-                      "infer: engine \"%V\" did not answer the handshake",
-                      &link->engine->name);
+        level = ngx_http_infer_words_level(link->engine, mute);
+        ngx_log_error(level, ev->log, 0, "infer: engine \"%V\" %s",
+                      &link->engine->name, mute);
         ngx_http_infer_count(link->engine, connect_errors, 1);
         ngx_http_infer_engine_fail(link->engine);
         ngx_http_infer_link_close(link, NULL);

@@ -280,6 +280,20 @@ subtest 'why an engine cannot be reached: each other cause, once' => sub {
     $t->finish;
 };
 
+subtest 'an engine that does not answer the handshake: told once' => sub {
+    $t = Infer->new('lc-mute', http => 'infer_pool p { engine SOCK(a); }',
+                    server => "infer_connect_timeout 50ms; $pass");
+    my $mute = IO::Socket::UNIX->new(Local => $t->sock('a'), Listen => 100) or die $!;
+    my $told = sub { scalar(() = $t->error_log =~ /\[error\].* did not answer the handshake/g) };
+
+    $t->start;
+    ok($t->until(sub { $told->() }), 'once');
+    my $tries = $t->stat('connect_errors');
+    ok($t->until(sub { $t->get('/'); $t->stat('connect_errors') > $tries + 1 }), 'more tries');
+    is($told->(), 1, 'not again');
+    $t->finish;
+};
+
 subtest 'the engine says busy' => sub {
     $t = Infer->new('lc-busy', http => 'infer_pool p { engine SOCK(a); engine SOCK(b); }
                                         infer_pool q { engine SOCK(a); }',
