@@ -6,27 +6,15 @@ a GPU of 8.0 or newer there is nothing to do, one that cannot be used is a failu
 The checkpoints are random and amplify every rounding, so the bar is what transformers' own bf16 run
 deviates on the same prompts (bf16_deviation in expected.jsonl); after one token little can go wrong."""
 import json
-import os
-import subprocess
 import sys
-import tempfile
+
+sys.path.insert(0, "t/helpers")
+from env import done, ok
+from gpu import need_gpu, score
 
 LIMIT = 2e-2        # of the largest logit, after one token
-INFERD = os.path.join(os.environ.get("TEST_BUILD", "build"), "inferd")
 WAYS = [["--batch", "1"], ["--batch", "5"], ["--batch", "2", "--max-num-batched-tokens", "7"],
         ["--batch", "1", "--max-num-batched-tokens", "1"]]
-
-# What inferd says where there is nothing to test on; another failure is one.
-NO_GPU = ["no GPU driver here", "no GPU here", "8.0 is needed", "this build has the cpu backend only"]
-
-n = failed = 0
-
-
-def ok(cond, name):
-    global n, failed
-    n += 1
-    failed += not cond
-    print(f"{'ok' if cond else 'not ok'} {n} - {name}", flush=True)
 
 
 def deviation(got, want):
@@ -43,26 +31,11 @@ def expected(name):
         return [json.loads(x) for x in f]
 
 
-def score(name, way):
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as f:
-        for w in expected(name):
-            f.write(json.dumps({"prompt": w["prompt"], "n": w["n"]}) + "\n")
-        f.flush()
-        run = subprocess.run([INFERD, "score", "--backend", "cuda", "--kv-cache-memory-bytes",
-                              "64m", *way, f"t/golden/{name}", f.name],
-                             capture_output=True, text=True)
-    return run.returncode, [json.loads(x) for x in run.stdout.splitlines()], run.stderr.strip()
-
-
-rc, _, why = score("moe", WAYS[0])
-if rc != 0 and any(x in why for x in NO_GPU):
-    print(f"1..0 # skipped: no GPU: {why}")
-    sys.exit(0)
-
+need_gpu()
 for name in "moe", "dense", "ple":
     want = expected(name)
     for way in WAYS:
-        rc, got, why = score(name, way)
+        rc, got, why = score(f"t/golden/{name}", want, "--kv-cache-memory-bytes", "64m", *way)
         ok(rc == 0 and len(got) == len(want), f"{name} {' '.join(way)}: {why or 'runs'}")
         if len(got) != len(want):
             continue
@@ -75,5 +48,4 @@ for name in "moe", "dense", "ple":
         same = sum(g["greedy"] == w["greedy"] for g, w in zip(got, want))
         print(f"# {name}: greedy ids alike in {same} of {len(want)} prompts")
 
-print(f"1..{n}")
-sys.exit(failed != 0)
+done()

@@ -45,30 +45,44 @@ MODELS = {
 }
 
 
+def parameters(model):
+    """Name and tensor of what a checkpoint holds."""
+    return [(n, p) for n, p in list(model.named_parameters()) + list(model.named_buffers())
+            if not n.endswith(("inv_freq", "embed_scale")) and n != "lm_head.weight"]
+
+
+def random_value(name, shape, gen):
+    """bf16 values that make every parameter matter and keep the logits apart; on gen's device."""
+    def make(f):
+        return f(shape, generator=gen, device=gen.device)
+
+    if name.endswith("layer_scalar"):
+        v = 0.6 + 0.6 * make(torch.rand)
+    elif name == "model.norm.weight":
+        v = 3 + 2 * make(torch.rand)
+    elif len(shape) == 1:
+        v = 0.5 + make(torch.rand)
+    elif "embed_tokens" in name:
+        v = 0.1 * make(torch.randn)
+    else:
+        v = make(torch.randn) * shape[-1] ** -0.5
+    return v.bfloat16()
+
+
 def randomise(model, gen):
-    """bf16 values that make every parameter matter and keep the logits apart."""
     with torch.no_grad():
-        for name, p in list(model.named_parameters()) + list(model.named_buffers()):
-            if name.endswith(("inv_freq", "embed_scale")):
-                continue
-            if name.endswith("layer_scalar"):
-                v = 0.6 + 0.6 * torch.rand(p.shape, generator=gen)
-            elif name == "model.norm.weight":
-                v = 3 + 2 * torch.rand(p.shape, generator=gen)
-            elif p.ndim == 1:
-                v = 0.5 + torch.rand(p.shape, generator=gen)
-            elif "embed_tokens" in name:
-                v = 0.1 * torch.randn(p.shape, generator=gen)
-            else:
-                v = torch.randn(p.shape, generator=gen) * p.shape[-1] ** -0.5
-            p.copy_(v.bfloat16().to(p.dtype))
+        for name, p in parameters(model):
+            p.copy_(random_value(name, p.shape, gen).to(p.dtype))
+
+
+def stored(name, prefix):
+    """A parameter's name in a checkpoint."""
+    return name.replace("model.", prefix, 1)
 
 
 def tensors(model, prefix):
-    state = {n: p for n, p in list(model.named_parameters()) + list(model.named_buffers())
-             if not n.endswith(("inv_freq", "embed_scale")) and n != "lm_head.weight"}
-    return {n.replace("model.", prefix, 1): p.detach().bfloat16().contiguous().clone()
-            for n, p in state.items()}
+    return {stored(n, prefix): p.detach().bfloat16().contiguous().clone()
+            for n, p in parameters(model)}
 
 
 def published(text):
@@ -113,7 +127,16 @@ def save(name, model, text):
 
 def logits(model, ids):
     with torch.no_grad():
-        return model(torch.tensor([ids]), use_cache=False).logits[0]
+        return model(torch.tensor([ids], device=model.device), use_cache=False).logits[0]
+
+
+def logprob_of_next(logits, ids):
+    return torch.log_softmax(logits, -1)[range(len(ids) - 1), ids[1:]]
+
+
+def deviation(got, want):
+    """Of the last logits: the largest difference, of the largest logit."""
+    return float((got - want).abs().max() / want.abs().max())
 
 
 def expect(model, n, gen):
@@ -127,9 +150,8 @@ def expect(model, n, gen):
             greedy.append(int(top.indices[0]))
         if not close:
             break
-    lp = torch.log_softmax(first, -1)
     return {"prompt": ids, "n": GREEDY,
-            "logprob_of_next": [round(float(lp[i, ids[i + 1]]), 6) for i in range(n - 1)],
+            "logprob_of_next": [round(float(x), 6) for x in logprob_of_next(first, ids)],
             "last_logits": [round(float(x), 6) for x in first[-1]], "greedy": greedy}
 
 
@@ -141,7 +163,7 @@ def bf16_deviation(config, model, rows):
     for row in rows:
         want = torch.tensor(row["last_logits"], dtype=torch.float64)
         got = logits(half, row["prompt"])[-1].double()
-        row["bf16_deviation"] = round(float((got - want).abs().max() / want.abs().max()), 5)
+        row["bf16_deviation"] = round(deviation(got, want), 5)
 
 
 def readable(out):
