@@ -198,6 +198,7 @@ def demo(d):
     ok(p.returncode == 0 and f"in place of the demo that runs (pid {', '.join(old)})\n" in p.stdout
        and not any(os.path.exists(f"/proc/{pid}") for pid in old),
        f"another takes its place: {p.stdout + p.stderr}")
+    demo_stays(d)
     workers = f"pgrep -P $(cat {d}/nginx.pid)"
     before = run(workers).stdout
     page = run(f"curl -sfi http://127.0.0.1:{port}/").stdout
@@ -224,6 +225,25 @@ def demo(d):
     ok(run(f"curl -s http://127.0.0.1:{port}/health").returncode != 0, "and it is gone")
     demo_refusals(d, port)
     del os.environ["DEMO_PORT"], os.environ["DEMO_DIR"]
+
+
+def demo_stays(d):
+    """What another make demo could not use is told before it builds anything or ends the one that runs."""
+    pids = [open(f"{d}/{p}.pid").read().strip() for p in ("nginx", "inferd")]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for more, words in (({"DEMO_PORT": str(port)}, f"port {port} is taken by another program; choose "
+                             f"one: make demo DEMO_PORT={port % 65535 + 1} DEMO_DIR={d}\n"),
+                            ({"DEMO_PORT": "0"}, "no port"), ({"DEMO_PORT": "65536"}, "no port"),
+                            ({"DEMO_PORT": "abc"}, "no port"), ({"DEMO_PORT": "08081"}, "no port"),
+                            ({"DEMO_DIR": f"{d}/{'x' * (97 - len(d))}"}, "longer than the 107 bytes"),
+                            ({"DEMO_DIR": f"{d}/none/demo"}, f"{d}/none is missing")):
+            p = run("make -s demo", env={**os.environ, **more})
+            ok(p.returncode != 0 and words in p.stderr and p.stdout == "", f"{more}: {p.stdout + p.stderr}")
+    ok(all(os.path.exists(f"/proc/{pid}") for pid in pids), "the demo that runs is left alone")
+    p = run("tools/demo-server check", env={**os.environ, "DEMO_DIR": f"{d}/{'x' * (96 - len(d))}",
+                                            "DEMO_PORT": str(free_port())})
+    same((p.returncode, p.stderr), (0, ""), "107 bytes are a path")
 
 
 def demo_refusals(d, port):
