@@ -95,8 +95,14 @@ def routes():
     same(call("OTHER", "/v1/models/demo").headers["allow"], "GET, HEAD", "here it is another")
     refused((414, "uri_too_long", None), call("GET", "/" + "x" * 1024), "URI of 1025 bytes")
     refused((404, "unknown_url", None), call("GET", "/" + "x" * 1023), "URI of 1024 bytes")
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        r = call("POST", path + "?" + "a" * 1100)
+        same((r.status, r.json["type"], r.json["error"]["type"], "request-id" in r.headers),
+             (414, "error", "invalid_request_error", True), f"a long query of {path}: Anthropic's shape")
+    refused((414, "uri_too_long", None), post(CHAT + "?" + "a" * 1100), "of OpenAI's: theirs")
     no = (415, "unsupported_media_type", None)
     refused(no, post(TEXT, h=["content-type:text/plain"]), "another content type")
+    same(post("/tokenize", prompt="Hi").status, 200, "none is JSON")
     refused(no, chat_with("content-encoding:gzip"), "a content encoding")
     same(chat_with("content-encoding:Identity").status, 200, "identity is none")
     same(set(call("GET", "/version").json), {"version"}, "/version")

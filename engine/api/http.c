@@ -660,14 +660,17 @@ void docs_routes(struct buf *b)
                 r->path[strlen(r->path) - 1] == '/' ? "{id}" : "", key[r->access], r->help);
 }
 
-bool http_admit(struct stream *st)
+void http_route(struct stream *st)
 {
-    bool locked = api_of(st)->keys != NULL, admitted = false;
-
     cut_args(st);
     st->route = find_route(st);
     if (st->route != NULL)
         st->id_header = dialect_of(st->route->kind)->id_header;
+}
+
+bool http_admit(struct stream *st)
+{
+    bool locked = api_of(st)->keys != NULL, admitted = false;
 
     if (locked && st->role == KEY_NONE && (st->route == NULL || st->route->access != OPEN))
         refuse_key(st);

@@ -342,6 +342,7 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
     struct wire_req_head h;
     struct wire_hdr_iter it;
     struct wire_str      uri;
+    size_t               n;
 
     if (l->stream[rec->slot] != NULL || rec->seq != 0
         || wire_req_head_read(buf, rec->len, &h, &uri, &it) != 0) {
@@ -367,11 +368,13 @@ static void on_head(struct link *l, const struct wire_rec *rec, const uint8_t *b
         l->dead = true;
         return;
     }
-    if (uri.n > API_URI_BYTES_MAX) {
+    n = uri.n <= API_URI_BYTES_MAX ? uri.n : API_URI_BYTES_MAX;
+    memcpy(st->uri, uri.p, n);
+    http_route(st);
+    if (n < uri.n) {
         refuse_head(st, 414, "uri_too_long", "The URI is too long.");
         return;
     }
-    memcpy(st->uri, uri.p, uri.n);
     if (!http_admit(st))
         return;
 

@@ -150,6 +150,8 @@ void stream_end(struct stream *st, uint32_t reason);
 size_t stream_record_max(const struct stream *st);
 
 /* http.c: a complete head, a complete request, and errors for whoever has them */
+/* Finds the route, from which errors have their shape; the beginning of a URI will do. */
+void http_route(struct stream *st);
 /* False: it is refused, and st may be gone. */
 bool http_admit(struct stream *st);
 void http_handle(struct stream *st);
