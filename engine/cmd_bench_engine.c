@@ -311,8 +311,13 @@ static int run(struct bench *b, struct conf *c, struct err *e)
         return rc;
     if ((rc = engine_config(&b->en, c, e)) != 0)
         return rc;
-    if (c->max_model_len == 0)
+    if (c->max_model_len == 0) {
         c->max_model_len = b->context.max + STEP_WARM + STEP_MAX;
+        if (c->max_model_len > b->en.mc.max_pos)
+            return err_set(e, E_INVALID, "--contexts: %d, and %d that are decoded, are more than"
+                           " the %d positions of the model", b->context.max, STEP_WARM + STEP_MAX,
+                           b->en.mc.max_pos);
+    }
     c->max_num_seqs = b->batch.max;
     if ((rc = plan_make(&b->en.plan, &b->en.mc, c, e)) != 0
         || (rc = engine_load(&b->en, c, 1, 1, NULL, NULL, e)) != 0)

@@ -160,6 +160,9 @@ static int run(struct pace *p, struct conf *c, struct err *e)
         c->max_model_len = p->en.mc.max_pos < LEN_USUAL ? p->en.mc.max_pos : LEN_USUAL;
         if (c->max_model_len <= c->prompt_tokens)
             c->max_model_len = c->prompt_tokens + 1;
+        if (c->max_model_len > p->en.mc.max_pos)
+            return err_set(e, E_INVALID, "--prompt-tokens: %d, and one of the answer, are more than"
+                           " the %d positions of the model", c->prompt_tokens, p->en.mc.max_pos);
     }
     c->max_num_seqs = c->decodes + 1;
     c->no_prefix_cache = true;

@@ -44,7 +44,7 @@ static const struct conf_opt {
     NULL, ALL_MODEL, "memory of the KV cache, e.g. 2g [what max-num-seqs needs; on the CPU at"
     " most 1/4 of memory]" },
   { "--memory-bytes", set_bytes, AT(memory_bytes), 1 << 20, 1ull << 50, NULL, NULL, CONF_PLAN,
-    "plan for a machine with this much memory [this one]" },
+    "plan for a machine, or GPU, with this much memory [this one]" },
   { "--backend", set_word, AT(backend), 0, 0, "cpu", "cpu|cuda", ALL_MODEL,
     "where the model runs" },
   { "--gpu-memory-utilization", set_double, AT(gpu_memory_utilization), 0.05, 1, "0.9", NULL,

@@ -26,10 +26,8 @@ static uint64_t memory(const struct conf *c, const struct plan_memory *gpu)
 {
     uint64_t part;
 
-    if (c->memory_bytes != 0)
-        return c->memory_bytes;
     if (c->backend == BACKEND_CPU)
-        return machine_memory();
+        return c->memory_bytes != 0 ? c->memory_bytes : machine_memory();
     part = (uint64_t) ((double) gpu->n_total * c->gpu_memory_utilization);
     return part < gpu->n_free ? part : gpu->n_free;
 }
@@ -71,6 +69,26 @@ static uint64_t scratch(const struct plan *p, const struct model_conf *mc, const
     struct model_limits lim = limits(p, c);
 
     return model_scratch_bytes(mc, &lim);
+}
+
+/* All but how many pages there are. */
+static void sizes(struct plan *p, const struct model_conf *mc, const struct conf *c)
+{
+    p->weight_bytes = p->size.total * p->weight_elem_bytes;
+    pages_each(p, mc, c);
+    if (c->backend == BACKEND_CUDA) {
+        struct model_limits lim = limits(p, c);
+
+        p->weight_bytes += sizeof(float) * p->size.vec_f32 - p->weight_elem_bytes * p->size.vec;
+        p->scratch_bytes = scratch(p, mc, c);
+        p->kv.n_page_full = 1;
+        p->full_page_scratch = scratch(p, mc, c) - p->scratch_bytes;
+        p->kv.n_page_full = 0;
+        p->graph_bytes = model_graph_bytes(mc, &lim);
+        p->reserve_bytes = MODEL_GPU_RESERVE;
+    }
+    p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);
+    p->sliding_page_bytes = model_kv_page_bytes(mc, false, c->block_size, p->kv_elem_bytes);
 }
 
 /* As many chats as fit, their pages in both pools; but at least one longest request. */
@@ -137,17 +155,20 @@ static int32_t longest(const struct plan *p, const struct model_conf *mc, const 
     return low * c->block_size;
 }
 
+/* A flag is named if what it says then fits. room: what weights and scratch leave. */
 static int no_request_fits(const struct plan *p, const struct model_conf *mc, const struct conf *c,
-                           const struct plan_memory *gpu, uint64_t budget, struct err *e)
+                           const struct plan_memory *gpu, uint64_t budget, uint64_t room,
+                           struct err *e)
 {
+    bool by_flag = c->kv_cache_memory_bytes != 0;
     double each = (double) each_bytes(p) / MIB;
     uint64_t need = fixed_bytes(p) + each_bytes(p);
     int32_t len = longest(p, mc, c, budget);
     char lower[60] = "", more[80] = "take more memory";
 
-    if (c->kv_cache_memory_bytes != 0 || c->backend == BACKEND_CPU)
+    if ((by_flag || c->backend == BACKEND_CPU) && each_bytes(p) <= room)
         snprintf(more, sizeof(more), "raise --kv-cache-memory-bytes to %" PRIu64, each_bytes(p));
-    else if (c->memory_bytes == 0 && need <= gpu->n_free)
+    else if (!by_flag && c->backend == BACKEND_CUDA && need <= gpu->n_free)
         snprintf(more, sizeof(more), "raise --gpu-memory-utilization to %.2f", share(need, gpu));
     if (len > 0)
         snprintf(lower, sizeof(lower), " or lower --max-model-len to %d", len);
@@ -155,30 +176,69 @@ static int no_request_fits(const struct plan *p, const struct model_conf *mc, co
                    " %.1f MiB: %s%s", p->model_len, each, (double) budget / MIB, more, lower);
 }
 
+/* --kv-cache-memory-bytes is more than weights and scratch leave. */
+static int no_cache_fits(const struct plan *p, const struct model_conf *mc, const struct conf *c,
+                         uint64_t room, struct err *e)
+{
+    uint64_t mib = room >> 20;
+    int32_t len = longest(p, mc, c, mib << 20);
+    char lower[100] = "take more memory";
+
+    if (each_bytes(p) <= mib << 20)
+        snprintf(lower, sizeof(lower), "lower --kv-cache-memory-bytes to %" PRIu64 "m", mib);
+    else if (len > 0)
+        snprintf(lower, sizeof(lower), "lower --kv-cache-memory-bytes to %" PRIu64 "m and"
+                 " --max-model-len to %d", mib, len);
+    return err_set(e, E_INVALID, "does not fit: of %.1f MiB weights and scratch need %.1f MiB: %s",
+                   (double) p->memory_bytes / MIB, (double) fixed_bytes(p) / MIB, lower);
+}
+
+/* The most tokens of a step, of some halves, with which weights, scratch and a request fit; 0: none
+ * do. */
+static int32_t smaller_step(const struct plan *p, const struct model_conf *mc,
+                            const struct conf *c)
+{
+    struct conf less = *c;
+    struct plan q = *p;
+
+    for (int32_t n = c->max_num_batched_tokens / 2; n >= c->max_num_seqs && n > c->block_size;
+         n /= 2) {
+        less.max_num_batched_tokens = n;
+        sizes(&q, mc, &less);
+        if (fixed_bytes(&q) + each_bytes(&q) <= p->memory_bytes)
+            return n;
+    }
+    return 0;
+}
+
 /* Weights and scratch alone are too much. need: with a request. */
-static int no_room(const struct plan *p, const struct conf *c, const struct plan_memory *gpu,
-                   struct err *e)
+static int no_room(const struct plan *p, const struct model_conf *mc, const struct conf *c,
+                   const struct plan_memory *gpu, struct err *e)
 {
     uint64_t need = fixed_bytes(p) + each_bytes(p);
-    double mib = (double) fixed_bytes(p) / MIB;
+    double mib = (double) fixed_bytes(p) / MIB, total = (double) gpu->n_total / MIB;
+    int32_t step = smaller_step(p, mc, c);
 
-    if (c->memory_bytes != 0)
-        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, --memory-bytes is %.0f"
-                       " MiB", mib, (double) p->memory_bytes / MIB);
+    if (step > 0)
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, there are %.0f MiB: lower"
+                       " --max-num-batched-tokens to %d", mib, (double) p->memory_bytes / MIB,
+                       step);
     if (c->backend == BACKEND_CPU)
-        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, this machine has %.0f MiB;"
-                       " `inferd plan DIR --memory-bytes 141g` is for another one", mib,
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, %s %.0f MiB, and no flag"
+                       " helps: take more memory or a smaller model (`inferd plan DIR --backend"
+                       " cuda --memory-bytes 143771m` is for an H200)", mib,
+                       c->memory_bytes != 0 ? "--memory-bytes is" : "this machine has",
                        (double) p->memory_bytes / MIB);
     if (need > gpu->n_total)
-        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, the GPU has %.0f MiB:"
-                       " take a larger one or a smaller model", mib, (double) gpu->n_total / MIB);
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, the GPU has %.0f MiB, and"
+                       " no flag helps: take a larger one or a smaller model", mib, total);
     if (need > gpu->n_free)
         return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, %.0f of the GPU's %.0f MiB"
                        " are free: end what holds the others (nvidia-smi shows it)", mib,
-                       (double) gpu->n_free / MIB, (double) gpu->n_total / MIB);
+                       (double) gpu->n_free / MIB, total);
     return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, of the GPU's %.0f MiB %.0f may"
-                   " be used: raise --gpu-memory-utilization to %.2f", mib,
-                   (double) gpu->n_total / MIB, (double) p->memory_bytes / MIB, share(need, gpu));
+                   " be used: raise --gpu-memory-utilization to %.2f", mib, total,
+                   (double) p->memory_bytes / MIB, share(need, gpu));
 }
 
 static int check_lengths(const struct plan *p, const struct model_conf *mc, const struct conf *c,
@@ -200,52 +260,41 @@ static int check_lengths(const struct plan *p, const struct model_conf *mc, cons
 int plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
              const struct plan_memory *gpu, struct err *e)
 {
-    uint64_t budget, want;
+    uint64_t budget, room, want;
     int rc;
 
     memset(p, 0, sizeof(*p));
     model_size(mc, &p->size);
     p->weight_elem_bytes = 2;
     p->kv_elem_bytes = c->backend == BACKEND_CPU ? 4 : 2;
-    p->weight_bytes = p->size.total * p->weight_elem_bytes;
     p->memory_bytes = memory(c, gpu);
     p->model_len = c->max_model_len != 0 ? c->max_model_len : mc->max_pos;
     p->kv.page_tok = c->block_size;
     if ((rc = check_lengths(p, mc, c, e)) != 0)
         return rc;
 
-    pages_each(p, mc, c);
-    if (c->backend == BACKEND_CUDA) {
-        struct model_limits lim = limits(p, c);
-
-        p->weight_bytes += sizeof(float) * p->size.vec_f32 - p->weight_elem_bytes * p->size.vec;
-        p->scratch_bytes = scratch(p, mc, c);
-        p->kv.n_page_full = 1;
-        p->full_page_scratch = scratch(p, mc, c) - p->scratch_bytes;
-        p->kv.n_page_full = 0;
-        p->graph_bytes = model_graph_bytes(mc, &lim);
-        p->reserve_bytes = MODEL_GPU_RESERVE;
-    }
-    p->full_page_bytes = model_kv_page_bytes(mc, true, c->block_size, p->kv_elem_bytes);
-    p->sliding_page_bytes = model_kv_page_bytes(mc, false, c->block_size, p->kv_elem_bytes);
-    want = each_bytes(p) * (uint64_t) c->max_num_seqs;
-
+    sizes(p, mc, c);
+    if (fixed_bytes(p) >= p->memory_bytes)
+        return no_room(p, mc, c, gpu, e);
+    room = p->memory_bytes - fixed_bytes(p);
     budget = c->kv_cache_memory_bytes;
+    if (budget > room)
+        return no_cache_fits(p, mc, c, room, e);
     if (budget == 0) {
-        if (fixed_bytes(p) >= p->memory_bytes)
-            return no_room(p, c, gpu, e);
-        budget = p->memory_bytes - fixed_bytes(p);
+        budget = room;
         if (c->backend == BACKEND_CPU && budget > p->memory_bytes / 4)
             budget = p->memory_bytes / 4;
+        want = each_bytes(p) * (uint64_t) c->max_num_seqs;
         if (budget > want)
             budget = want;
     }
-    return budget < each_bytes(p) ? no_request_fits(p, mc, c, gpu, budget, e) : split(p, budget, e);
+    return budget < each_bytes(p) ? no_request_fits(p, mc, c, gpu, budget, room, e)
+                                  : split(p, budget, e);
 }
 
 int plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e)
 {
-    struct plan_memory gpu = {0};
+    struct plan_memory gpu = { c->memory_bytes, c->memory_bytes };
     int rc = 0;
 
     if (c->backend == BACKEND_CUDA && c->memory_bytes == 0)
@@ -268,10 +317,8 @@ static void pool_row(const char *name, uint64_t page_bytes, int32_t each, int32_
            (double) page_bytes * n / MIB);
 }
 
-bool plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c)
+void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c)
 {
-    uint64_t all = fixed_bytes(p) + p->kv_bytes;
-
     printf("model %s: %d layers, hidden %d, vocabulary %d, window %d\n", mc->name, mc->n_layer,
            mc->hidden, mc->vocab, mc->window);
     printf("weights\n");
@@ -305,13 +352,6 @@ bool plan_print(const struct plan *p, const struct model_conf *mc, const struct 
         printf("graphs of steps, captured when idle %.1f MiB\n", (double) p->graph_bytes / MIB);
     if (p->reserve_bytes > 0)
         printf("left to the driver and libraries %.1f MiB\n", (double) p->reserve_bytes / MIB);
-    printf("together %.1f MiB of %.1f MiB\n", (double) all / MIB,
+    printf("together %.1f MiB of %.1f MiB\n", (double) (fixed_bytes(p) + p->kv_bytes) / MIB,
            (double) p->memory_bytes / MIB);
-
-    if (all > p->memory_bytes && fixed_bytes(p) >= p->memory_bytes)
-        printf("does not fit: weights and scratch alone are too much\n");
-    else if (all > p->memory_bytes)
-        printf("does not fit: lower --kv-cache-memory-bytes to %" PRIu64 "m\n",
-               (p->memory_bytes - fixed_bytes(p)) >> 20);
-    return all <= p->memory_bytes;
 }

@@ -1,8 +1,8 @@
 /* plan.h - the memory budget: what the weights take, what is left for the KV cache, who fits.
  *
- * Arithmetic on model_conf and conf; no weights. With --backend cuda and no --memory-bytes
- * plan_make asks the GPU how much it has. On a GPU weight_bytes + scratch_bytes + kv_bytes is what
- * model_open allocates, less MODEL_MEMORY_SLACK at most. */
+ * Arithmetic on model_conf and conf; no weights. With --backend cuda plan_make asks the GPU how
+ * much it has, unless --memory-bytes says so. On a GPU weight_bytes + scratch_bytes + kv_bytes is
+ * what model_open allocates, less MODEL_MEMORY_SLACK at most. */
 #ifndef ENGINE_PLAN_H
 #define ENGINE_PLAN_H
 
@@ -12,7 +12,7 @@
 struct plan {
     struct model_size size;                 /* elements */
     uint64_t weight_bytes;
-    uint64_t memory_bytes;                  /* of the machine or GPU, or --memory-bytes */
+    uint64_t memory_bytes;                  /* of the machine, or the GPU's part that may be used */
     uint64_t scratch_bytes;                 /* on a GPU: activations and work space */
     uint64_t graph_bytes;                   /* on a GPU: of steps that are launched as one, */
     uint64_t reserve_bytes;                 /* and left to the driver and libraries */
@@ -32,11 +32,11 @@ struct plan {
 
 struct plan_memory { uint64_t n_free, n_total; };  /* of the GPU, now; not asked for on the CPU */
 
-/* E_INVALID when not even one request fits: the words name the flag to change and to what. */
+/* E_INVALID when not even one request fits, or not --kv-cache-memory-bytes: the words name the flag
+ * to change and to what, if that helps. */
 int  plan_fit(struct plan *p, const struct model_conf *mc, const struct conf *c,
               const struct plan_memory *gpu, struct err *e);
 int  plan_make(struct plan *p, const struct model_conf *mc, const struct conf *c, struct err *e);
-/* false: more than there is, which only --kv-cache-memory-bytes can ask for; it says so. */
-bool plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c);
+void plan_print(const struct plan *p, const struct model_conf *mc, const struct conf *c);
 
 #endif

@@ -40,24 +40,27 @@ for words in ["brew"], ["bench", "tea"]:
     same((p.returncode, p.stderr.splitlines()[0]),
          (2, f"inferd: unknown command {' '.join(words)}"), "an unknown command")
 
-p = run("plan", BIG, "--memory-bytes", "141g", "--backend", "cuda", "--max-model-len", "32768")
+p = run("plan", BIG, "--memory-bytes", "143771m", "--backend", "cuda", "--max-model-len", "32768")
 same(p.returncode, 0, "plan of the 26B needs no weights and no GPU")
 ok("25233141790" in p.stdout, "its parameters are those published")
 ok("12800 B a token" in p.stdout and "204800 B a token" in p.stdout, "its KV bytes a token")
 print("#", p.stdout.replace("\n", "\n# "))
 refused(["weights and scratch need 48128 MiB", "--memory-bytes is 24576 MiB"], "plan", BIG,
         "--memory-bytes", "24g")
-for memory, kv, fits, words in ("141g", "16g", True, "together "), \
-        ("141g", "16t", False, "does not fit: lower --kv-cache-memory-bytes to "), \
-        ("24g", "16g", False, "does not fit: weights and scratch alone"):
-    p = run("plan", BIG, "--backend", "cuda", "--memory-bytes", memory, "--max-model-len", "32768",
-            "--kv-cache-memory-bytes", kv)
-    last = (p.stdout.splitlines() or [p.stderr])[-1]
-    ok(p.returncode == (0 if fits else 1) and last.startswith(words),
-       f"plan of {kv} of KV cache in {memory}: exit code {p.returncode}, {last}")
+p = run("plan", BIG, "--backend", "cuda", "--memory-bytes", "143771m", "--max-model-len", "32768",
+        "--kv-cache-memory-bytes", "16g")
+ok(p.returncode == 0 and p.stdout.splitlines()[-1].startswith("together ")
+   and p.stdout.endswith(f" of {143771 * 0.9:.1f} MiB\n"), f"16 GiB of cache fit: {p.stdout[-60:]}")
+for memory, kv, words in ("143771m", "16t", "does not fit: "), ("24g", "16g", "the GPU has 24576 MiB"):
+    refused([words], "plan", BIG, "--backend", "cuda", "--memory-bytes", memory, "--max-model-len",
+            "32768", "--kv-cache-memory-bytes", kv)
+for cmd in ["plan"], ["serve", "--uds", "nowhere/x.sock"], ["bench", "engine", "--contexts", "8"]:
+    refused(["does not fit: ", "lower --kv-cache-memory-bytes to "], *cmd, "models/demo",
+            "--kv-cache-memory-bytes", str(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
 if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 48128 << 20:
-    refused(["this machine has", "--memory-bytes 141g"], "plan", BIG)
-refused(["--kv-cache-memory-bytes"], "plan", BIG, "--kv-cache-memory-bytes", "1m")
+    refused(["this machine has", "--memory-bytes 143771m"], "plan", BIG)
+refused(["raise --kv-cache-memory-bytes to "], "plan", BIG, "--kv-cache-memory-bytes", "1m",
+        "--memory-bytes", "141g")
 refused(["--max-model-len"], "plan", BIG, "--max-model-len", "262145")
 refused(["--max-num-seqs", "1024"], "serve", "models/demo", "--max-num-seqs", "1025")
 refused(["--kv-session-tokens", "5000", "--max-model-len"], "serve", "models/demo",
@@ -68,8 +71,10 @@ refused(["--max-num-seqs", "--max-num-batched-tokens"], "serve", "models/demo",
         "--max-num-seqs", "65", "--max-num-batched-tokens", "64")
 refused(["one request of 4096 tokens", "MiB", "--kv-cache-memory-bytes"], "serve", "models/demo",
         "--kv-cache-memory-bytes", "1m")
-for cmd in ["serve"], ["bench", "engine"]:         # whatever the machine has: run() hides it
+for cmd in ["serve"], ["bench", "engine", "--contexts", "8"]:         # whatever the machine has: run() hides it
     refused(["--backend"], *cmd, "models/demo", "--backend", "cuda")
+refused(["--prompt-tokens: 100000", "4096 positions"], "bench", "pace", "models/demo")
+refused(["--contexts: 8192", "4096 positions"], "bench", "engine", "models/demo")
 refused(["--decodes 64", "--max-num-batched-tokens"], "bench", "pace", "t/golden/moe",
         "--decodes", "64", "--max-num-batched-tokens", "64")
 for more in [], ["--itl-target-ms", "1"], ["--load-format", "dummy", "--no-async-scheduling"]:
@@ -101,7 +106,7 @@ refused(["--max-model-len"], "bench", "pace", "models/demo", "--prompt-tokens", 
 refused(["nowhere", "config.json"], "serve", "nowhere")
 refused(["nowhere"], "render", "nowhere")
 
-for args in (["--help"], ["plan", "--help"], ["plan", BIG, "--memory-bytes", "141g"],
+for args in (["--help"], ["plan", "--help"], ["plan", BIG, "--memory-bytes", "143771m"],
              ["inspect", "models/demo"], ["api"],
              ["bench", "engine", "models/demo", "--batches", "1", "--contexts", "8"]):
     cmd = [f"{BUILD}/inferd", *args]

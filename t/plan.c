@@ -150,6 +150,76 @@ static void gpu(void)
     says(fit(143000, 143771), "one request of 262144 tokens", "raise");
 }
 
+/* A step of many tokens that is too much, and a smaller one that is not. */
+static void step_tokens(void)
+{
+    const char *dir = "bench/configs/gemma-4-26B-A4B-it";
+    unsigned long long n;
+    uint64_t size;
+    char flag[64];
+
+    conf(4, dir, "--backend=cuda", "--max-model-len=32768", "--max-num-batched-tokens=65536");
+    is_int(fit(143000, 143771), 0, "steps of 65536 fit an H200: %s", e.msg);
+    size = (all_but_kv() / MIB - 500) * 10 / 9;
+    says(fit(size, size), "weights and scratch need", "lower --max-num-batched-tokens to ");
+    n = number("batched-tokens to ");
+    snprintf(flag, sizeof(flag), "--max-num-batched-tokens=%llu", n);
+    conf(4, dir, "--backend=cuda", "--max-model-len=32768", flag);
+    is_int(fit(size, size), 0, "with %llu it fits: %s", n, e.msg);
+    snprintf(flag, sizeof(flag), "--max-num-batched-tokens=%llu", n * 2);
+    conf(4, dir, "--backend=cuda", "--max-model-len=32768", flag);
+    ok(fit(size, size) != 0, "with twice that it does not");
+}
+
+/* What plan says of --memory-bytes is what such a GPU gets. */
+static void told_memory(void)
+{
+    const char *dir = "bench/configs/gemma-4-26B-A4B-it";
+    uint64_t kv;
+
+    conf(4, dir, "--backend=cuda", "--max-model-len=32768", "--gpu-memory-utilization=0.5");
+    is_int(fit(143771, 143771), 0, "half of an H200: %s", e.msg);
+    kv = p.kv_bytes;
+    c.memory_bytes = 143771 * MIB;
+    ok(plan_make(&p, &mc, &c, &e) == 0 && p.kv_bytes == kv, "and of --memory-bytes 143771m");
+}
+
+static int cpu_fit(uint64_t mib, int32_t len, uint64_t kv)
+{
+    conf(1, "models/demo");
+    c.memory_bytes = mib * MIB;
+    c.max_model_len = len;
+    c.kv_cache_memory_bytes = kv;
+    return fit(0, 0);
+}
+
+/* The demo's model, 10.5 MiB of weights, on small machines. */
+static void cpu(void)
+{
+    uint64_t n, len;
+
+    is_int(model_conf_load(&mc, "models/demo", &e), 0, "the demo's model");
+    says(cpu_fit(20, 0, 0), "one request of 4096 tokens", "more memory or lower --max-model-len");
+    len = number("max-model-len to ");
+    is_int(cpu_fit(20, (int32_t) len, 0), 0, "with that it fits: %s", e.msg);
+    ok(cpu_fit(20, (int32_t) len + 16, 0) != 0, "a page more does not");
+    says(cpu_fit(30, 0, 0), "one request of 4096 tokens", "raise --kv-cache-memory-bytes to ");
+    n = number("memory-bytes to ");
+    is_int(cpu_fit(30, 0, n), 0, "with that it fits: %s", e.msg);
+    ok(cpu_fit(30, 0, n - 1) != 0, "a byte less does not");
+    says(cpu_fit(30, 0, 20 * MIB), "does not fit", "lower --kv-cache-memory-bytes to ");
+    n = number("memory-bytes to ");
+    is_int(cpu_fit(30, 0, n * MIB), 0, "with that it fits: %s", e.msg);
+    ok(cpu_fit(30, 0, (n + 1) * MIB) != 0, "a MiB more does not");
+    says(cpu_fit(20, 0, 20 * MIB), "does not fit", "m and --max-model-len to ");
+    n = number("memory-bytes to ");
+    len = number("max-model-len to ");
+    is_int(cpu_fit(20, (int32_t) len, n * MIB), 0, "with both it fits: %s", e.msg);
+    ok(cpu_fit(20, (int32_t) len + 16, n * MIB) != 0, "a page more does not");
+    says(cpu_fit(9, 0, 0), "--memory-bytes is 9 MiB", "no flag helps");
+    says(cpu_fit(9, 0, 4 * MIB), "--memory-bytes is 9 MiB", "no flag helps");
+}
+
 int main(void)
 {
     allocated("models/demo", false);
@@ -158,5 +228,8 @@ int main(void)
     allocated("t/golden/ple", false);
     allocated("models/demo", true);
     gpu();
+    step_tokens();
+    told_memory();
+    cpu();
     return done_testing();
 }

@@ -17,8 +17,8 @@ int    be_memory_cuda(uint64_t *free_bytes, uint64_t *total_bytes, struct err *e
 #define BE_HAS_CUDA false
 static inline int be_no_cuda(struct err *e)
 {
-    return err_set(e, E_INVALID, "--backend: this build has the cpu backend only: nvcc was not"
-                   " found");
+    return err_set(e, E_INVALID, "--backend: this build has the cpu backend only: it was made"
+                   " without nvcc");
 }
 
 static inline int be_open_cuda(struct backend **out, const struct backend_limits *lim,
