@@ -190,6 +190,10 @@ install: all
 	install -m 644 conf/inferd.example.conf $(DESTDIR)$(DOC_DIR)/nginx.example.conf
 	sed -i -e 's|/usr/local/share/doc/inferd/|$(DOC_DIR)/|; t' -e 's|/usr/local/|$(PREFIX)/|' \
 	    $(DESTDIR)$(DOC_DIR)/docs/nginx.md $(DESTDIR)$(DOC_DIR)/nginx.example.conf
+	sed -i -e 's|\[\(bench/[^]]*\)\]([^)]*)|`\1` of the sources|' \
+	    -e 's|conf/html/|$(PREFIX)/share/inferd/html/|; s|conf/grafana/inferd|$(DOC_DIR)/grafana|' \
+	    -e 's|conf/nginx-inferd.service.d/|$(UNIT_DIR)/nginx.service.d/inferd-|' \
+	    $(addprefix $(DESTDIR)$(DOC_DIR)/,README.md $(wildcard docs/*.md))
 	install -m 644 conf/grafana/inferd.json $(DESTDIR)$(DOC_DIR)/grafana.json
 
 uninstall:

@@ -108,6 +108,9 @@ with Stack(model=None, workers=2, serve_args=["--kv-cache-memory-bytes", "1500m"
         t.join(LIMIT)
     same(sum(b'"error"' in t.data or b" 502 " in t.data[:20] or b" 503 " in t.data[:20]
              for t in streams), 50, "kill -9 of the engine: every client gets an error event")
+    cut = [t.data for t in streams if b" 200 " in t.data[:20]]
+    ok(cut and all(x.endswith(b"data: [DONE]\n\n\r\n") for x in cut),
+       f"{len(cut)} streams end with [DONE], and without the last chunk: {[x[-40:] for x in cut[:1]]}")
     ok("hangs: no heartbeat" not in s.log("error.log"), "as its links end, not as its heart stops")
     s.start_engine()
     s.wait_ready()

@@ -23,11 +23,19 @@ def run(cmd, **kw):
 
 
 def said_where(root, prefix):
-    """The installed docs."""
-    there = open(f"{root}{prefix}/share/doc/inferd/docs/nginx.md").read()
-    same(re.findall(r"/usr/\S+/inferd/[^\s;]+", there),
-         [f"{prefix}/share/doc/inferd/nginx.example.conf", f"{prefix}/share/inferd/html"],
-         f"the installed docs say where it is: {prefix}")
+    """The installed docs name what is installed by its place, and link to nothing else."""
+    there = f"{root}{prefix}/share/doc/inferd"
+    text = {f: open(f).read() for f in [f"{there}/README.md", *glob.glob(f"{there}/docs/*.md")]}
+    same(re.findall(r"/usr/\S+/inferd/[^\s;`]+", text[f"{there}/docs/nginx.md"]),
+         [f"{prefix}/share/doc/inferd/nginx.example.conf", f"{prefix}/share/inferd/html/index.html",
+          f"{prefix}/share/inferd/html"], f"the installed docs say where it is: {prefix}")
+    for f, words in text.items():
+        dead = [x for x in re.findall(r"\]\(([^)#]+)", words)
+                if "://" not in x and not os.path.exists(f"{os.path.dirname(f)}/{x}")]
+        dead += [x for x in re.findall(r"`(/(?:usr|lib)/[^\s`]+\.[a-z]+)`", words)
+                 if not os.path.exists(root + x)]
+        named = re.findall(r"conf/[a-z-]+[./]\S+/\S+|conf/(?:html|grafana)\S+", words)
+        same((dead, named), ([], []), f"{f[len(root):]} names nothing that is elsewhere")
 
 
 def units(root):
