@@ -108,9 +108,9 @@ void   moe_cuda(const struct moe *a, const struct hopper *h, void *scratch, size
 enum { SAMPLE_OK, SAMPLE_NOT_FINITE, SAMPLE_ALL_BANNED };
 /* rows lie on the device, up to SAMPLE_ROW_MAX, all of one vocab; softcap in place first, then
  * logits may be copied, then the draw. Without top_k and top_p, or where the ids that they leave
- * (with the ties and close neighbours of the last) are at most 2048: one row is latency, 18 to 63
- * us; 64 are bound by one reading and one writing of the logits, 30 % greedy, 13 % drawn, 8 % with
- * 20 logprobs. Else 10 ms for one row, 23 for 64.
+ * (with the ties and close neighbours of the last) are at most 2048: one row is latency, 21 to 67
+ * us; 64 are bound by one reading and one writing of the logits, 30 % greedy, 13 % drawn, 8 % where
+ * words bend them or with 20 logprobs. Else 10 ms for one row, 24 for 64.
  * scratch: sample_cuda_scratch() bytes, the same for both. */
 size_t sample_cuda_scratch(int32_t n_row, int32_t vocab);
 void   sample_cap_cuda(const struct sample_row *rows, int32_t n_row, int32_t vocab, void *scratch,
