@@ -188,8 +188,8 @@ void docs_write(struct buf *b)
 {
     buf_str(b, "# The API\n\n"
             "Written by `inferd api` from the tables that the server runs on; a test compares.\n\n"
-            "Bodies are JSON. They need no `Content-Type`; one that is not `application/json` is\n"
-            "answered 415. `null` is as good as absent.\n"
+            "Bodies are JSON, with `Content-Type: application/json` or none; another is answered\n"
+            "415. `null` is as good as absent.\n"
             "Fields that no table knows are accepted and counted, or refused under `--strict`.\n"
             "Errors name the field in `param`. Keys are asked for where the engine has a file of\n"
             "them ([engine.md](engine.md)).\n\n"
