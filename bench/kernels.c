@@ -1,5 +1,5 @@
 /* kernels.c - the GPU's launchers at the shapes of Gemma 4 26B-A4B: each is compared with its twin,
- * then timed, of up to CHAIN_TOK tokens in a chain, of more alone with a cold L2.
+ * then timed, of up to CHAIN_TOK tokens in a chain, of more, and draws, alone with a cold L2.
  *
  * usage: build/bench/kernels [--once] [NAME [TOKENS]]
  *        build/bench/kernels --tune [TOKENS]

@@ -48,7 +48,8 @@ static const struct conf_opt {
   { "--backend", set_word, AT(backend), 0, 0, "cpu", "cpu|cuda", ALL_MODEL,
     "where the model runs" },
   { "--gpu-memory-utilization", set_double, AT(gpu_memory_utilization), 0.05, 1, "0.9", NULL,
-    ALL_MODEL, "part of the GPU's memory that may be used" },
+    ALL_MODEL, "part of the GPU's memory that may be used; with --kv-cache-memory-bytes all that"
+    " is free may" },
   { "--load-format", set_word, AT(load_format), 0, 0, "auto", "auto|dummy",
     CONF_SERVE | CONF_PLAN | CONF_SCORE | ALL_BENCH,
     "dummy: random weights of the config's shape, no weight files (benchmarks)" },

@@ -28,6 +28,8 @@ static uint64_t memory(const struct conf *c, const struct plan_memory *gpu)
 
     if (c->backend == BACKEND_CPU)
         return c->memory_bytes != 0 ? c->memory_bytes : machine_memory();
+    if (c->kv_cache_memory_bytes != 0)     /* the cache has its size: nothing is to be shared out */
+        return gpu->n_free;
     part = (uint64_t) ((double) gpu->n_total * c->gpu_memory_utilization);
     return part < gpu->n_free ? part : gpu->n_free;
 }
@@ -193,8 +195,8 @@ static int no_cache_fits(const struct plan *p, const struct model_conf *mc, cons
                    (double) p->memory_bytes / MIB, (double) fixed_bytes(p) / MIB, lower);
 }
 
-/* The most tokens of a step, of some halves, with which weights, scratch and a request fit; 0: none
- * do. */
+/* The most tokens of a step, halved as often as it takes, with which weights, scratch and a request
+ * fit; 0: none do. */
 static int32_t smaller_step(const struct plan *p, const struct model_conf *mc,
                             const struct conf *c)
 {
@@ -219,7 +221,7 @@ static int no_room(const struct plan *p, const struct model_conf *mc, const stru
     double mib = (double) fixed_bytes(p) / MIB, total = (double) gpu->n_total / MIB;
     int32_t step = smaller_step(p, mc, c);
 
-    if (step > 0)
+    if (step > 0 && gpu->n_total - gpu->n_free <= gpu->n_total / 20)
         return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, there are %.0f MiB: lower"
                        " --max-num-batched-tokens to %d", mib, (double) p->memory_bytes / MIB,
                        step);
@@ -230,8 +232,8 @@ static int no_room(const struct plan *p, const struct model_conf *mc, const stru
                        c->memory_bytes != 0 ? "--memory-bytes is" : "this machine has",
                        (double) p->memory_bytes / MIB);
     if (need > gpu->n_total)
-        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, the GPU has %.0f MiB, and"
-                       " no flag helps: take a larger one or a smaller model", mib, total);
+        return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, the GPU has %.0f MiB:"
+                       " take a larger one or a smaller model", mib, total);
     if (need > gpu->n_free)
         return err_set(e, E_INVALID, "weights and scratch need %.0f MiB, %.0f of the GPU's %.0f MiB"
                        " are free: end what holds the others (nvidia-smi shows it)", mib,

@@ -50,7 +50,7 @@ refused(["weights and scratch need 48128 MiB", "--memory-bytes is 24576 MiB"], "
 p = run("plan", BIG, "--backend", "cuda", "--memory-bytes", "143771m", "--max-model-len", "32768",
         "--kv-cache-memory-bytes", "16g")
 ok(p.returncode == 0 and p.stdout.splitlines()[-1].startswith("together ")
-   and p.stdout.endswith(f" of {143771 * 0.9:.1f} MiB\n"), f"16 GiB of cache fit: {p.stdout[-60:]}")
+   and p.stdout.endswith(" of 143771.0 MiB\n"), f"16 GiB of cache fit: {p.stdout[-60:]}")
 for memory, kv, words in ("143771m", "16t", "does not fit: "), ("24g", "16g", "the GPU has 24576 MiB"):
     refused([words], "plan", BIG, "--backend", "cuda", "--memory-bytes", memory, "--max-model-len",
             "32768", "--kv-cache-memory-bytes", kv)
@@ -71,7 +71,8 @@ refused(["--max-num-seqs", "--max-num-batched-tokens"], "serve", "models/demo",
         "--max-num-seqs", "65", "--max-num-batched-tokens", "64")
 refused(["one request of 4096 tokens", "MiB", "--kv-cache-memory-bytes"], "serve", "models/demo",
         "--kv-cache-memory-bytes", "1m")
-for cmd in ["serve"], ["bench", "engine", "--contexts", "8"]:         # whatever the machine has: run() hides it
+# Whatever the machine has: run() hides it.
+for cmd in ["serve"], ["bench", "engine", "--contexts", "8"]:
     refused(["--backend"], *cmd, "models/demo", "--backend", "cuda")
 refused(["--prompt-tokens: 100000", "4096 positions"], "bench", "pace", "models/demo")
 refused(["--contexts: 8192", "4096 positions"], "bench", "engine", "models/demo")

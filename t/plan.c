@@ -184,6 +184,18 @@ static void told_memory(void)
     ok(plan_make(&p, &mc, &c, &e) == 0 && p.kv_bytes == kv, "and of --memory-bytes 143771m");
 }
 
+/* A cache of a given size may take what is free, whatever the share is. */
+static void own_cache(void)
+{
+    const char *dir = "bench/configs/gemma-4-26B-A4B-it";
+
+    conf(4, dir, "--backend=cuda", "--max-model-len=32768", "--gpu-memory-utilization=0.5");
+    c.kv_cache_memory_bytes = 40000 * MIB;
+    is_int(fit(143000, 143771), 0, "40,000 MiB of cache beside half of an H200: %s", e.msg);
+    ok(p.memory_bytes == 143000 * MIB && p.kv_bytes <= 40000 * MIB, "of what is free");
+    says(fit(80000, 143771), "does not fit: of 80000", "lower --kv-cache-memory-bytes to ");
+}
+
 static int cpu_fit(uint64_t mib, int32_t len, uint64_t kv)
 {
     conf(1, "models/demo");
@@ -230,6 +242,7 @@ int main(void)
     gpu();
     step_tokens();
     told_memory();
+    own_cache();
     cpu();
     return done_testing();
 }

@@ -245,7 +245,8 @@ def demo_stays(d):
                             ({"DEMO_PORT": "0"}, "no port"), ({"DEMO_PORT": "65536"}, "no port"),
                             ({"DEMO_PORT": "abc"}, "no port"), ({"DEMO_PORT": "08081"}, "no port"),
                             ({"DEMO_DIR": f"{d}/{'x' * (97 - len(d))}"}, "longer than the 107 bytes"),
-                            ({"DEMO_DIR": f"{d}/none/demo"}, f"{d}/none is missing")):
+                            ({"DEMO_DIR": f"{d}/none/demo"}, f"{d}/none is missing"),
+                            ({"DEMO_DIR": f"{d}/a|b"}, "letters, digits and")):
             p = run("make -s demo", env={**os.environ, **more})
             ok(p.returncode != 0 and words in p.stderr and p.stdout == "", f"{more}: {p.stdout + p.stderr}")
     ok(all(os.path.exists(f"/proc/{pid}") for pid in pids), "the demo that runs is left alone")

@@ -6,15 +6,16 @@ preempted and prefixes evicted all the time.
 
     t/soak.py [--seconds 10] [--streams 12] [--model DIR] [--vocab N] [--tolerance X] [inferd serve's]
 
-For a GPU: t/soak.py --seconds 600 --streams 64 --tolerance 0.1 --prompt 600 --answer 200
---backend cuda --kv-cache-memory-bytes 20m --kv-session-tokens 512 --max-model-len 2048. There sums
-are made in another order beside others, and bf16 and the choice of experts amplify that: a logprob
-of the demo moves by 0.0005 in the median and by 0.3 to 0.7 once in thousands, the mean of a probe's
-8 by up to 0.04 (bf16 and such sums put into the CPU backend, 4,800 logprobs); one wrong page in one
-step moved the mean by more than 0.1 in 7 of 16 probes that it hit. Now and then a prompt hangs on an
-expert that is nearly chosen, and then its first logprob alone moves by a nat, idle or not: of several
-prompts of a length the one becomes a probe that moved least when all were asked at once. Dummy weights show leaks and
-crashes only: random ones amplify every rounding (t/gpu_score.py says how much)."""
+For a GPU: t/soak.py --seconds 600 --streams 64 --tolerance 0.1 --prompt 600 --answer 200 --backend
+cuda --kv-cache-memory-bytes 20m --kv-session-tokens 512 --max-model-len 2048. There sums are made
+in another order beside others, and bf16 and the choice of experts amplify that: a logprob of the
+demo moves by 0.0005 in the median and by 0.3 to 0.7 once in thousands, the mean of a probe's 8 by
+up to 0.04 (bf16 and such sums put into the CPU backend, 4,800 logprobs); one wrong page in one step
+moved the mean by more than 0.1 in 7 of 16 probes that it hit. Now and then a prompt hangs on an
+expert that is nearly chosen, and then its first logprob alone moves by a nat, idle or not: of
+several prompts of a length the one becomes a probe that moved least when all were asked at once.
+Dummy weights show leaks and crashes only: random ones amplify every rounding (t/gpu_score.py says
+how much)."""
 import argparse
 import asyncio
 import json
@@ -182,7 +183,8 @@ async def choose(prompts, idle):
         rnd.shuffle(flat)
         for (i, j), got in zip(flat, await asyncio.gather(*[probe(prompts[i][j])
                                                             for i, j in flat])):
-            far[i][j] = max(far[i][j], deviation(got, idle[i][j])[0])
+            off, part = deviation(got, idle[i][j])
+            far[i][j] = max(far[i][j], off + part)
         if n % 2:
             reset()
     best = [min(range(len(x)), key=x.__getitem__) for x in far]
